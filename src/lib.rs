@@ -1,1 +1,25 @@
-//! x
+//! Giemsa classifies microscope images as they are uploaded to S3.
+//!
+//! One type per arrow, ownership moves forward, no stage calls the next; only [`pipeline`] knows the order:
+//!
+//! ```text
+//! trigger JSON ─event─▶ Delivery{id, notices} ─▶ ObjectRef ─fetch─▶ bytes ─decode─▶ pixels ─preprocess─▶ tensor
+//!    ─model─▶ scores ─decide─▶ Record ─store─▶ results prefix + DynamoDB ─▶ Outcome ─▶ answer to the trigger
+//! ```
+//!
+//! `ARCHITECTURE.md` maps the files.
+
+pub mod analysis;
+pub mod aws;
+pub mod classification;
+pub mod config;
+pub mod digest;
+pub mod event;
+pub mod handler;
+pub mod image;
+pub mod model;
+pub mod object;
+pub mod outcome;
+pub mod pipeline;
+pub mod slide;
+pub mod store;

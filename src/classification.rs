@@ -1,0 +1,392 @@
+//! Scores to a calibrated decision, and the record that is stored of it.
+//!
+//! Pure: no clock, no network. Invariant: the same object, model and stage give the same record but for
+//! `timings_ms` and `classified_at`.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::short_id;
+use crate::model::{Metadata, Model, ScoreKind};
+use crate::object::{ObjectRef, slide_of_key};
+
+/// Name and version of the record's schema (`docs/record.schema.json`).
+pub const RECORD_SCHEMA: &str = "giemsa.record/1";
+
+/// What is stored of one image version, stage and model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Always [`RECORD_SCHEMA`].
+    pub schema: String,
+    /// Short hash of bucket, key, object version and model digest.
+    pub result_id: String,
+    /// The image.
+    pub image: ImageInfo,
+    /// The folder part of the key.
+    pub slide: String,
+    /// The stage that answered.
+    pub stage: String,
+    /// Classified or rejected.
+    pub status: Status,
+    /// The most probable label.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label: Option<String>,
+    /// Probability of the label, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub confidence: Option<f64>,
+    /// Calibrated probability of each label, 0 to 1, rounded to six digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probabilities: Option<BTreeMap<String, f64>>,
+    /// Whether the label counts as positive in the slide's figure; absent if the model names no positive label.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub positive: Option<bool>,
+    /// Whether a human should look.
+    pub needs_review: bool,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub review_reason: Option<String>,
+    /// Why the image was not classified.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reject: Option<Reject>,
+    /// The model that answered.
+    pub model: ModelInfo,
+    /// Where the time went; only in the table and in logs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timings_ms: Option<TimingsMs>,
+    /// When the answer was made; only in the table and in logs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub classified_at: Option<DateTime<Utc>>,
+    /// Name and version of this software.
+    pub software: String,
+}
+
+/// Which image, as it was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// Bucket name; `local` for files of `giemsa classify`.
+    pub bucket: String,
+    /// Object key, or path for files of `giemsa classify`.
+    pub key: String,
+    /// S3 version, if the bucket is versioned.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version_id: Option<String>,
+    /// ETag without quotes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub etag: Option<String>,
+    /// Size of the file, bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size_bytes: Option<u64>,
+    /// When it was uploaded.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uploaded_at: Option<DateTime<Utc>>,
+    /// Width after orientation, pixels.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub width_px: Option<u32>,
+    /// Height after orientation, pixels.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub height_px: Option<u32>,
+    /// Format found in the content, e.g. `png`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub format: Option<String>,
+    /// Lower-case hexadecimal SHA-256 of the file, if it was read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sha256: Option<String>,
+}
+
+impl ImageInfo {
+    /// What is known of an object before it is read.
+    pub fn of_object(object: &ObjectRef) -> Self {
+        Self {
+            bucket: object.bucket.clone(),
+            key: object.key.clone(),
+            version_id: object.version_id.clone(),
+            etag: object.etag.clone(),
+            size_bytes: object.size_bytes,
+            uploaded_at: object.event_time,
+            width_px: None,
+            height_px: None,
+            format: None,
+            sha256: None,
+        }
+    }
+
+    /// What tells two uploads of one key apart: the version, or else the ETag.
+    pub fn object_version(&self) -> &str {
+        self.version_id.as_deref().or(self.etag.as_deref()).unwrap_or_default()
+    }
+}
+
+/// Terminal state of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The model answered.
+    Classified,
+    /// The image cannot be classified; `reject` says why.
+    Rejected,
+}
+
+impl Status {
+    /// As in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Classified => "classified",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Why an image was not classified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// Stable code, e.g. `not_an_image`.
+    pub code: String,
+    /// A sentence a technician understands.
+    pub message: String,
+}
+
+/// Which model answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// `giemsa.name`.
+    pub name: String,
+    /// `giemsa.version`.
+    pub version: String,
+    /// Lower-case hexadecimal SHA-256 of the file.
+    pub sha256: String,
+}
+
+impl ModelInfo {
+    /// Names a model.
+    pub fn of(model: &Model) -> Self {
+        Self {
+            name: model.metadata.name.clone(),
+            version: model.metadata.version.clone(),
+            sha256: model.sha256.clone(),
+        }
+    }
+}
+
+/// Milliseconds each step took; 0 for steps that were not reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct TimingsMs {
+    /// Download.
+    pub fetch: f64,
+    /// Bytes to pixels.
+    pub decode: f64,
+    /// Pixels to tensor.
+    pub preprocess: f64,
+    /// Tensor to scores.
+    pub infer: f64,
+}
+
+/// A calibrated answer to one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The most probable label; the first of equals.
+    pub label: String,
+    /// Its probability, 0 to 1.
+    pub confidence: f64,
+    /// Probability of each label, 0 to 1.
+    pub probabilities: BTreeMap<String, f64>,
+    /// Whether the label counts as positive; `None` if the model names no positive label.
+    pub positive: Option<bool>,
+    /// Why a human should look, if one should.
+    pub review_reason: Option<String>,
+}
+
+/// Decides from `scores`, which are finite and in the order of the metadata's labels.
+///
+/// Probabilities are `softmax(logits / temperature)` (temperature scaling: Guo et al. 2017,
+/// arXiv:1706.04599); for a network that gives probabilities, their logarithm is the logit.
+pub fn decide(scores: &[f32], metadata: &Metadata) -> Decision {
+    let probabilities = calibrated_probabilities(scores, metadata.output, metadata.temperature);
+    let best = (0..probabilities.len())
+        .reduce(|best, i| if probabilities[i] > probabilities[best] { i } else { best })
+        .expect("metadata has at least two labels");
+    let label = metadata.labels[best].clone();
+    let rounded: Vec<f64> = probabilities.iter().map(|p| round_6(*p)).collect();
+    let confidence = rounded[best];
+    let probabilities: BTreeMap<String, f64> = metadata.labels.iter().cloned().zip(rounded).collect();
+    let review_reason = review_reason(&label, confidence, &probabilities, metadata);
+    let positive = (!metadata.positive.is_empty()).then(|| metadata.positive.contains(&label));
+    Decision { label, confidence, probabilities, positive, review_reason }
+}
+
+/// `softmax(logits / temperature)`, in 64 bits and shifted by the largest logit so that it cannot overflow.
+fn calibrated_probabilities(scores: &[f32], kind: ScoreKind, temperature: f32) -> Vec<f64> {
+    let logit = |score: f32| match kind {
+        ScoreKind::Logits => f64::from(score),
+        // A probability of 0 is kept finite; 1e-30 is far below what the record shows.
+        ScoreKind::Probabilities => f64::from(score).max(1e-30).ln(),
+    };
+    let scaled: Vec<f64> = scores.iter().map(|score| logit(*score) / f64::from(temperature)).collect();
+    let largest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = scaled.iter().map(|value| (value - largest).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.iter().map(|value| value / sum).collect()
+}
+
+fn review_reason(
+    label: &str,
+    confidence: f64,
+    probabilities: &BTreeMap<String, f64>,
+    metadata: &Metadata,
+) -> Option<String> {
+    let rule = &metadata.review;
+    let threshold = f64::from(rule.confidence_below);
+    if confidence < threshold {
+        return Some(format!("confidence {confidence:.3} is below {threshold:.3}"));
+    }
+    rule.label_above.iter().filter(|(other, _)| *other != label).find_map(|(other, limit)| {
+        let probability = probabilities.get(other)?;
+        let limit = f64::from(*limit);
+        (*probability > limit).then(|| format!("{other} is possible: {probability:.3} is above {limit:.3}"))
+    })
+}
+
+fn round_6(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+/// What was found out about an image.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// The model answered.
+    Classified(Decision),
+    /// The image cannot be classified.
+    Rejected(Reject),
+}
+
+impl Record {
+    /// Makes the record of one image.
+    pub fn new(image: ImageInfo, stage: &str, model: &Model, finding: Finding) -> Self {
+        let result_id = short_id(&[&image.bucket, &image.key, image.object_version(), &model.sha256]);
+        let mut record = Self {
+            schema: RECORD_SCHEMA.to_owned(),
+            result_id,
+            slide: slide_of_key(&image.key).to_owned(),
+            image,
+            stage: stage.to_owned(),
+            status: Status::Rejected,
+            label: None,
+            confidence: None,
+            probabilities: None,
+            positive: None,
+            needs_review: false,
+            review_reason: None,
+            reject: None,
+            model: ModelInfo::of(model),
+            timings_ms: None,
+            classified_at: None,
+            software: concat!("giemsa ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        match finding {
+            Finding::Rejected(reject) => record.reject = Some(reject),
+            Finding::Classified(decision) => {
+                record.status = Status::Classified;
+                record.label = Some(decision.label);
+                record.confidence = Some(decision.confidence);
+                record.probabilities = Some(decision.probabilities);
+                record.positive = decision.positive;
+                record.needs_review = decision.review_reason.is_some();
+                record.review_reason = decision.review_reason;
+            }
+        }
+        record
+    }
+
+    /// The record without what differs between two deliveries of one event.
+    pub fn without_times(&self) -> Self {
+        Self { timings_ms: None, classified_at: None, ..self.clone() }
+    }
+
+    /// How much a human should see this first, 0 to 1: the probability that it is positive if its label
+    /// says so, or else how far the answer is from certain.
+    pub fn suspicion(&self) -> f64 {
+        let confidence = self.confidence.unwrap_or(0.0);
+        if self.positive == Some(true) { confidence } else { 1.0 - confidence }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{ColorMode, InputSpec, Layout, Resize};
+    use crate::model::ReviewRule;
+    use proptest::prelude::*;
+
+    fn metadata(output: ScoreKind, temperature: f32) -> Metadata {
+        Metadata {
+            name: "m".into(),
+            version: "1".into(),
+            labels: vec!["parasitized".into(), "uninfected".into()],
+            input: InputSpec {
+                layout: Layout::Nchw,
+                width: 1,
+                height: 1,
+                color: ColorMode::Gray,
+                resize: Resize::Stretch,
+                pad: [0; 3],
+                scale: 1.0,
+                mean: vec![0.0],
+                std: vec![1.0],
+            },
+            output,
+            temperature,
+            review: ReviewRule {
+                confidence_below: 0.8,
+                label_above: [("parasitized".to_owned(), 0.05)].into(),
+            },
+            positive: vec!["parasitized".into()],
+        }
+    }
+
+    #[test]
+    fn logits_are_divided_by_the_temperature() {
+        let decision = decide(&[2.0, 0.0], &metadata(ScoreKind::Logits, 2.0));
+        // 1 / (1 + e^-1)
+        assert_eq!(decision.confidence, 0.731059);
+        assert_eq!((decision.label.as_str(), decision.positive), ("parasitized", Some(true)));
+        assert_eq!(decision.review_reason.as_deref(), Some("confidence 0.731 is below 0.800"));
+    }
+
+    #[test]
+    fn probabilities_pass_unchanged_at_temperature_one() {
+        let decision = decide(&[0.25, 0.75], &metadata(ScoreKind::Probabilities, 1.0));
+        assert_eq!(decision.probabilities["parasitized"], 0.25);
+        assert_eq!(decision.label, "uninfected");
+    }
+
+    #[test]
+    fn a_suspicion_of_a_named_label_asks_for_review() {
+        let scores = [(0.1_f32).ln(), (0.9_f32).ln()];
+        let decision = decide(&scores, &metadata(ScoreKind::Logits, 1.0));
+        assert_eq!(decision.review_reason.as_deref(), Some("parasitized is possible: 0.100 is above 0.050"));
+        let sure = decide(&[(0.01_f32).ln(), (0.99_f32).ln()], &metadata(ScoreKind::Logits, 1.0));
+        assert_eq!(sure.review_reason, None);
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_label_answers() {
+        assert_eq!(decide(&[1.0, 1.0], &metadata(ScoreKind::Logits, 1.0)).label, "parasitized");
+    }
+
+    proptest! {
+        #[test]
+        fn probabilities_are_finite_ordered_and_sum_to_one(
+            scores in prop::collection::vec(-1e30_f32..1e30, 2..6), temperature in 1e-3_f32..1e3,
+        ) {
+            let p = calibrated_probabilities(&scores, ScoreKind::Logits, temperature);
+            prop_assert!(p.iter().all(|p| p.is_finite() && (0.0..=1.0).contains(p)));
+            prop_assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            for i in 0..p.len() {
+                for j in 0..p.len() {
+                    prop_assert!(scores[i] < scores[j] || p[i] >= p[j]);
+                }
+            }
+        }
+    }
+}

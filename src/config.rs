@@ -1,0 +1,381 @@
+//! Environment to validated `Config`; the only file that reads the environment.
+//!
+//! It never falls back silently: everything that is missing or wrong is named in one message.
+//! Invariant: a `Config` that exists fits the function's memory, and its output is never its input.
+
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::image::DecodeLimits;
+
+/// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
+/// result (3), and one for the decoder itself.
+pub const DECODED_BYTES_PER_PIXEL: u64 = 12;
+
+/// Memory of the process beside images and models: code, runtime, SDK clients, sockets.
+const BASE_MEMORY_BYTES: u64 = 96 << 20;
+
+/// Memory a loaded model needs for each byte of its file: the bytes while it is read, its weights, and
+/// the weights packed for the kernels.
+const MODEL_MEMORY_FACTOR: u64 = 3;
+
+/// Everything the classifier is told from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Stage whose model is served and under which results are stored, e.g. `prod` (`GIEMSA_STAGE`).
+    pub stage: String,
+    /// Bucket that images are uploaded to (`GIEMSA_INPUT_BUCKET`).
+    pub input_bucket: String,
+    /// Bucket that models are copied to (`GIEMSA_MODEL_BUCKET`).
+    pub model_bucket: String,
+    /// Bucket that results are written to (`GIEMSA_RESULTS_BUCKET`).
+    pub results_bucket: String,
+    /// Key prefix of results, without a slash at its end (`GIEMSA_RESULTS_PREFIX`, default `results`).
+    pub results_prefix: String,
+    /// DynamoDB table (`GIEMSA_TABLE`).
+    pub table: String,
+    /// Bounds on work and memory.
+    pub limits: Limits,
+}
+
+/// Bounds on work and memory; each has a default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Largest object that is downloaded, bytes (`GIEMSA_MAX_OBJECT_BYTES`, default 32 MiB).
+    pub max_object_bytes: u64,
+    /// Widest image, pixels (`GIEMSA_MAX_WIDTH_PX`, default 20,000).
+    pub max_width_px: u32,
+    /// Highest image, pixels (`GIEMSA_MAX_HEIGHT_PX`, default 20,000).
+    pub max_height_px: u32,
+    /// Most pixels of an image (`GIEMSA_MAX_PIXELS`, default 40,000,000).
+    pub max_pixels: u64,
+    /// Largest model file, bytes (`GIEMSA_MAX_MODEL_BYTES`, default 100 MiB).
+    pub max_model_bytes: u64,
+    /// Images in flight at once: downloading, waiting, being classified or stored
+    /// (`GIEMSA_FETCH_CONCURRENCY`, default 8).
+    pub fetch_concurrency: NonZeroUsize,
+    /// Images decoded and classified at once (`GIEMSA_CPUS`, default the processors of the machine).
+    pub cpus: NonZeroUsize,
+    /// Longest time on a processor for one image (`GIEMSA_IMAGE_TIMEOUT_MS`, default 30,000).
+    pub image_timeout: Duration,
+    /// Time kept back at the end of an invocation: nothing is started in it
+    /// (`GIEMSA_DEADLINE_MARGIN_MS`, default 2,000).
+    pub deadline_margin: Duration,
+    /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_MS`, default 0: every batch).
+    pub model_check_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_object_bytes: 32 << 20,
+            max_width_px: 20_000,
+            max_height_px: 20_000,
+            max_pixels: 40_000_000,
+            max_model_bytes: 100 << 20,
+            fetch_concurrency: NonZeroUsize::new(8).expect("8 is not zero"),
+            cpus: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            image_timeout: Duration::from_secs(30),
+            deadline_margin: Duration::from_secs(2),
+            model_check_interval: Duration::ZERO,
+        }
+    }
+}
+
+impl Limits {
+    /// The part of the limits that decoding obeys.
+    pub fn decode(&self) -> DecodeLimits {
+        DecodeLimits {
+            max_width_px: self.max_width_px,
+            max_height_px: self.max_height_px,
+            max_pixels: self.max_pixels,
+            max_decoded_bytes: self.max_pixels.saturating_mul(DECODED_BYTES_PER_PIXEL),
+        }
+    }
+
+    /// The most memory that these limits allow: base + images in flight + images decoded + two models
+    /// (the one that serves and the one being loaded).
+    pub fn peak_memory_bytes(&self) -> u64 {
+        BASE_MEMORY_BYTES
+            .saturating_add(self.in_flight_bytes())
+            .saturating_add(self.decoded_bytes())
+            .saturating_add(self.model_bytes())
+    }
+
+    fn in_flight_bytes(&self) -> u64 {
+        self.max_object_bytes.saturating_mul(self.fetch_concurrency.get() as u64)
+    }
+
+    fn decoded_bytes(&self) -> u64 {
+        self.decode().max_decoded_bytes.saturating_mul(self.cpus.get() as u64)
+    }
+
+    fn model_bytes(&self) -> u64 {
+        self.max_model_bytes.saturating_mul(2 * MODEL_MEMORY_FACTOR)
+    }
+}
+
+/// All that is wrong with a configuration, one line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration cannot be used:\n  - {}", problems.join("\n  - "))]
+pub struct ConfigError {
+    /// One sentence for each problem; each names the variable, what was found and what was expected.
+    pub problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads the process environment.
+    ///
+    /// # Errors
+    /// As [`Config::from_lookup`].
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// Reads settings by name from `lookup`, and checks them, alone and together.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem there is, not only the first.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut settings = Settings { lookup, problems: Vec::new() };
+        let defaults = Limits::default();
+        let config = Config {
+            stage: settings.required("GIEMSA_STAGE", "the stage, e.g. prod or dev"),
+            input_bucket: settings.required("GIEMSA_INPUT_BUCKET", "the bucket that images are uploaded to"),
+            model_bucket: settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models"),
+            results_bucket: settings.required("GIEMSA_RESULTS_BUCKET", "the bucket for results"),
+            results_prefix: settings.optional("GIEMSA_RESULTS_PREFIX").unwrap_or_else(|| "results".to_owned()),
+            table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
+            limits: Limits {
+                max_object_bytes: settings.number("GIEMSA_MAX_OBJECT_BYTES", defaults.max_object_bytes),
+                max_width_px: settings.number("GIEMSA_MAX_WIDTH_PX", defaults.max_width_px),
+                max_height_px: settings.number("GIEMSA_MAX_HEIGHT_PX", defaults.max_height_px),
+                max_pixels: settings.number("GIEMSA_MAX_PIXELS", defaults.max_pixels),
+                max_model_bytes: settings.number("GIEMSA_MAX_MODEL_BYTES", defaults.max_model_bytes),
+                fetch_concurrency: settings.number("GIEMSA_FETCH_CONCURRENCY", defaults.fetch_concurrency),
+                cpus: settings.number("GIEMSA_CPUS", defaults.cpus),
+                image_timeout: settings.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
+                deadline_margin: settings.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
+                model_check_interval: settings
+                    .milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
+            },
+        };
+        let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+        let mut problems = settings.problems;
+        config.check_stage(&mut problems);
+        config.check_overlap(&mut problems);
+        config.check_limits(&mut problems);
+        if let Some(memory_mb) = memory_mb {
+            config.check_memory(memory_mb, &mut problems);
+        }
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    /// Key of the model that this stage serves: `<stage>/model.onnx`.
+    pub fn model_key(&self) -> String {
+        model_key(&self.stage)
+    }
+
+    /// Whether an object is something that Giemsa itself wrote: a result or a model, never input.
+    pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
+        let is_result = bucket == self.results_bucket
+            && key.strip_prefix(&self.results_prefix).is_some_and(|rest| rest.starts_with('/'));
+        is_result || bucket == self.model_bucket
+    }
+
+    fn check_stage(&self, problems: &mut Vec<String>) {
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !self.stage.is_empty() && !(self.stage.len() <= 32 && self.stage.bytes().all(is_name)) {
+            problems.push(format!(
+                "GIEMSA_STAGE is {:?}; expected up to 32 lower-case letters, digits and hyphens, e.g. prod",
+                self.stage
+            ));
+        }
+        let prefix = &self.results_prefix;
+        if prefix.is_empty() || prefix.starts_with('/') || prefix.ends_with('/') || prefix.len() > 200 {
+            problems.push(format!(
+                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
+                 e.g. results"
+            ));
+        }
+    }
+
+    /// Results written where images are read would be classified in turn, for ever.
+    fn check_overlap(&self, problems: &mut Vec<String>) {
+        for (name, bucket) in
+            [("GIEMSA_RESULTS_BUCKET", &self.results_bucket), ("GIEMSA_MODEL_BUCKET", &self.model_bucket)]
+        {
+            if !bucket.is_empty() && *bucket == self.input_bucket {
+                problems.push(format!(
+                    "{name} and GIEMSA_INPUT_BUCKET are both {bucket:?}; expected two buckets, or what is \
+                     written would come back as input"
+                ));
+            }
+        }
+    }
+
+    fn check_limits(&self, problems: &mut Vec<String>) {
+        let limits = &self.limits;
+        for (name, value) in [
+            ("GIEMSA_MAX_OBJECT_BYTES", limits.max_object_bytes),
+            ("GIEMSA_MAX_WIDTH_PX", limits.max_width_px.into()),
+            ("GIEMSA_MAX_HEIGHT_PX", limits.max_height_px.into()),
+            ("GIEMSA_MAX_PIXELS", limits.max_pixels),
+            ("GIEMSA_MAX_MODEL_BYTES", limits.max_model_bytes),
+            ("GIEMSA_IMAGE_TIMEOUT_MS", limits.image_timeout.as_millis() as u64),
+        ] {
+            if value == 0 {
+                problems.push(format!("{name} is 0; expected at least 1"));
+            }
+        }
+    }
+
+    fn check_memory(&self, memory_mb: u64, problems: &mut Vec<String>) {
+        let limits = &self.limits;
+        let needed = limits.peak_memory_bytes();
+        if needed > memory_mb << 20 {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            problems.push(format!(
+                "the function has {memory_mb} MB (AWS_LAMBDA_FUNCTION_MEMORY_SIZE) and may need {} MB: {} base \
+                 + {} for {} objects in flight of GIEMSA_MAX_OBJECT_BYTES + {} for {} images decoded at once of \
+                 GIEMSA_MAX_PIXELS at {DECODED_BYTES_PER_PIXEL} bytes + {} for two models of \
+                 GIEMSA_MAX_MODEL_BYTES at {MODEL_MEMORY_FACTOR} times their file; give it more memory or lower one \
+                 of these",
+                mib(needed),
+                mib(BASE_MEMORY_BYTES),
+                mib(limits.in_flight_bytes()),
+                limits.fetch_concurrency,
+                mib(limits.decoded_bytes()),
+                limits.cpus,
+                mib(limits.model_bytes()),
+            ));
+        }
+    }
+}
+
+/// Whether the SDK's environment names an S3 endpoint other than AWS's.
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+pub fn has_own_s3_endpoint() -> bool {
+    ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// Key of the model that `stage` serves.
+pub fn model_key(stage: &str) -> String {
+    format!("{stage}/model.onnx")
+}
+
+/// Raw settings, and what was found wrong with them so far.
+struct Settings<L> {
+    lookup: L,
+    problems: Vec<String>,
+}
+
+impl<L: Fn(&str) -> Option<String>> Settings<L> {
+    fn optional(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn required(&mut self, name: &str, meaning: &str) -> String {
+        self.optional(name).unwrap_or_else(|| {
+            self.problems.push(format!("{name} is not set; expected {meaning}"));
+            String::new()
+        })
+    }
+
+    fn parsed<T: FromStr>(&mut self, name: &str) -> Option<T> {
+        let text = self.optional(name)?;
+        let value = text.parse().ok();
+        if value.is_none() {
+            self.problems.push(format!("{name} is {text:?}; expected a whole number in its range"));
+        }
+        value
+    }
+
+    fn number<T: FromStr + Display>(&mut self, name: &str, default: T) -> T {
+        self.parsed(name).unwrap_or(default)
+    }
+
+    fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
+        self.parsed(name).map_or(default, Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPLETE: [(&str, &str); 5] = [
+        ("GIEMSA_STAGE", "prod"),
+        ("GIEMSA_INPUT_BUCKET", "in"),
+        ("GIEMSA_MODEL_BUCKET", "models"),
+        ("GIEMSA_RESULTS_BUCKET", "out"),
+        ("GIEMSA_TABLE", "giemsa"),
+    ];
+
+    fn config_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_lookup(|name| {
+            let of = |list: &[(&str, &str)]| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            of(changes).or_else(|| of(&COMPLETE))
+        })
+    }
+
+    #[test]
+    fn five_settings_are_enough() {
+        let config = config_with(&[]).unwrap();
+        assert_eq!(config.results_prefix, "results");
+        assert_eq!(config.model_key(), "prod/model.onnx");
+    }
+
+    #[test]
+    fn the_message_names_all_that_is_wrong() {
+        let error = Config::from_lookup(|name| match name {
+            "GIEMSA_STAGE" => Some("Prod!".to_owned()),
+            "GIEMSA_MAX_PIXELS" => Some("many".to_owned()),
+            "GIEMSA_CPUS" => Some("0".to_owned()),
+            _ => None,
+        })
+        .unwrap_err();
+        let message = error.to_string();
+        for part in [
+            "GIEMSA_STAGE is \"Prod!\"",
+            "GIEMSA_INPUT_BUCKET is not set",
+            "GIEMSA_MODEL_BUCKET is not set",
+            "GIEMSA_RESULTS_BUCKET is not set",
+            "GIEMSA_TABLE is not set",
+            "GIEMSA_MAX_PIXELS is \"many\"",
+            "GIEMSA_CPUS is \"0\"",
+        ] {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+        assert_eq!(error.problems.len(), 7);
+    }
+
+    #[test]
+    fn output_is_never_input() {
+        let error = config_with(&[("GIEMSA_RESULTS_BUCKET", "in")]).unwrap_err();
+        assert!(error.to_string().contains("GIEMSA_RESULTS_BUCKET and GIEMSA_INPUT_BUCKET"), "{error}");
+        assert!(config_with(&[("GIEMSA_MODEL_BUCKET", "in")]).is_err());
+    }
+
+    #[test]
+    fn own_output_is_recognised() {
+        let config = config_with(&[]).unwrap();
+        assert!(config.is_own_output("out", "results/stage=prod/x.json"));
+        assert!(config.is_own_output("models", "dev/model.onnx"));
+        assert!(!config.is_own_output("out", "results-of-tuesday/x.png"));
+        assert!(!config.is_own_output("in", "results/x.png"));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_memory_is_refused_with_the_sum() {
+        let memory = ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769");
+        let one_cpu = ("GIEMSA_CPUS", "1");
+        assert!(config_with(&[memory, one_cpu]).is_ok());
+        let error = config_with(&[memory, one_cpu, ("GIEMSA_MAX_PIXELS", "400000000")]).unwrap_err();
+        assert!(error.to_string().contains("may need 5530 MB"), "{error}");
+        assert!(config_with(&[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"), one_cpu]).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! Trigger event in, trigger's answer out; the same for Lambda, the embedded stack and the tests.
+//!
+//! It never classifies anything itself. Invariant: whatever is not answered is named in the answer, so that
+//! the trigger delivers it again; nothing is acknowledged that has no terminal state.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use aws_lambda_events::event::s3::batch_job::{S3BatchJobResponse, S3BatchJobResult};
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
+use serde_json::{Value, json};
+
+use crate::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
+use crate::object::ObjectRef;
+use crate::outcome::{Answer, Outcome};
+use crate::pipeline::Pipeline;
+
+/// Longest text that is given back to S3 Batch Operations, characters; it goes into a job's report.
+const MAX_RESULT_STRING: usize = 500;
+
+/// Answers trigger events.
+#[derive(Debug)]
+pub struct Handler {
+    pipeline: Pipeline,
+}
+
+/// Why an invocation fails as a whole, which makes an asynchronous trigger deliver it again.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The event cannot be read.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// Some objects have no terminal state yet.
+    #[error("{unanswered} of {total} objects are not answered and have to be delivered again; the first: {first}")]
+    Unanswered {
+        /// Objects to deliver again.
+        unanswered: usize,
+        /// Objects of the event.
+        total: usize,
+        /// Key and reason of the first.
+        first: String,
+    },
+}
+
+/// What became of all objects of an event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+struct Counts {
+    classified: usize,
+    rejected: usize,
+    skipped: usize,
+    ignored_events: usize,
+    unreadable_deliveries: usize,
+    retried: usize,
+}
+
+impl Handler {
+    /// Answers by `pipeline`.
+    pub fn new(pipeline: Pipeline) -> Self {
+        Self { pipeline }
+    }
+
+    /// Handles one event; `deadline` is when the invocation is ended by force.
+    ///
+    /// Returns `{"batchItemFailures": […]}` for SQS, the results by task for S3 Batch Operations, and counts
+    /// for the rest.
+    ///
+    /// # Errors
+    /// [`HandlerError`] if the event cannot be read, or, for asynchronous triggers, if anything in it has to
+    /// be delivered again. SQS and S3 Batch Operations are told which parts instead.
+    pub async fn handle(&self, event: &Value, deadline: Option<Instant>) -> Result<Value, HandlerError> {
+        let started = Instant::now();
+        let event = parse_event(event)?;
+        // One object can come several times in a batch; it is answered once.
+        let mut objects: Vec<ObjectRef> = Vec::new();
+        let mut index_of: HashMap<ObjectRef, usize> = HashMap::new();
+        for object in created_objects(&event) {
+            index_of.entry(object.clone()).or_insert_with(|| {
+                objects.push(object.clone());
+                objects.len() - 1
+            });
+        }
+        let outcomes = self.pipeline.run(&objects, deadline).await;
+        let outcome_of = |object: &ObjectRef| &outcomes[index_of[object]];
+
+        let counts = count(&event, &outcomes);
+        tracing::info!(
+            classified = counts.classified,
+            rejected = counts.rejected,
+            skipped = counts.skipped,
+            ignored_events = counts.ignored_events,
+            unreadable_deliveries = counts.unreadable_deliveries,
+            retried = counts.retried,
+            duration_ms = started.elapsed().as_millis() as u64,
+            "batch answered"
+        );
+        match &event.trigger {
+            Trigger::Sqs => Ok(answer_sqs(&event, outcome_of)),
+            Trigger::S3Batch { invocation_schema_version, invocation_id } => {
+                Ok(answer_s3_batch(&event, invocation_schema_version, invocation_id, outcome_of))
+            }
+            Trigger::Asynchronous => answer_asynchronous(&objects, &outcomes, counts),
+        }
+    }
+}
+
+fn created_objects(event: &TriggerEvent) -> impl Iterator<Item = &ObjectRef> {
+    event.deliveries.iter().flat_map(|delivery| delivery.notices.iter().flatten()).filter_map(|notice| {
+        match notice {
+            Notice::Created(object) => Some(object),
+            Notice::Ignored { .. } => None,
+        }
+    })
+}
+
+fn count(event: &TriggerEvent, outcomes: &[Outcome]) -> Counts {
+    let mut counts = Counts::default();
+    for delivery in &event.deliveries {
+        match &delivery.notices {
+            Ok(notices) => {
+                let ignored = notices.iter().filter(|notice| matches!(notice, Notice::Ignored { .. }));
+                counts.ignored_events += ignored.count();
+            }
+            Err(error) => {
+                tracing::error!(delivery = %delivery.id, %error, "delivery cannot be read, handed back");
+                counts.unreadable_deliveries += 1;
+            }
+        }
+    }
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Answered(Answer { reject: Some(_), .. }) => counts.rejected += 1,
+            Outcome::Answered(_) => counts.classified += 1,
+            Outcome::Skipped(_) => counts.skipped += 1,
+            Outcome::Retry(_) => counts.retried += 1,
+        }
+    }
+    counts
+}
+
+/// Exactly the messages that could not be read or hold something to retry.
+fn answer_sqs<'a>(event: &TriggerEvent, outcome_of: impl Fn(&ObjectRef) -> &'a Outcome) -> Value {
+    let has_to_come_again = |delivery: &&Delivery| match &delivery.notices {
+        Err(_) => true,
+        Ok(notices) => notices.iter().any(|notice| match notice {
+            Notice::Created(object) => matches!(outcome_of(object), Outcome::Retry(_)),
+            Notice::Ignored { .. } => false,
+        }),
+    };
+    let failures = event.deliveries.iter().filter(has_to_come_again).map(|delivery| {
+        let mut failure = BatchItemFailure::default();
+        failure.item_identifier = delivery.id.clone();
+        failure
+    });
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = failures.collect();
+    serde_json::to_value(response).expect("the answer is plain data")
+}
+
+fn answer_s3_batch<'a>(
+    event: &TriggerEvent,
+    schema_version: &str,
+    invocation_id: &str,
+    outcome_of: impl Fn(&ObjectRef) -> &'a Outcome,
+) -> Value {
+    let results = event.deliveries.iter().map(|task| {
+        let (code, text) = match task.notices.as_deref() {
+            Err(error) => ("PermanentFailure", error.to_string()),
+            Ok([Notice::Created(object)]) => task_result(outcome_of(object)),
+            Ok(_) => ("Succeeded", "nothing to do".to_owned()),
+        };
+        let mut result = S3BatchJobResult::default();
+        result.task_id = Some(task.id.clone());
+        result.result_code = Some(code.to_owned());
+        result.result_string = Some(text.chars().take(MAX_RESULT_STRING).collect());
+        result
+    });
+    let mut response = S3BatchJobResponse::default();
+    response.invocation_schema_version = Some(schema_version.to_owned());
+    response.treat_missing_keys_as = Some("PermanentFailure".to_owned());
+    response.invocation_id = Some(invocation_id.to_owned());
+    response.results = results.collect();
+    serde_json::to_value(response).expect("the answer is plain data")
+}
+
+fn task_result(outcome: &Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Answered(Answer { reject: Some((code, message)), .. }) => {
+            ("PermanentFailure", format!("rejected ({code}): {message}"))
+        }
+        Outcome::Answered(Answer { label, result_id, .. }) => {
+            ("Succeeded", format!("{} {result_id}", label.as_deref().unwrap_or("classified")))
+        }
+        Outcome::Skipped(reason) => ("Succeeded", format!("skipped: {}", reason.as_str())),
+        Outcome::Retry(failure) => ("TemporaryFailure", failure.to_string()),
+    }
+}
+
+fn answer_asynchronous(
+    objects: &[ObjectRef],
+    outcomes: &[Outcome],
+    counts: Counts,
+) -> Result<Value, HandlerError> {
+    let first = objects.iter().zip(outcomes).find_map(|(object, outcome)| match outcome {
+        Outcome::Retry(failure) => Some(format!("{object}: {failure}")),
+        _ => None,
+    });
+    match first {
+        Some(first) => {
+            Err(HandlerError::Unanswered { unanswered: counts.retried, total: outcomes.len(), first })
+        }
+        None => Ok(json!(counts)),
+    }
+}

@@ -1,0 +1,375 @@
+//! What a model says of itself: the `giemsa.*` entries of the ONNX file's `metadata_props`.
+//!
+//! This file never looks at weights. Invariant: labels, preprocessing and review rule come from the same
+//! file as the weights, so that they cannot be mismatched.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::image::{ColorMode, InputSpec, Layout, Resize};
+
+/// What the ONNX graph itself answers; it fills the metadata keys that are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphFacts {
+    /// Dimensions of the single input; `None` where the graph leaves one open.
+    pub input_shape: Vec<Option<usize>>,
+    /// Whether the graph's last operator is a softmax.
+    pub ends_in_softmax: bool,
+}
+
+/// A model's metadata, complete and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// Shown to people (`giemsa.name`, default `unnamed`).
+    pub name: String,
+    /// Shown to people (`giemsa.version`, default `0`).
+    pub version: String,
+    /// Labels in the order of the scores (`giemsa.labels`), at least two, all different.
+    pub labels: Vec<String>,
+    /// How pixels become the input tensor (`giemsa.input`).
+    pub input: InputSpec,
+    /// What the scores are (`giemsa.output`, default `probabilities` if the graph ends in a softmax).
+    pub output: ScoreKind,
+    /// Calibration: logits are divided by it (`giemsa.temperature`, default 1, > 0).
+    pub temperature: f32,
+    /// What needs a human look (`giemsa.review`, default: confidence below 0.8).
+    pub review: ReviewRule,
+    /// Labels that count as positive in a slide's figure (`giemsa.positive`, default none).
+    pub positive: Vec<String>,
+}
+
+/// What a network's scores are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreKind {
+    /// Unbounded scores before a softmax.
+    Logits,
+    /// Scores that sum to one.
+    Probabilities,
+}
+
+/// What needs a human look.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewRule {
+    /// Review if the answer's probability is below this, 0 to 1.
+    #[serde(default)]
+    pub confidence_below: f32,
+    /// Review if a label that is not the answer has a probability above this, 0 to 1.
+    #[serde(default)]
+    pub label_above: BTreeMap<String, f32>,
+}
+
+impl Default for ReviewRule {
+    fn default() -> Self {
+        Self { confidence_below: 0.8, label_above: BTreeMap::new() }
+    }
+}
+
+/// Why metadata cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// A key without a default is not there.
+    #[error("the model has no metadata key {key}; expected {expected}. {}", how_to_set(key, example))]
+    Missing {
+        /// Metadata key.
+        key: &'static str,
+        /// What it has to hold.
+        expected: &'static str,
+        /// A value that would do.
+        example: &'static str,
+    },
+    /// A key's value is wrong.
+    #[error("the model's metadata key {key} is {found:?}: {problem}. {}", how_to_set(key, example))]
+    Invalid {
+        /// Metadata key.
+        key: &'static str,
+        /// Its value, cut to 200 characters.
+        found: String,
+        /// What is wrong with it, and what is expected.
+        problem: String,
+        /// A value that would do.
+        example: &'static str,
+    },
+}
+
+fn how_to_set(key: &str, example: &str) -> String {
+    format!(
+        "To set it, in Python: import onnx; m = onnx.load(\"model.onnx\"); \
+         m.metadata_props.add(key=\"{key}\", value='{example}'); onnx.save(m, \"model.onnx\")"
+    )
+}
+
+const LABELS_EXAMPLE: &str = r#"["parasitized","uninfected"]"#;
+const INPUT_EXAMPLE: &str = r#"{"layout":"nchw","width":64,"height":64,"color":"rgb","resize":"fit","mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}"#;
+const REVIEW_EXAMPLE: &str = r#"{"confidence_below":0.9,"label_above":{"parasitized":0.1}}"#;
+
+/// `giemsa.input` as it is written: what the graph can answer may be left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputJson {
+    layout: Option<Layout>,
+    width: Option<u32>,
+    height: Option<u32>,
+    color: Option<ColorMode>,
+    resize: Option<Resize>,
+    pad: Option<[u8; 3]>,
+    scale: Option<f32>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+}
+
+impl Metadata {
+    /// Reads metadata from `properties`, filling from `graph` what is not said.
+    ///
+    /// # Errors
+    /// [`MetadataError`] naming the key, what was found, what is expected and how to set it.
+    pub fn parse(properties: &BTreeMap<String, String>, graph: &GraphFacts) -> Result<Self, MetadataError> {
+        let labels = parse_labels(properties)?;
+        let review = match properties.get("giemsa.review") {
+            Some(text) => parse_review(text, &labels)?,
+            None => ReviewRule::default(),
+        };
+        let text_or = |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
+        Ok(Self {
+            name: text_or("giemsa.name", "unnamed"),
+            version: text_or("giemsa.version", "0"),
+            input: parse_input(properties.get("giemsa.input").map(String::as_str), graph)?,
+            output: parse_output(properties, graph)?,
+            temperature: parse_temperature(properties)?,
+            review,
+            positive: parse_positive(properties, &labels)?,
+            labels,
+        })
+    }
+}
+
+fn invalid(key: &'static str, found: &str, problem: impl Into<String>, example: &'static str) -> MetadataError {
+    MetadataError::Invalid { key, found: found.chars().take(200).collect(), problem: problem.into(), example }
+}
+
+fn parse_labels(properties: &BTreeMap<String, String>) -> Result<Vec<String>, MetadataError> {
+    const KEY: &str = "giemsa.labels";
+    let text = properties.get(KEY).ok_or(MetadataError::Missing {
+        key: KEY,
+        expected: "a JSON array of the labels in the order of the network's scores",
+        example: LABELS_EXAMPLE,
+    })?;
+    let labels: Vec<String> = serde_json::from_str(text)
+        .map_err(|e| invalid(KEY, text, format!("expected a JSON array of texts ({e})"), LABELS_EXAMPLE))?;
+    let unique: std::collections::BTreeSet<&String> = labels.iter().collect();
+    if labels.len() < 2 || unique.len() != labels.len() || labels.iter().any(|l| l.trim().is_empty()) {
+        return Err(invalid(KEY, text, "expected two or more different, non-empty labels", LABELS_EXAMPLE));
+    }
+    Ok(labels)
+}
+
+fn parse_input(text: Option<&str>, graph: &GraphFacts) -> Result<InputSpec, MetadataError> {
+    const KEY: &str = "giemsa.input";
+    let shown = text.unwrap_or("not set");
+    let problem = |what: String| invalid(KEY, shown, what, INPUT_EXAMPLE);
+    let json: InputJson = match text {
+        Some(text) => serde_json::from_str(text).map_err(|e| problem(format!("it cannot be read ({e})")))?,
+        None => InputJson::default(),
+    };
+    let shape = &graph.input_shape;
+    let shown_shape = || {
+        let dims: Vec<String> =
+            shape.iter().map(|dim| dim.map_or_else(|| "?".to_owned(), |n| n.to_string())).collect();
+        format!("[{}]", dims.join(", "))
+    };
+    if shape.len() != 4 {
+        return Err(problem(format!("the graph's input has the shape {}; expected four dimensions", shown_shape())));
+    }
+    let is_channels = |dim: Option<usize>| matches!(dim, Some(1 | 3));
+    let layout = match (json.layout, is_channels(shape[1]), is_channels(shape[3])) {
+        (Some(layout), _, _) => layout,
+        (None, true, false) => Layout::Nchw,
+        (None, false, true) => Layout::Nhwc,
+        _ => {
+            return Err(problem(format!(
+                "layout is missing and the graph's input shape {} does not answer it; expected nchw or nhwc",
+                shown_shape()
+            )));
+        }
+    };
+    let [channels, height, width] = match layout {
+        Layout::Nchw => [shape[1], shape[2], shape[3]],
+        Layout::Nhwc => [shape[3], shape[1], shape[2]],
+    };
+    let side = |name: &str, said: Option<u32>, graph_side: Option<usize>| match (said, graph_side) {
+        (Some(said), Some(graph)) if said as usize != graph => Err(problem(format!(
+            "{name} is {said}, but the graph's input shape {} says {graph}; expected the same",
+            shown_shape()
+        ))),
+        (Some(said), _) => Ok(said),
+        (None, Some(graph)) => u32::try_from(graph).map_err(|_| problem(format!("{name} {graph} is too large"))),
+        (None, None) => {
+            Err(problem(format!("{name} is missing and the graph's input shape {} leaves it open", shown_shape())))
+        }
+    };
+    let color = match (json.color, channels) {
+        (Some(ColorMode::Rgb), Some(3) | None) | (None, Some(3)) => ColorMode::Rgb,
+        (Some(ColorMode::Gray), Some(1) | None) | (None, Some(1)) => ColorMode::Gray,
+        (said, _) => {
+            let said = said.map_or_else(|| "missing".to_owned(), |color| format!("{color:?}").to_lowercase());
+            return Err(problem(format!(
+                "color is {said}, and the graph's input shape is {}; expected rgb with 3 channels or gray with 1",
+                shown_shape()
+            )));
+        }
+    };
+    let channel_count = match color {
+        ColorMode::Rgb => 3,
+        ColorMode::Gray => 1,
+    };
+    let spec = InputSpec {
+        layout,
+        width: side("width", json.width, width)?,
+        height: side("height", json.height, height)?,
+        color,
+        resize: json.resize.unwrap_or(Resize::Stretch),
+        pad: json.pad.unwrap_or_default(),
+        scale: json.scale.unwrap_or(1.0 / 255.0),
+        mean: json.mean.unwrap_or_else(|| vec![0.0; channel_count]),
+        std: json.std.unwrap_or_else(|| vec![1.0; channel_count]),
+    };
+    spec.validate().map_err(|e| problem(e.to_string()))?;
+    Ok(spec)
+}
+
+fn parse_output(
+    properties: &BTreeMap<String, String>,
+    graph: &GraphFacts,
+) -> Result<ScoreKind, MetadataError> {
+    const KEY: &str = "giemsa.output";
+    match properties.get(KEY).map(|text| text.trim()) {
+        Some("logits") => Ok(ScoreKind::Logits),
+        Some("probabilities") => Ok(ScoreKind::Probabilities),
+        Some(text) => Err(invalid(KEY, text, "expected logits or probabilities", "logits")),
+        None if graph.ends_in_softmax => Ok(ScoreKind::Probabilities),
+        None => Err(MetadataError::Missing {
+            key: KEY,
+            expected: "logits or probabilities (the graph does not end in a softmax, so it does not answer this)",
+            example: "logits",
+        }),
+    }
+}
+
+fn parse_temperature(properties: &BTreeMap<String, String>) -> Result<f32, MetadataError> {
+    const KEY: &str = "giemsa.temperature";
+    let Some(text) = properties.get(KEY) else { return Ok(1.0) };
+    match text.trim().parse::<f32>() {
+        Ok(temperature) if temperature.is_finite() && temperature > 0.0 => Ok(temperature),
+        _ => Err(invalid(KEY, text, "expected a number above 0", "1.0")),
+    }
+}
+
+fn parse_review(text: &str, labels: &[String]) -> Result<ReviewRule, MetadataError> {
+    const KEY: &str = "giemsa.review";
+    let problem = |what: String| invalid(KEY, text, what, REVIEW_EXAMPLE);
+    let rule: ReviewRule =
+        serde_json::from_str(text).map_err(|e| problem(format!("it cannot be read ({e})")))?;
+    let thresholds = rule.label_above.values().chain([&rule.confidence_below]);
+    if let Some(wrong) = thresholds.into_iter().find(|p| !(0.0..=1.0).contains(*p)) {
+        return Err(problem(format!("{wrong} is no probability; expected 0 to 1")));
+    }
+    if let Some(unknown) = rule.label_above.keys().find(|label| !labels.contains(label)) {
+        return Err(problem(format!("{unknown:?} is none of the labels {labels:?}")));
+    }
+    Ok(rule)
+}
+
+fn parse_positive(
+    properties: &BTreeMap<String, String>,
+    labels: &[String],
+) -> Result<Vec<String>, MetadataError> {
+    const KEY: &str = "giemsa.positive";
+    const EXAMPLE: &str = r#"["parasitized"]"#;
+    let Some(text) = properties.get(KEY) else { return Ok(Vec::new()) };
+    let positive: Vec<String> = serde_json::from_str(text)
+        .map_err(|e| invalid(KEY, text, format!("expected a JSON array of labels ({e})"), EXAMPLE))?;
+    match positive.iter().find(|label| !labels.contains(label)) {
+        Some(unknown) => {
+            Err(invalid(KEY, text, format!("{unknown:?} is none of the labels {labels:?}"), EXAMPLE))
+        }
+        None => Ok(positive),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(shape: [Option<usize>; 4]) -> GraphFacts {
+        GraphFacts { input_shape: shape.to_vec(), ends_in_softmax: false }
+    }
+
+    fn properties(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    const NCHW: [Option<usize>; 4] = [None, Some(3), Some(48), Some(64)];
+
+    #[test]
+    fn the_graph_answers_what_is_not_said() {
+        let minimal = properties(&[("giemsa.labels", r#"["a","b"]"#), ("giemsa.output", "logits")]);
+        let metadata = Metadata::parse(&minimal, &graph(NCHW)).unwrap();
+        let input = &metadata.input;
+        assert_eq!((input.layout, input.width, input.height), (Layout::Nchw, 64, 48));
+        assert_eq!((input.color, input.mean.len()), (ColorMode::Rgb, 3));
+        assert_eq!(metadata.temperature, 1.0);
+        assert_eq!(metadata.review.confidence_below, 0.8);
+
+        let nhwc = Metadata::parse(&minimal, &graph([Some(1), Some(48), Some(64), Some(1)])).unwrap();
+        assert_eq!((nhwc.input.layout, nhwc.input.color), (Layout::Nhwc, ColorMode::Gray));
+    }
+
+    #[test]
+    fn a_softmax_at_the_end_says_what_the_scores_are() {
+        let facts = GraphFacts { ends_in_softmax: true, ..graph(NCHW) };
+        let metadata = Metadata::parse(&properties(&[("giemsa.labels", r#"["a","b"]"#)]), &facts).unwrap();
+        assert_eq!(metadata.output, ScoreKind::Probabilities);
+    }
+
+    #[test]
+    fn each_wrong_key_is_named_with_the_way_out() {
+        let cases: [(&[(&str, &str)], &str); 12] = [
+            (&[], "no metadata key giemsa.labels"),
+            (&[("giemsa.labels", "a,b")], "expected a JSON array of texts"),
+            (&[("giemsa.labels", r#"["a","a"]"#)], "two or more different"),
+            (&[("giemsa.output", "")], "expected logits or probabilities"),
+            (&[("giemsa.temperature", "0")], "expected a number above 0"),
+            (&[("giemsa.review", r#"{"confidence_below":2}"#)], "2 is no probability"),
+            (&[("giemsa.review", r#"{"label_above":{"c":0.5}}"#)], "\"c\" is none of the labels"),
+            (&[("giemsa.positive", r#"["c"]"#)], "\"c\" is none of the labels"),
+            (&[("giemsa.input", r#"{"width":32}"#)], "width is 32, but the graph's input shape [?, 3, 48, 64]"),
+            (&[("giemsa.input", r#"{"color":"gray"}"#)], "color is gray"),
+            (&[("giemsa.input", r#"{"size":1}"#)], "unknown field"),
+            (&[("giemsa.input", r#"{"std":[1.0,0.0,1.0]}"#)], "std"),
+        ];
+        for (changes, expected) in cases {
+            let mut entries = properties(&[("giemsa.labels", r#"["a","b"]"#), ("giemsa.output", "logits")]);
+            if changes.is_empty() {
+                entries.clear();
+            }
+            entries.extend(properties(changes));
+            let message = Metadata::parse(&entries, &graph(NCHW)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{expected:?} is not in {message:?}");
+            assert!(message.contains("metadata_props.add"), "{message:?} shows no way out");
+        }
+    }
+
+    #[test]
+    fn an_open_input_shape_must_be_said() {
+        let open = graph([None, Some(3), None, None]);
+        let minimal = properties(&[("giemsa.labels", r#"["a","b"]"#), ("giemsa.output", "logits")]);
+        let error = Metadata::parse(&minimal, &open).unwrap_err().to_string();
+        assert!(error.contains("width is missing"), "{error}");
+        let mut said = minimal;
+        said.insert("giemsa.input".to_owned(), r#"{"width":40,"height":30}"#.to_owned());
+        let metadata = Metadata::parse(&said, &open).unwrap();
+        assert_eq!((metadata.input.width, metadata.input.height), (40, 30));
+    }
+}

@@ -1,0 +1,38 @@
+//! A model: the network and what it says of itself, and which one a stage serves.
+
+mod metadata;
+mod network;
+mod registry;
+
+use std::sync::Arc;
+
+use crate::digest::sha256_hex;
+
+pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
+pub use network::{ModelError, Network, OnnxFile, panic_message};
+pub use registry::{Registry, RegistryError, Release};
+
+/// A model that can serve: built, checked against its metadata, and probed.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// What it says of itself.
+    pub metadata: Metadata,
+    /// Its network.
+    pub network: Network,
+    /// Lower-case hexadecimal SHA-256 of the file: the model's identity.
+    pub sha256: String,
+}
+
+impl Model {
+    /// Loads a model from the bytes of its ONNX file.
+    ///
+    /// # Errors
+    /// [`ModelError`] if it does not parse, contradicts its metadata, cannot be built, or gives scores
+    /// that are not finite on a probe.
+    pub fn load(bytes: &[u8]) -> Result<Arc<Self>, ModelError> {
+        let file = OnnxFile::parse(bytes)?;
+        let metadata = Metadata::parse(&file.properties(), &file.graph_facts())?;
+        let network = Network::build(&file, &metadata.input, metadata.labels.len())?;
+        Ok(Arc::new(Self { metadata, network, sha256: sha256_hex(bytes) }))
+    }
+}

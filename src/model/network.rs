@@ -1,0 +1,253 @@
+//! Loads, checks and runs an ONNX network; the only file that names the inference engine (tract).
+//!
+//! It never reads a file or a bucket, and knows nothing of labels' meaning. Invariant: a `Network` that
+//! exists has one output of `score_count` values and gave finite scores on its probes.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tract_onnx::pb;
+use tract_onnx::prelude::{
+    DatumExt, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedRunnableModel, tvec,
+};
+use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
+
+use super::metadata::{GraphFacts, MetadataError};
+use crate::image::{InputSpec, InputTensor};
+
+/// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
+const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];
+
+/// Why a model file cannot serve, or a network failed on an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The bytes are no ONNX file.
+    #[error(
+        "the file ({size_bytes} bytes) is not a whole ONNX model: {detail}; copy it again, or export it as ONNX"
+    )]
+    NotOnnx {
+        /// Size of the file, bytes.
+        size_bytes: usize,
+        /// What the reader says.
+        detail: String,
+    },
+    /// Weights are in another file.
+    #[error(
+        "the weights of {tensor:?} are in another file; expected one file that holds everything: \
+         onnx.save(onnx.load(\"model.onnx\"), \"one.onnx\", save_as_external_data=False)"
+    )]
+    ExternalWeights {
+        /// Name of the first such tensor.
+        tensor: String,
+    },
+    /// The graph has not exactly one input.
+    #[error("the graph has {found} inputs; expected one, the image")]
+    InputCount {
+        /// Inputs that are no weights.
+        found: usize,
+    },
+    /// The metadata cannot be used.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The engine cannot build the network.
+    #[error("the network cannot be built for an input of the shape {shape:?}: {detail}")]
+    Unsupported {
+        /// Input shape that was asked for.
+        shape: [usize; 4],
+        /// What the engine says.
+        detail: String,
+    },
+    /// Labels and scores differ in number.
+    #[error(
+        "giemsa.labels names {labels} labels, but the network gives scores of the shape {found}; expected [1, {labels}]"
+    )]
+    ScoreCount {
+        /// Labels in the metadata.
+        labels: usize,
+        /// Shape of the scores.
+        found: String,
+    },
+    /// A score is NaN or infinite.
+    #[error("the network gave the scores {scores:?} on {input}; expected finite numbers")]
+    NotFinite {
+        /// The scores, in order.
+        scores: Vec<f32>,
+        /// What it was run on.
+        input: &'static str,
+    },
+    /// The engine failed while running.
+    #[error("the network failed on {input}: {detail}")]
+    Run {
+        /// What it was run on.
+        input: &'static str,
+        /// What the engine says.
+        detail: String,
+    },
+}
+
+/// An ONNX file, parsed but not built.
+pub struct OnnxFile {
+    proto: pb::ModelProto,
+    input_shape: Vec<Option<usize>>,
+}
+
+impl OnnxFile {
+    /// Parses the bytes of an ONNX file.
+    ///
+    /// # Errors
+    /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`] or [`ModelError::InputCount`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
+        let not_onnx = |detail: String| ModelError::NotOnnx { size_bytes: bytes.len(), detail };
+        let proto = guard(|| {
+            tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e))
+        })
+        .map_err(not_onnx)?;
+        let Some(graph) = &proto.graph else { return Err(not_onnx("it holds no graph".to_owned())) };
+        const EXTERNAL: i32 = pb::tensor_proto::DataLocation::External as i32;
+        if let Some(tensor) = graph.initializer.iter().find(|t| t.data_location == Some(EXTERNAL)) {
+            return Err(ModelError::ExternalWeights { tensor: tensor.name.clone() });
+        }
+        let is_weight = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+        let inputs: Vec<_> = graph.input.iter().filter(|input| !is_weight(&input.name)).collect();
+        let [input] = inputs[..] else { return Err(ModelError::InputCount { found: inputs.len() }) };
+        let input_shape = declared_shape(input);
+        Ok(Self { proto, input_shape })
+    }
+
+    /// All `metadata_props`, by key; the last of equal keys counts.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        self.proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect()
+    }
+
+    /// What the graph answers where metadata is silent.
+    pub fn graph_facts(&self) -> GraphFacts {
+        let last_operator = self.proto.graph.as_ref().and_then(|graph| {
+            let output = &graph.output.first()?.name;
+            graph.node.iter().find(|node| node.output.contains(output)).map(|node| node.op_type.as_str())
+        });
+        GraphFacts { input_shape: self.input_shape.clone(), ends_in_softmax: last_operator == Some("Softmax") }
+    }
+}
+
+fn declared_shape(input: &pb::ValueInfoProto) -> Vec<Option<usize>> {
+    use pb::tensor_shape_proto::dimension::Value::DimValue;
+    use pb::type_proto::Value::TensorType;
+    let Some(TensorType(tensor)) = input.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+        return Vec::new();
+    };
+    let dims = tensor.shape.as_ref().map_or(&[][..], |shape| &shape.dim);
+    dims.iter()
+        .map(|dim| match dim.value {
+            Some(DimValue(size)) => usize::try_from(size).ok().filter(|size| *size > 0),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A network, optimised for one image at a time, shared by all threads.
+///
+/// One image at a time because a batch dimension above 1 was slower for each image when measured.
+#[derive(Debug, Clone)]
+pub struct Network {
+    plan: Arc<TypedRunnableModel>,
+    score_count: usize,
+}
+
+impl Network {
+    /// Builds and probes the network of `file` for inputs of `spec` and `score_count` scores.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`], [`ModelError::ScoreCount`], [`ModelError::Run`] or
+    /// [`ModelError::NotFinite`].
+    pub fn build(file: &OnnxFile, spec: &InputSpec, score_count: usize) -> Result<Self, ModelError> {
+        let shape = spec.shape();
+        let unsupported = |detail: String| ModelError::Unsupported { shape, detail };
+        let plan = guard(|| optimised_plan(file, shape)).map_err(unsupported)?;
+        let output = plan
+            .model()
+            .output_fact(0)
+            .map_err(|e| unsupported(root_cause(&e)))?
+            .shape
+            .as_concrete()
+            .map(<[usize]>::to_vec);
+        // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
+        let is_scores = output.as_ref().is_some_and(|dims| {
+            dims.iter().product::<usize>() == score_count && dims.contains(&score_count)
+        });
+        if !is_scores || plan.model().outputs.len() != 1 {
+            let found = match (plan.model().outputs.len(), output) {
+                (1, Some(dims)) => format!("{dims:?}"),
+                (1, None) => "an unknown size".to_owned(),
+                (count, _) => format!("{count} outputs"),
+            };
+            return Err(ModelError::ScoreCount { labels: score_count, found });
+        }
+        let network = Self { plan, score_count };
+        for value in PROBE_VALUES {
+            let values = vec![value; shape.iter().product()];
+            network.run_on(InputTensor { shape, values }, "a uniform probe image")?;
+        }
+        Ok(network)
+    }
+
+    /// Runs the network on one image; returns its scores in the order of the labels, all finite.
+    ///
+    /// # Errors
+    /// [`ModelError::Run`] or [`ModelError::NotFinite`].
+    pub fn run(&self, input: InputTensor) -> Result<Vec<f32>, ModelError> {
+        self.run_on(input, "this image")
+    }
+
+    fn run_on(&self, input: InputTensor, what: &'static str) -> Result<Vec<f32>, ModelError> {
+        let scores = guard(|| {
+            let tensor = Tensor::from_shape(&input.shape, &input.values).map_err(|e| root_cause(&e))?;
+            let outputs = self.plan.run(tvec!(tensor.into_tvalue())).map_err(|e| root_cause(&e))?;
+            let scores = outputs[0].cast_to::<f32>().map_err(|e| root_cause(&e))?;
+            let view = scores.to_plain_array_view::<f32>().map_err(|e| root_cause(&e))?;
+            Ok(view.iter().copied().collect::<Vec<f32>>())
+        })
+        .map_err(|detail| ModelError::Run { input: what, detail })?;
+        debug_assert_eq!(scores.len(), self.score_count);
+        if scores.iter().all(|score| score.is_finite()) {
+            Ok(scores)
+        } else {
+            Err(ModelError::NotFinite { scores, input: what })
+        }
+    }
+}
+
+fn optimised_plan(file: &OnnxFile, shape: [usize; 4]) -> Result<Arc<TypedRunnableModel>, String> {
+    // Shapes that the exporter wrote for a symbolic batch contradict the one image that is run here;
+    // the engine infers them anew.
+    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let mut model = onnx.model_for_proto_model(&file.proto).map_err(|e| root_cause(&e))?;
+    let declared = model.input_fact(0).map_err(|e| root_cause(&e))?.datum_type.concretize();
+    let float = f32::datum_type();
+    if declared.is_some_and(|found| found != float) {
+        return Err(format!("its input is of the type {declared:?}; expected 32-bit floats"));
+    }
+    model.set_input_fact(0, InferenceFact::dt_shape(float, shape)).map_err(|e| root_cause(&e))?;
+    model
+        .into_optimized()
+        .and_then(|model| model.into_runnable())
+        .map_err(|e| root_cause(&e))
+}
+
+/// Runs engine code, and turns a panic into its message: a bad file must not end the process.
+fn guard<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_message(&*panic)))
+}
+
+/// The text of a caught panic.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// The engine nests contexts; outermost and innermost name the node and the reason.
+fn root_cause(error: &tract_onnx::prelude::TractError) -> String {
+    let (outer, inner) = (error.to_string(), error.root_cause().to_string());
+    let text = if outer == inner { outer } else { format!("{outer}: {inner}") };
+    text.chars().take(500).collect()
+}

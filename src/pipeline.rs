@@ -1,0 +1,258 @@
+//! The order of the steps, and the bounds on them: fetch, analyse, store, one outcome for each object.
+//!
+//! It never knows who triggered it. Invariant: every object given in comes out with exactly one outcome, by
+//! the deadline, and all objects of one call are classified by one model.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use futures::future::{FutureExt, Shared};
+use futures::{StreamExt, stream};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{timeout, timeout_at};
+
+use crate::analysis::{Analysis, analyse_image, elapsed_ms};
+use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, Status, TimingsMs};
+use crate::config::Config;
+use crate::model::{Model, Registry, RegistryError, Release, panic_message};
+use crate::object::ObjectRef;
+use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
+use crate::store::{
+    FetchError, FetchedObject, LedgerEntry, StoreError, TableWriter, fetch_object, write_result,
+};
+
+/// Takes objects through all steps.
+#[derive(Debug)]
+pub struct Pipeline {
+    config: Config,
+    s3: aws_sdk_s3::Client,
+    registry: Registry,
+    table: TableWriter,
+    cpu_permits: Arc<Semaphore>,
+    /// Digest of the model whose ledger entry this process has written.
+    ledger_digest: Mutex<Option<String>>,
+}
+
+impl Pipeline {
+    /// Makes a pipeline on the given clients.
+    pub fn new(config: Config, s3: aws_sdk_s3::Client, dynamodb: aws_sdk_dynamodb::Client) -> Self {
+        Self {
+            registry: Registry::new(s3.clone(), &config),
+            table: TableWriter::new(dynamodb, &config.table),
+            cpu_permits: Arc::new(Semaphore::new(config.limits.cpus.get())),
+            ledger_digest: Mutex::default(),
+            s3,
+            config,
+        }
+    }
+
+    /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again.
+    pub async fn warm_up(&self) {
+        if let Err(error) = self.registry.refresh().await {
+            tracing::error!(%error, stage = %self.config.stage, "no model at start, events will be retried");
+        }
+    }
+
+    /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
+    /// back as [`Outcome::Retry`].
+    pub async fn run(&self, objects: &[ObjectRef], deadline: Option<Instant>) -> Vec<Outcome> {
+        let stop_at = deadline.map(|deadline| {
+            let now = Instant::now();
+            deadline.checked_sub(self.config.limits.deadline_margin).map_or(now, |at| at.max(now))
+        });
+        let release = self.release().boxed().shared();
+        let in_flight: NonZeroUsize = self.config.limits.fetch_concurrency;
+        // Each future is boxed because it is large, and many of them wait.
+        let futures = objects.iter().enumerate().map(|(index, object)| {
+            let release = release.clone();
+            async move { (index, self.answer_by(object, release, stop_at).await) }.boxed()
+        });
+        let mut outcomes: Vec<(usize, Outcome)> =
+            stream::iter(futures).buffer_unordered(in_flight.get()).collect().await;
+        outcomes.sort_unstable_by_key(|(index, _)| *index);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// The model of this batch. It is asked for beside the downloads, and only if an object needs it.
+    async fn release(&self) -> Result<Release, Arc<RegistryError>> {
+        let release = self.registry.refresh().await.map_err(Arc::new)?;
+        self.record_release(&release).await;
+        Ok(release)
+    }
+
+    /// Notes in the ledger, once for each model and process, that this stage serves it.
+    async fn record_release(&self, release: &Release) {
+        let mut written = self.ledger_digest.lock().await;
+        if written.as_ref() == Some(&release.model.sha256) {
+            return;
+        }
+        let entry = LedgerEntry {
+            stage: self.config.stage.clone(),
+            released_at: release.released_at,
+            model: ModelInfo::of(&release.model),
+        };
+        match self.table.put_ledger(&entry).await {
+            Ok(()) => *written = Some(release.model.sha256.clone()),
+            // Not worth an image: the next batch tries again, and every result names its model anyway.
+            Err(error) => tracing::warn!(%error, "model ledger not written"),
+        }
+    }
+
+    async fn answer_by<'a>(
+        &'a self,
+        object: &'a ObjectRef,
+        release: SharedRelease<'a>,
+        stop_at: Option<Instant>,
+    ) -> Outcome {
+        let outcome = match stop_at {
+            Some(stop_at) if Instant::now() >= stop_at => Outcome::Retry(Failure::NoTimeLeft),
+            Some(stop_at) => timeout_at(stop_at.into(), self.answer(object, release))
+                .await
+                .unwrap_or(Outcome::Retry(Failure::NoTimeLeft)),
+            None => self.answer(object, release).await,
+        };
+        log_outcome(object, &outcome);
+        outcome
+    }
+
+    async fn answer(&self, object: &ObjectRef, release: SharedRelease<'_>) -> Outcome {
+        if self.config.is_own_output(&object.bucket, &object.key) {
+            return Outcome::Skipped(SkipReason::OwnOutput);
+        }
+        if object.size_bytes.is_some_and(|size| object.is_folder_marker(size)) {
+            return Outcome::Skipped(SkipReason::FolderMarker);
+        }
+        if object.bucket != self.config.input_bucket {
+            return Outcome::Retry(Failure::ForeignBucket {
+                bucket: object.bucket.clone(),
+                expected: self.config.input_bucket.clone(),
+            });
+        }
+        let started = Instant::now();
+        let (fetched, release) =
+            tokio::join!(fetch_object(&self.s3, object, self.config.limits.max_object_bytes), release);
+        let fetch_ms = elapsed_ms(started);
+        let model = match release {
+            Ok(release) => release.model,
+            Err(error) => return Outcome::Retry(error.into()),
+        };
+        let fetched = match fetched {
+            Ok(fetched) if object.is_folder_marker(fetched.bytes.len() as u64) => {
+                return Outcome::Skipped(SkipReason::FolderMarker);
+            }
+            fetched => fetched,
+        };
+        match self.record_of(object, fetched, fetch_ms, &model).await {
+            Ok(record) => match self.store(&record, object).await {
+                Ok(is_current) => Outcome::Answered(answer_of(record, is_current)),
+                Err(error) => Outcome::Retry(error.into()),
+            },
+            Err(failure) => Outcome::Retry(failure),
+        }
+    }
+
+    /// The record of an object, or the failure for which it has to be delivered again.
+    async fn record_of(
+        &self,
+        object: &ObjectRef,
+        fetched: Result<FetchedObject, FetchError>,
+        fetch_ms: f64,
+        model: &Arc<Model>,
+    ) -> Result<Record, Failure> {
+        let (mut image, analysis) = match fetched {
+            Ok(FetchedObject { bytes, image }) => {
+                let analysis = self.analyse(bytes, model.clone()).await;
+                (image, analysis)
+            }
+            Err(FetchError::TooLarge { size_bytes, limit_bytes, image }) => {
+                let seen = (*image).clone();
+                (seen, Err(FetchError::TooLarge { size_bytes, limit_bytes, image }.into()))
+            }
+            Err(error) => (ImageInfo::of_object(object), Err(error.into())),
+        };
+        let (finding, mut timings_ms) = match analysis {
+            Ok(analysis) => {
+                image.width_px = analysis.width_px;
+                image.height_px = analysis.height_px;
+                image.format = analysis.format.map(str::to_owned);
+                image.sha256 = Some(analysis.sha256);
+                (analysis.finding, analysis.timings_ms)
+            }
+            Err(failure) => match failure.disposition() {
+                Disposition::Retry => return Err(failure),
+                Disposition::Reject { code, message } => {
+                    let reject = Reject { code: code.to_owned(), message };
+                    (Finding::Rejected(reject), TimingsMs::default())
+                }
+            },
+        };
+        timings_ms.fetch = fetch_ms;
+        let mut record = Record::new(image, &self.config.stage, model, finding);
+        record.timings_ms = Some(timings_ms);
+        record.classified_at = Some(Utc::now());
+        Ok(record)
+    }
+
+    /// Analyses one image on the CPU pool; as many at once as there are permits.
+    async fn analyse(&self, bytes: bytes::Bytes, model: Arc<Model>) -> Result<Analysis, Failure> {
+        let permit = self.cpu_permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let decode_limits = self.config.limits.decode();
+        let limit: Duration = self.config.limits.image_timeout;
+        let work = tokio::task::spawn_blocking(move || {
+            // Released when the work ends, not when somebody stops waiting for it.
+            let _permit = permit;
+            analyse_image(&bytes, &model, &decode_limits)
+        });
+        match timeout(limit, work).await {
+            Err(_) => Err(Failure::ImageTimeout { limit }),
+            Ok(Ok(analysis)) => Ok(analysis?),
+            Ok(Err(join_error)) => {
+                let message = match join_error.try_into_panic() {
+                    Ok(panic) => panic_message(&*panic),
+                    Err(error) => error.to_string(),
+                };
+                Err(Failure::Panicked { message })
+            }
+        }
+    }
+
+    /// Stores a record in the results prefix and then in the table; returns whether it is the current one.
+    ///
+    /// The table comes last: what it names exists.
+    async fn store(&self, record: &Record, object: &ObjectRef) -> Result<bool, StoreError> {
+        write_result(&self.s3, &self.config.results_bucket, &self.config.results_prefix, record).await?;
+        self.table.put_current(record, object.sequencer.as_ref()).await
+    }
+}
+
+/// One look for a model, shared by all objects of a batch.
+type SharedRelease<'a> = Shared<futures::future::BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
+
+fn answer_of(record: Record, is_current: bool) -> Answer {
+    Answer {
+        result_id: record.result_id,
+        label: record.label,
+        reject: record
+            .reject
+            .filter(|_| record.status == Status::Rejected)
+            .map(|reject| (reject.code, reject.message)),
+        is_current,
+    }
+}
+
+fn log_outcome(object: &ObjectRef, outcome: &Outcome) {
+    match outcome {
+        Outcome::Answered(Answer { reject: Some((code, message)), result_id, .. }) => {
+            tracing::warn!(key = %object.key, %result_id, %code, reason = %message, "image rejected");
+        }
+        Outcome::Retry(failure @ Failure::ForeignBucket { .. }) => {
+            tracing::error!(key = %object.key, reason = %failure, "image not answered, will be retried");
+        }
+        Outcome::Retry(failure) => {
+            tracing::warn!(key = %object.key, reason = %failure, "image not answered, will be retried");
+        }
+        Outcome::Answered(_) | Outcome::Skipped(_) => {}
+    }
+}

@@ -1,0 +1,44 @@
+//! S3 objects in, results to S3 and DynamoDB out.
+
+mod objects;
+mod queries;
+mod results;
+mod schema;
+mod table;
+
+pub use objects::{FetchError, FetchedObject, fetch_object};
+pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
+pub use results::{result_key, write_result};
+pub use schema::{LABEL_INDEX, LabelOrRejected, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table};
+pub use table::{LedgerEntry, TableWriter};
+
+/// Why a record could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The results prefix could not be written.
+    #[error("the result cannot be written to s3://{bucket}/{key}: {detail}")]
+    Results {
+        /// Results bucket.
+        bucket: String,
+        /// Key of the result.
+        key: String,
+        /// What S3 or the network says.
+        detail: String,
+    },
+    /// The table could not be written.
+    #[error("the result cannot be written to table {table:?}: {detail}")]
+    Table {
+        /// Table name.
+        table: String,
+        /// What DynamoDB or the network says.
+        detail: String,
+    },
+    /// The record does not fit the table's data model.
+    #[error("the record of {key:?} cannot be turned into an item: {detail}")]
+    Item {
+        /// Object key.
+        key: String,
+        /// What the serialiser says.
+        detail: String,
+    },
+}

@@ -1,0 +1,63 @@
+//! Writes records to the results prefix, one immutable object for each image version, stage and model.
+//!
+//! It never writes a time that differs between two deliveries of an event. Invariant: the same record
+//! content goes to the same key, so that writing twice changes nothing.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::primitives::ByteStream;
+
+use super::StoreError;
+use crate::classification::Record;
+
+/// Longest S3 key, bytes.
+const MAX_KEY_BYTES: usize = 1024;
+
+/// Key of a record: `<prefix>/stage=<stage>/date=<upload date, UTC>/<image key>.<result id>.json`.
+///
+/// Names are Hive-style, so that Athena reads them in place. Where the image's key would make it longer than
+/// the 1,024 bytes of an S3 key, it is cut at a character; the result id and the record name the image all the
+/// same. An image of unknown upload time, one that was gone before it was read, is under `date=unknown`.
+pub fn result_key(prefix: &str, record: &Record) -> String {
+    let date = upload_day(record);
+    let head = format!("{prefix}/stage={}/date={date}/", record.stage);
+    let tail = format!(".{}.json", record.result_id);
+    let room = MAX_KEY_BYTES - head.len() - tail.len();
+    let image_key = &record.image.key[..record.image.key.floor_char_boundary(room)];
+    format!("{head}{image_key}{tail}")
+}
+
+/// Upload date of a record's image, UTC, `YYYY-MM-DD` or `unknown`.
+pub(super) fn upload_day(record: &Record) -> String {
+    record
+        .image
+        .uploaded_at
+        .map_or_else(|| "unknown".to_owned(), |at| at.format("%Y-%m-%d").to_string())
+}
+
+/// Writes a record to the results prefix, and returns its key.
+///
+/// # Errors
+/// [`StoreError::Results`] if S3 does not take it.
+pub async fn write_result(
+    s3: &Client,
+    bucket: &str,
+    prefix: &str,
+    record: &Record,
+) -> Result<String, StoreError> {
+    let key = result_key(prefix, record);
+    let json = serde_json::to_vec(&record.without_times()).expect("a record holds only text and finite numbers");
+    s3.put_object()
+        .bucket(bucket)
+        .key(&key)
+        .content_type("application/json")
+        .body(ByteStream::from(json))
+        .send()
+        .await
+        .map_err(|error| StoreError::Results {
+            bucket: bucket.to_owned(),
+            key: key.clone(),
+            detail: DisplayErrorContext(&error).to_string(),
+        })?;
+    Ok(key)
+}

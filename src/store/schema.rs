@@ -1,0 +1,140 @@
+//! The table: its keys, its indexes, and the text of every key.
+//!
+//! One table holds the current result of each image and stage, reviewers' verdicts and the model ledger.
+//! Invariant: every question of the design is one key or index range; nothing scans.
+//!
+//! | question | key |
+//! |---|---|
+//! | this image, all stages, its reviews | `pk = image#<bucket>/<key>`, `sk = result#<stage>` or `review#…` |
+//! | this slide, in order | index `slide`: `slide_pk = <stage>#<slide>`, `slide_sk = <key>` |
+//! | this label or status in this time range | index `label`: `label_pk = <stage>#<label>#<day>#<shard>`, `label_sk = <upload time>#<result id>` |
+//! | what needs a human look, most suspicious first | sparse index `review`: `review_pk = <stage>#<shard>`, `review_sk = <suspicion>#<result id>` |
+//! | which model served at time t | `pk = model#<stage>`, `sk = <released at>#<digest>` |
+//!
+//! `<shard>` is the first digit of the result id: sixteen partitions, so that a label that most images have
+//! takes 16,000 writes a second before a partition's 1,000 are reached.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
+};
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::StoreError;
+
+/// Name of the index that answers for slides.
+pub const SLIDE_INDEX: &str = "slide";
+/// Name of the index that answers for labels and times.
+pub const LABEL_INDEX: &str = "label";
+/// Name of the sparse index of what needs a human look.
+pub const REVIEW_INDEX: &str = "review";
+
+/// Digits that spread a busy index key over partitions.
+pub const SHARDS: &str = "0123456789abcdef";
+
+/// What the label index is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelOrRejected {
+    /// Images with this label.
+    Label(String),
+    /// Images that were rejected.
+    Rejected,
+}
+
+impl LabelOrRejected {
+    /// Text in the index key. A rejected image stands under a name that no label can have.
+    fn key_text(&self) -> String {
+        match self {
+            Self::Label(label) => format!("={}", label.replace('%', "%25").replace('#', "%23")),
+            Self::Rejected => "!rejected".to_owned(),
+        }
+    }
+}
+
+pub(super) fn image_pk(bucket: &str, key: &str) -> String {
+    format!("image#{bucket}/{key}")
+}
+
+pub(super) fn result_sk(stage: &str) -> String {
+    format!("result#{stage}")
+}
+
+pub(super) fn slide_pk(stage: &str, slide: &str) -> String {
+    format!("{stage}#{slide}")
+}
+
+pub(super) fn label_pk(stage: &str, which: &LabelOrRejected, day: &str, shard: &str) -> String {
+    format!("{stage}#{}#{day}#{shard}", which.key_text())
+}
+
+pub(super) fn review_pk(stage: &str, shard: &str) -> String {
+    format!("{stage}#{shard}")
+}
+
+pub(super) fn model_pk(stage: &str) -> String {
+    format!("model#{stage}")
+}
+
+/// Time as it sorts: UTC with milliseconds.
+pub(super) fn time_text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Creates the table, on demand, unless it is there.
+///
+/// The embedded stack and the tests use it; on AWS the template does the same.
+///
+/// # Errors
+/// [`StoreError::Table`] if DynamoDB does not create it.
+pub async fn create_table(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
+    let text = |name: &str| {
+        AttributeDefinition::builder()
+            .attribute_name(name)
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .expect("name and type are set")
+    };
+    let names = ["pk", "sk", "slide_pk", "slide_sk", "label_pk", "label_sk", "review_pk", "review_sk"];
+    let created = dynamodb
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .set_attribute_definitions(Some(names.map(text).to_vec()))
+        .set_key_schema(Some(key_schema("pk", "sk")))
+        .global_secondary_indexes(index(SLIDE_INDEX))
+        .global_secondary_indexes(index(LABEL_INDEX))
+        .global_secondary_indexes(index(REVIEW_INDEX))
+        .send()
+        .await;
+    match created {
+        Ok(_) => Ok(()),
+        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => Ok(()),
+        Err(error) => Err(StoreError::Table {
+            table: table.to_owned(),
+            detail: DisplayErrorContext(&error).to_string(),
+        }),
+    }
+}
+
+fn index(name: &str) -> GlobalSecondaryIndex {
+    GlobalSecondaryIndex::builder()
+        .index_name(name)
+        .set_key_schema(Some(key_schema(&format!("{name}_pk"), &format!("{name}_sk"))))
+        .projection(Projection::builder().projection_type(ProjectionType::All).build())
+        .build()
+        .expect("name, keys and projection are set")
+}
+
+fn key_schema(partition: &str, sort: &str) -> Vec<KeySchemaElement> {
+    [(partition, KeyType::Hash), (sort, KeyType::Range)]
+        .map(|(name, key_type)| {
+            KeySchemaElement::builder()
+                .attribute_name(name)
+                .key_type(key_type)
+                .build()
+                .expect("name and type are set")
+        })
+        .to_vec()
+}
