@@ -1,0 +1,12 @@
+//! Draws single red cells as they look in a Giemsa-stained thin smear, and packs them into files.
+//!
+//! It never reads an image: each cell is drawn from numbers alone, so the pictures may be shared freely.
+//! It keeps one invariant: a cell depends only on its slide's look and its own seed, so that the same
+//! seed draws the same cell, whatever is drawn before it.
+
+pub mod canvas;
+pub mod cell;
+pub mod files;
+pub mod noise;
+pub mod parasite;
+pub mod slides;
