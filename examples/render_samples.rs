@@ -13,7 +13,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: render_samples samples OUT_DIR\n       render_samples training OUT_DIR --seed N --count K";
+const USAGE: &str =
+    "usage: render_samples samples OUT_DIR\n       render_samples training OUT_DIR --seed N --count K";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +36,5 @@ fn main() -> Result<()> {
 }
 
 fn number(flag: &str, text: &str) -> Result<u64> {
-    text.parse()
-        .with_context(|| format!("{flag} {text}: expected a whole number of 0 or more\n{USAGE}"))
+    text.parse().with_context(|| format!("{flag} {text}: expected a whole number of 0 or more\n{USAGE}"))
 }

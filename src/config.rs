@@ -147,7 +147,9 @@ impl Config {
             input_bucket: settings.required("GIEMSA_INPUT_BUCKET", "the bucket that images are uploaded to"),
             model_bucket: settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models"),
             results_bucket: settings.required("GIEMSA_RESULTS_BUCKET", "the bucket for results"),
-            results_prefix: settings.optional("GIEMSA_RESULTS_PREFIX").unwrap_or_else(|| "results".to_owned()),
+            results_prefix: settings
+                .optional("GIEMSA_RESULTS_PREFIX")
+                .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
             limits: Limits {
                 max_object_bytes: settings.number("GIEMSA_MAX_OBJECT_BYTES", defaults.max_object_bytes),
@@ -317,7 +319,8 @@ mod tests {
 
     fn config_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::from_lookup(|name| {
-            let of = |list: &[(&str, &str)]| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            let of =
+                |list: &[(&str, &str)]| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
             of(changes).or_else(|| of(&COMPLETE))
         })
     }

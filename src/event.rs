@@ -156,8 +156,10 @@ fn form_of(event: &Value) -> Option<Form> {
 
 /// Reads the body of an SQS message: an S3 notification, an SNS envelope or an EventBridge event.
 fn parse_message_body(body: &str) -> Result<Vec<Notice>, EventError> {
-    let event: Value = serde_json::from_str(body)
-        .map_err(|e| EventError::Malformed { form: "SQS message", detail: format!("body is not JSON: {e}") })?;
+    let event: Value = serde_json::from_str(body).map_err(|e| EventError::Malformed {
+        form: "SQS message",
+        detail: format!("body is not JSON: {e}"),
+    })?;
     parse_notices(&event)
 }
 
@@ -196,9 +198,7 @@ fn parse_sns_message(message: &str) -> Result<Vec<Notice>, EventError> {
     }
 }
 
-fn notice_of_s3_record(
-    record: aws_lambda_events::event::s3::S3EventRecord,
-) -> Result<Notice, EventError> {
+fn notice_of_s3_record(record: aws_lambda_events::event::s3::S3EventRecord) -> Result<Notice, EventError> {
     let event_name = record.event_name.unwrap_or_default();
     if !event_name.starts_with("ObjectCreated:") {
         return Ok(Notice::Ignored { event_name });
@@ -275,8 +275,10 @@ fn parse_batch(event: &Value) -> Result<TriggerEvent, EventError> {
 
 /// Schema 1.0 names the bucket by ARN (`s3BucketArn`), 2.0 by name (`s3Bucket`).
 fn notice_of_task(task: S3BatchJobTask) -> Result<Notice, EventError> {
-    let missing =
-        |field: &str| EventError::Malformed { form: "S3 Batch Operations", detail: format!("{field} is missing") };
+    let missing = |field: &str| EventError::Malformed {
+        form: "S3 Batch Operations",
+        detail: format!("{field} is missing"),
+    };
     let named = task.other.get("s3Bucket").and_then(Value::as_str).map(str::to_owned);
     let from_arn = || task.s3_bucket_arn.as_deref().and_then(|arn| arn.rsplit(':').next()).map(str::to_owned);
     let bucket =

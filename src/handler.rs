@@ -31,7 +31,9 @@ pub enum HandlerError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// Some objects have no terminal state yet.
-    #[error("{unanswered} of {total} objects are not answered and have to be delivered again; the first: {first}")]
+    #[error(
+        "{unanswered} of {total} objects are not answered and have to be delivered again; the first: {first}"
+    )]
     Unanswered {
         /// Objects to deliver again.
         unanswered: usize,

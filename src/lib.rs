@@ -17,6 +17,8 @@ pub mod digest;
 pub mod event;
 pub mod handler;
 pub mod image;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod model;
 pub mod object;
 pub mod outcome;

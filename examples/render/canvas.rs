@@ -46,9 +46,8 @@ impl Canvas {
     /// Blurs as a microscope slightly out of focus does; `sigma_px` is the blur's width.
     pub fn blur(&mut self, sigma_px: f32) {
         let reach = (sigma_px * 3.0).ceil() as i32;
-        let mut kernel: Vec<f32> = (-reach..=reach)
-            .map(|i| (-((i * i) as f32) / (2.0 * sigma_px * sigma_px)).exp())
-            .collect();
+        let mut kernel: Vec<f32> =
+            (-reach..=reach).map(|i| (-((i * i) as f32) / (2.0 * sigma_px * sigma_px)).exp()).collect();
         let total: f32 = kernel.iter().sum();
         kernel.iter_mut().for_each(|k| *k /= total);
         for (dx, dy) in [(1, 0), (0, 1)] {
@@ -74,17 +73,12 @@ impl Canvas {
 
     /// Adds the camera's grain, coarse and fine, of about `strength` (0..=1 is the whole range of light).
     pub fn grain(&mut self, rng: &mut impl Rng, strength: f32) {
-        let coarse = [
-            Field::new(rng, 2.6),
-            Field::new(rng, 3.4),
-            Field::new(rng, 3.0),
-        ];
+        let coarse = [Field::new(rng, 2.6), Field::new(rng, 3.4), Field::new(rng, 3.0)];
         for index in 0..self.light.len() {
             let (x, y) = self.position(index);
             let shared = coarse[0].at(x, y);
             for (channel, light) in self.light[index].iter_mut().enumerate() {
-                *light +=
-                    strength * (0.8 * shared + 0.5 * coarse[channel].at(x, y) + 0.35 * bell(rng));
+                *light += strength * (0.8 * shared + 0.5 * coarse[channel].at(x, y) + 0.35 * bell(rng));
             }
         }
     }
@@ -96,8 +90,7 @@ impl Canvas {
             for x in 0..self.side_px {
                 let middle = |v: u32| ((v / block_px) * block_px) as f32 + block_px as f32 / 2.0;
                 let half = self.side_px as f32 / 2.0;
-                self.kept[(y * self.side_px + x) as usize] =
-                    inside(middle(x) - half, middle(y) - half);
+                self.kept[(y * self.side_px + x) as usize] = inside(middle(x) - half, middle(y) - half);
             }
         }
     }
@@ -107,12 +100,8 @@ impl Canvas {
     pub fn finish(&self) -> (RgbImage, Vec<bool>) {
         let side = self.side_px;
         let kept = |x: u32, y: u32| self.kept[(y * side + x) as usize];
-        let columns: Vec<u32> = (0..side)
-            .filter(|&x| (0..side).any(|y| kept(x, y)))
-            .collect();
-        let rows: Vec<u32> = (0..side)
-            .filter(|&y| (0..side).any(|x| kept(x, y)))
-            .collect();
+        let columns: Vec<u32> = (0..side).filter(|&x| (0..side).any(|y| kept(x, y))).collect();
+        let rows: Vec<u32> = (0..side).filter(|&y| (0..side).any(|x| kept(x, y))).collect();
         let (Some(&left), Some(&right)) = (columns.first(), columns.last()) else {
             return (RgbImage::new(1, 1), vec![false]);
         };

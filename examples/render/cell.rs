@@ -60,10 +60,7 @@ impl Look {
             [0.72, 0.44, 0.60], // magenta
         ];
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (a, b) = (
-            rng.random_range(0..CELLS.len()),
-            rng.random_range(0..CELLS.len()),
-        );
+        let (a, b) = (rng.random_range(0..CELLS.len()), rng.random_range(0..CELLS.len()));
         let t = between(&mut rng, 0.0, 0.35);
         let brightness = between(&mut rng, 0.93, 1.06);
         let cell = std::array::from_fn(|i| mix(CELLS[a][i], CELLS[b][i], t) * brightness);
@@ -93,22 +90,14 @@ impl Outline {
         let bent = if chance(rng, 0.25) { 2.2 } else { 1.0 };
         let waves = std::array::from_fn(|i| {
             let size = [oval, 0.022 * bent, 0.014 * bent, 0.009 * bent, 0.006][i];
-            (
-                (i + 2) as f32,
-                size * between(rng, 0.4, 1.0),
-                direction(rng),
-            )
+            ((i + 2) as f32, size * between(rng, 0.4, 1.0), direction(rng))
         });
         Self { radius_px, waves }
     }
 
     /// Distance from the centre to the border in a direction (radians), in pixels.
     pub fn reach_px(&self, angle: f32) -> f32 {
-        let bumps: f32 = self
-            .waves
-            .iter()
-            .map(|(k, size, phase)| size * (k * angle + phase).cos())
-            .sum();
+        let bumps: f32 = self.waves.iter().map(|(k, size, phase)| size * (k * angle + phase).cos()).sum();
         self.radius_px * (1.0 + bumps)
     }
 
@@ -150,15 +139,9 @@ pub fn draw_cell(seed: u64, look: &Look, kind: CellKind) -> Cell {
     canvas.blur(look.blur_px * between(rng, 0.85, 1.25));
     canvas.grain(rng, look.grain);
     let (border, margin) = (Field::new(rng, 16.0), between(rng, 0.5, 2.5));
-    let ragged = if chance(rng, 0.3) {
-        between(rng, 3.0, 9.0)
-    } else {
-        1.5
-    };
+    let ragged = if chance(rng, 0.3) { between(rng, 3.0, 9.0) } else { 1.5 };
     let block_px = rng.random_range(2..4);
-    canvas.cut(block_px, |x, y| {
-        outline.depth_px(x, y) > -margin - ragged * border.rough(x, y).max(-0.6)
-    });
+    canvas.cut(block_px, |x, y| outline.depth_px(x, y) > -margin - ragged * border.rough(x, y).max(-0.6));
     let (picture, mask) = canvas.finish();
     Cell { picture, mask }
 }
@@ -167,16 +150,9 @@ fn draw_body(rng: &mut impl Rng, side_px: u32, outline: &Outline, look: &Look) -
     let tint: [f32; 3] = std::array::from_fn(|_| between(rng, 0.97, 1.03));
     let brightness = between(rng, 0.95, 1.04);
     let (lamp, lamp_strength) = (direction(rng), between(rng, 0.0, 0.05));
-    let pallor = if chance(rng, 0.55) {
-        between(rng, 0.05, 0.20)
-    } else {
-        between(rng, 0.0, 0.05)
-    };
+    let pallor = if chance(rng, 0.55) { between(rng, 0.05, 0.20) } else { between(rng, 0.0, 0.05) };
     let pallor_px = outline.radius_px * between(rng, 0.25, 0.5);
-    let pale = (
-        between(rng, -0.12, 0.12) * outline.radius_px,
-        between(rng, -0.12, 0.12) * outline.radius_px,
-    );
+    let pale = (between(rng, -0.12, 0.12) * outline.radius_px, between(rng, -0.12, 0.12) * outline.radius_px);
     let mottle = Field::new(rng, outline.radius_px * 0.5);
     let rim = between(rng, 0.0, 0.05);
     let (background, cell) = (look.background, look.cell);
@@ -184,8 +160,7 @@ fn draw_body(rng: &mut impl Rng, side_px: u32, outline: &Outline, look: &Look) -
         let depth = outline.depth_px(x, y);
         let inside = step(-1.4, 1.4, depth);
         let shade = 1.0 + lamp_strength * (x * lamp.cos() + y * lamp.sin()) / outline.radius_px;
-        let centre =
-            (-((x - pale.0).powi(2) + (y - pale.1).powi(2)) / (2.0 * pallor_px * pallor_px)).exp();
+        let centre = (-((x - pale.0).powi(2) + (y - pale.1).powi(2)) / (2.0 * pallor_px * pallor_px)).exp();
         let body = 1.0 + 0.025 * mottle.rough(x, y) - rim * (1.0 - step(2.0, 12.0, depth));
         std::array::from_fn(|i| {
             let stained = cell[i] * tint[i] * brightness * body;

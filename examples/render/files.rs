@@ -48,26 +48,22 @@ pub fn pack(cell: &Cell, container: Container) -> Result<Vec<u8>> {
         Container::Png => write_png(&mut bytes, rgb, (w, h), ExtendedColorType::Rgb8),
         Container::Png16 => {
             // The encoder takes native byte order; 257 spreads 0..=255 over 0..=65535.
-            let deep: Vec<u8> = rgb
-                .iter()
-                .flat_map(|&v| (u16::from(v) * 257).to_ne_bytes())
-                .collect();
+            let deep: Vec<u8> = rgb.iter().flat_map(|&v| (u16::from(v) * 257).to_ne_bytes()).collect();
             write_png(&mut bytes, &deep, (w, h), ExtendedColorType::Rgb16)
         }
         Container::PngTransparent => {
             let pixels = picture.pixels().zip(&cell.mask);
-            let rgba: Vec<u8> = pixels
-                .flat_map(|(p, &kept)| [p[0], p[1], p[2], if kept { 255 } else { 0 }])
-                .collect();
+            let rgba: Vec<u8> =
+                pixels.flat_map(|(p, &kept)| [p[0], p[1], p[2], if kept { 255 } else { 0 }]).collect();
             write_png(&mut bytes, &rgba, (w, h), ExtendedColorType::Rgba8)
         }
         Container::Jpeg => JpegEncoder::new_with_quality(&mut bytes, 93)
             .write_image(rgb, w, h, ExtendedColorType::Rgb8)
             .map_err(Into::into),
         Container::TiffLzw => write_tiff(&mut bytes, picture),
-        Container::Bmp => BmpEncoder::new(&mut bytes)
-            .write_image(rgb, w, h, ExtendedColorType::Rgb8)
-            .map_err(Into::into),
+        Container::Bmp => {
+            BmpEncoder::new(&mut bytes).write_image(rgb, w, h, ExtendedColorType::Rgb8).map_err(Into::into)
+        }
         Container::WebP => WebPEncoder::new_lossless(&mut bytes)
             .write_image(rgb, w, h, ExtendedColorType::Rgb8)
             .map_err(Into::into),
@@ -84,10 +80,7 @@ pub fn pack(cell: &Cell, container: Container) -> Result<Vec<u8>> {
 /// # Errors
 /// If nothing would be missing.
 pub fn cut_short(bytes: &[u8], percent: usize) -> Result<Vec<u8>> {
-    ensure!(
-        (1..=99).contains(&percent),
-        "cut at {percent} %, expected 1 to 99"
-    );
+    ensure!((1..=99).contains(&percent), "cut at {percent} %, expected 1 to 99");
     Ok(bytes[..bytes.len() * percent / 100].to_vec())
 }
 
@@ -99,12 +92,7 @@ pub fn large_png() -> Result<Vec<u8>> {
     let (w, h) = (8000, 6000);
     let mut bytes = Vec::new();
     let shade = vec![225; w * h];
-    write_png(
-        &mut bytes,
-        &shade,
-        (w as u32, h as u32),
-        ExtendedColorType::L8,
-    )?;
+    write_png(&mut bytes, &shade, (w as u32, h as u32), ExtendedColorType::L8)?;
     Ok(bytes)
 }
 
@@ -123,9 +111,7 @@ pub fn pdf() -> Vec<u8> {
     }
     let start = text.len();
     text.push_str(&table);
-    text.push_str(&format!(
-        "trailer\n<< /Size 4 /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n"
-    ));
+    text.push_str(&format!("trailer\n<< /Size 4 /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n"));
     text.into_bytes()
 }
 
@@ -146,12 +132,7 @@ pub fn heic() -> Vec<u8> {
     bytes
 }
 
-fn write_png(
-    out: &mut Vec<u8>,
-    data: &[u8],
-    (w, h): (u32, u32),
-    color: ExtendedColorType,
-) -> Result<()> {
+fn write_png(out: &mut Vec<u8>, data: &[u8], (w, h): (u32, u32), color: ExtendedColorType) -> Result<()> {
     PngEncoder::new_with_quality(out, CompressionType::Level(9), FilterType::Adaptive)
         .write_image(data, w, h, color)?;
     Ok(())
@@ -159,8 +140,10 @@ fn write_png(
 
 fn write_tiff(out: &mut Vec<u8>, picture: &RgbImage) -> Result<()> {
     let (w, h) = picture.dimensions();
-    TiffEncoder::new(Cursor::new(out))?
-        .with_compression(Compression::Lzw)
-        .write_image::<colortype::RGB8>(w, h, picture.as_raw())?;
+    TiffEncoder::new(Cursor::new(out))?.with_compression(Compression::Lzw).write_image::<colortype::RGB8>(
+        w,
+        h,
+        picture.as_raw(),
+    )?;
     Ok(())
 }

@@ -15,10 +15,7 @@ pub struct Field {
 impl Field {
     /// Makes a field whose bumps are about `scale_px` pixels wide.
     pub fn new(rng: &mut impl Rng, scale_px: f32) -> Self {
-        Self {
-            seed: rng.random(),
-            scale_px,
-        }
+        Self { seed: rng.random(), scale_px }
     }
 
     /// The field's value at a position in pixels.

@@ -37,9 +37,7 @@ pub fn draw_ring(canvas: &mut Canvas, rng: &mut impl Rng, cell: &Outline, streng
         (r, v.atan2(u))
     };
     // The vacuole lets through a little more light than the cell around it.
-    canvas.stain(CYTOPLASM, |x, y| {
-        -0.10 * strength * (1.0 - step(radius * 0.5, radius, local(x, y).0))
-    });
+    canvas.stain(CYTOPLASM, |x, y| -0.10 * strength * (1.0 - step(radius * 0.5, radius, local(x, y).0)));
     canvas.stain(CYTOPLASM, |x, y| {
         let (r, angle) = local(x, y);
         let width = thickness * (1.0 + 0.55 * (angle - heavy).cos());
@@ -104,9 +102,7 @@ pub fn draw_platelet(canvas: &mut Canvas, rng: &mut impl Rng, cell: &Outline) {
     let size = cell.radius_px * between(rng, 0.10, 0.17);
     let (x, y) = place(rng, cell, size, 1.0);
     let (halo, strength) = (size * 1.5, between(rng, 0.35, 0.6));
-    canvas.stain(PLATELET, |px, py| {
-        -0.12 * (1.0 - step(size, halo, (px - x).hypot(py - y)))
-    });
+    canvas.stain(PLATELET, |px, py| -0.12 * (1.0 - step(size, halo, (px - x).hypot(py - y))));
     draw_lump(canvas, rng, (x, y), size, PLATELET, strength);
 }
 
@@ -123,10 +119,7 @@ fn draw_lump(
     let (s, c) = tilt.sin_cos();
     canvas.stain(stain, |x, y| {
         let (dx, dy) = (x - cx, y - cy);
-        let (u, v) = (
-            (dx * c + dy * s) / stretch,
-            (dy * c - dx * s) * stretch.sqrt(),
-        );
+        let (u, v) = ((dx * c + dy * s) / stretch, (dy * c - dx * s) * stretch.sqrt());
         let r = (u * u + v * v).sqrt() * (1.0 + 0.22 * edge.at(x, y));
         strength * (1.0 - step(size_px * 0.6, size_px * 1.25, r))
     });

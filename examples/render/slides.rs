@@ -47,10 +47,7 @@ pub fn write_samples(folder: &Path) -> Result<usize> {
     for file in &files {
         write(&folder.join(&file.path), &file.bytes)?;
     }
-    write(
-        &folder.join("expected.csv"),
-        expected_csv(&files).as_bytes(),
-    )?;
+    write(&folder.join("expected.csv"), expected_csv(&files).as_bytes())?;
     Ok(files.len() + 1)
 }
 
@@ -78,11 +75,7 @@ fn healthy_slide() -> Result<Vec<SampleFile>> {
 }
 
 fn falciparum_slide() -> Result<Vec<SampleFile>> {
-    slide(
-        2,
-        "slide-002-falciparum",
-        &[(CellKind::Uninfected, 24), (CellKind::Ring, 6)],
-    )
+    slide(2, "slide-002-falciparum", &[(CellKind::Uninfected, 24), (CellKind::Ring, 6)])
 }
 
 /// A slide of PNG cells in random order, named by number as a segmentation names them.
@@ -115,11 +108,7 @@ fn mixed_slide() -> Result<Vec<SampleFile>> {
         ("cell-12-16-bit.png", Trophozoite, Container::Png16),
         ("cell-13-16-bit.png", Uninfected, Container::Png16),
         ("cell-14-transparent.png", Ring, Container::PngTransparent),
-        (
-            "cell-15-transparent.png",
-            Uninfected,
-            Container::PngTransparent,
-        ),
+        ("cell-15-transparent.png", Uninfected, Container::PngTransparent),
         ("cell-16.JPG", Ring, Container::Jpeg),
         ("cell-17.jpeg", Trophozoite, Container::Jpeg),
         ("cell-18.jpg", Uninfected, Container::Jpeg),
@@ -168,52 +157,28 @@ fn trouble_slide() -> Result<Vec<SampleFile>> {
         ("phone-photo.heic", heic(), "unsupported_format"),
     ] {
         let path = format!("{name}/{file}");
-        files.push(SampleFile {
-            path,
-            bytes,
-            truth: Truth::Rejected(code),
-        });
+        files.push(SampleFile { path, bytes, truth: Truth::Rejected(code) });
     }
     Ok(files)
 }
 
-fn named_slide(
-    number: u64,
-    name: &str,
-    cells: &[(&str, CellKind, Container)],
-) -> Result<Vec<SampleFile>> {
+fn named_slide(number: u64, name: &str, cells: &[(&str, CellKind, Container)]) -> Result<Vec<SampleFile>> {
     let cells = cells.iter().enumerate();
     cells
         .map(|(index, &(file, kind, container))| {
-            sample(
-                number,
-                index as u64,
-                format!("{name}/{file}"),
-                kind,
-                container,
-            )
+            sample(number, index as u64, format!("{name}/{file}"), kind, container)
         })
         .collect()
 }
 
-fn sample(
-    slide: u64,
-    index: u64,
-    path: String,
-    kind: CellKind,
-    container: Container,
-) -> Result<SampleFile> {
+fn sample(slide: u64, index: u64, path: String, kind: CellKind, container: Container) -> Result<SampleFile> {
     // A combining accent would name another S3 key than the letter that people type.
     ensure!(
         !path.chars().any(|c| ('\u{300}'..='\u{36f}').contains(&c)),
         "{path:?} holds a combining accent, expected precomposed letters"
     );
     let bytes = pack(&sample_cell(slide, index, kind), container)?;
-    Ok(SampleFile {
-        path,
-        bytes,
-        truth: Truth::Classified(kind),
-    })
+    Ok(SampleFile { path, bytes, truth: Truth::Classified(kind) })
 }
 
 fn sample_cell(slide: u64, index: u64, kind: CellKind) -> Cell {
@@ -222,8 +187,7 @@ fn sample_cell(slide: u64, index: u64, kind: CellKind) -> Cell {
 }
 
 fn seed_of(family: u64, a: u64, b: u64) -> u64 {
-    let mut rng =
-        ChaCha8Rng::seed_from_u64(family.wrapping_add(a.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let mut rng = ChaCha8Rng::seed_from_u64(family.wrapping_add(a.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     rng.set_stream(b);
     rng.random()
 }
@@ -243,7 +207,6 @@ fn expected_csv(files: &[SampleFile]) -> String {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().expect("every sample lies in a folder");
-    fs::create_dir_all(folder)
-        .with_context(|| format!("creating the folder {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }

@@ -28,7 +28,9 @@ use std::error::Error;
 use std::fmt;
 use std::io::Cursor;
 
-use ::image::codecs::{bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use ::image::codecs::{
+    bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder,
+};
 use ::image::metadata::Orientation;
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 
@@ -195,7 +197,9 @@ pub enum DecodeError {
         limit: u64,
     },
     /// Something beside the picture (text, colour profile, tags) asks for more memory than is allowed.
-    #[error("the {format} file carries hidden data beyond any reasonable size; export the image again without metadata")]
+    #[error(
+        "the {format} file carries hidden data beyond any reasonable size; export the image again without metadata"
+    )]
     OversizedMetadata {
         /// Format of the file.
         format: ImageFormat,
@@ -256,7 +260,11 @@ impl DecodeError {
         Self::Corrupt { format, at_byte: Some(at as u64), detail, source: None }
     }
 
-    fn corrupt(format: ImageFormat, detail: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+    fn corrupt(
+        format: ImageFormat,
+        detail: &'static str,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
         Self::Corrupt { format, at_byte: None, detail, source: Some(Box::new(source)) }
     }
 }
@@ -276,7 +284,11 @@ struct Workspace {
 impl DecodeLimits {
     fn check(&self, size: (u32, u32), what: Measure, found: u64, limit: u64) -> Result<(), DecodeError> {
         let (width_px, height_px) = size;
-        if found <= limit { Ok(()) } else { Err(DecodeError::TooLarge { width_px, height_px, what, found, limit }) }
+        if found <= limit {
+            Ok(())
+        } else {
+            Err(DecodeError::TooLarge { width_px, height_px, what, found, limit })
+        }
     }
 
     fn check_pixels(&self, width_px: u32, height_px: u32) -> Result<(), DecodeError> {
@@ -290,11 +302,19 @@ impl DecodeLimits {
         self.check(size, Measure::DecodedBytes, pixels.saturating_mul(3), self.max_decoded_bytes)
     }
 
-    fn check_workspace(&self, width_px: u32, height_px: u32, workspace: Workspace) -> Result<(), DecodeError> {
+    fn check_workspace(
+        &self,
+        width_px: u32,
+        height_px: u32,
+        workspace: Workspace,
+    ) -> Result<(), DecodeError> {
         let Workspace { scratch, decoded, converted, turned } = workspace;
         let is_quarter_turn = matches!(
             turned,
-            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
         );
         let turned = if is_quarter_turn { 6 } else { 3 };
         let peak = (decoded + scratch.max(converted)).max(turned);
@@ -468,8 +488,12 @@ fn turn_upright(pixels: Pixels, orientation: Orientation) -> Pixels {
 mod tests {
     use super::*;
 
-    const LIMITS: DecodeLimits =
-        DecodeLimits { max_width_px: 20_000, max_height_px: 20_000, max_pixels: 40_000_000, max_decoded_bytes: 400_000_000 };
+    const LIMITS: DecodeLimits = DecodeLimits {
+        max_width_px: 20_000,
+        max_height_px: 20_000,
+        max_pixels: 40_000_000,
+        max_decoded_bytes: 400_000_000,
+    };
 
     #[test]
     fn messages_name_what_was_found_what_is_allowed_and_the_way_out() {
@@ -485,12 +509,11 @@ mod tests {
                  export it at a lower resolution or as tiles",
             ),
             (
-                LIMITS.check_workspace(7_000, 5_000, Workspace {
-                    scratch: 6,
-                    decoded: 6,
-                    converted: 0,
-                    turned: Orientation::NoTransforms,
-                }),
+                LIMITS.check_workspace(
+                    7_000,
+                    5_000,
+                    Workspace { scratch: 6, decoded: 6, converted: 0, turned: Orientation::NoTransforms },
+                ),
                 "the image is 7000 x 5000 px (420 MB of memory), more than the 400 MB of memory allowed; \
                  export it at a lower resolution or as tiles",
             ),

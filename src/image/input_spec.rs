@@ -124,7 +124,9 @@ pub enum InputSpecError {
         found: u32,
     },
     /// A list that does not have one value for each channel.
-    #[error("the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color:?}")]
+    #[error(
+        "the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color:?}"
+    )]
     Length {
         /// The JSON key.
         key: &'static str,
@@ -156,7 +158,11 @@ impl InputSpecJson {
     /// # Errors
     /// [`InputSpecError`] if a key is missing in both, or a value is out of range.
     pub fn resolve(self, graph: Self) -> Result<InputSpec, InputSpecError> {
-        fn required<T>(value: Option<T>, key: &'static str, example: &'static str) -> Result<T, InputSpecError> {
+        fn required<T>(
+            value: Option<T>,
+            key: &'static str,
+            example: &'static str,
+        ) -> Result<T, InputSpecError> {
             value.ok_or(InputSpecError::Missing { key, example })
         }
 
@@ -224,10 +230,24 @@ impl InputSpec {
         for (channel, table) in self.tables().iter().enumerate() {
             if table.iter().any(|value| !value.is_finite()) {
                 let found = self.std[channel];
-                return Err(InputSpecError::Number { key: "std", found, expected: "a value that keeps samples finite" });
+                return Err(InputSpecError::Number {
+                    key: "std",
+                    found,
+                    expected: "a value that keeps samples finite",
+                });
             }
         }
         Ok(())
+    }
+
+    /// Shape of the input of one image: `[1, C, h, w]` or `[1, h, w, C]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 4] {
+        let (width, height, channels) = (self.width as usize, self.height as usize, self.color.channels());
+        match self.layout {
+            Layout::Nchw => [1, channels, height, width],
+            Layout::Nhwc => [1, height, width, channels],
+        }
     }
 
     /// The value of each of the 256 levels, for each channel.

@@ -8,3 +8,7 @@ pub mod decode;
 pub mod input_spec;
 pub mod preprocess;
 mod sniff;
+
+pub use decode::{DecodeError, DecodeLimits, Decoded, ImageFormat, Pixels, decode};
+pub use input_spec::{ColorMode, InputSpec, InputSpecError, InputSpecJson, Layout, Resize};
+pub use preprocess::{InputTensor, preprocess};

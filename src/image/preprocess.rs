@@ -18,10 +18,10 @@
 
 use std::borrow::Cow;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use super::decode::Pixels;
 pub use super::input_spec::{ColorMode, InputSpec, InputSpecError, InputSpecJson, Layout, Resize};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 /// The input of a network for one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +106,8 @@ fn place(source: (u32, u32), spec: &InputSpec) -> Placement {
 fn luma(rgb: &[u8]) -> Vec<u8> {
     rgb.chunks_exact(3)
         .map(|pixel| {
-            let sum = u32::from(pixel[0]) * 19_595 + u32::from(pixel[1]) * 38_470 + u32::from(pixel[2]) * 7_471;
+            let sum =
+                u32::from(pixel[0]) * 19_595 + u32::from(pixel[1]) * 38_470 + u32::from(pixel[2]) * 7_471;
             // The weights add up to 65536, so the high byte is at most 255.
             ((sum + 0x8000) >> 16) as u8
         })
@@ -128,7 +129,8 @@ fn resample<'a>(
         ColorMode::Rgb => PixelType::U8x3,
         ColorMode::Gray => PixelType::U8,
     };
-    let source = ImageRef::new(width, height, samples, pixel_type).expect("Pixels holds width x height pixels");
+    let source =
+        ImageRef::new(width, height, samples, pixel_type).expect("Pixels holds width x height pixels");
     let mut target = Image::new(placement.size.0, placement.size.1, pixel_type);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
@@ -160,7 +162,9 @@ fn write_tensor(samples: &[u8], placement: &Placement, spec: &InputSpec) -> Inpu
                 if is_padded {
                     plane.fill(table[usize::from(pad[channel])]);
                 }
-                for (row, line) in samples.chunks_exact(row_samples).zip(plane.chunks_exact_mut(width).skip(top)) {
+                for (row, line) in
+                    samples.chunks_exact(row_samples).zip(plane.chunks_exact_mut(width).skip(top))
+                {
                     let row = row.iter().skip(channel).step_by(channels);
                     for (value, &level) in line[left..].iter_mut().zip(row) {
                         *value = table[usize::from(level)];
@@ -212,7 +216,8 @@ mod tests {
 
     /// Every sample different from its neighbours: red counts columns, green rows, blue is fixed.
     fn pixels(width_px: u32, height_px: u32) -> Pixels {
-        let rgb = (0..height_px).flat_map(|y| (0..width_px).flat_map(move |x| [x as u8, y as u8, 200])).collect();
+        let rgb =
+            (0..height_px).flat_map(|y| (0..width_px).flat_map(move |x| [x as u8, y as u8, 200])).collect();
         Pixels { width_px, height_px, rgb }
     }
 
@@ -234,7 +239,11 @@ mod tests {
         ];
         for (source, (width, height), resize, size, at) in cases {
             let placement = place(source, &spec(width, height, resize));
-            assert_eq!((placement.size, placement.at), (size, at), "{source:?} to {width} x {height} by {resize:?}");
+            assert_eq!(
+                (placement.size, placement.at),
+                (size, at),
+                "{source:?} to {width} x {height} by {resize:?}"
+            );
             assert_eq!(placement.source, (0.0, 0.0, f64::from(source.0), f64::from(source.1)));
         }
         // 97 * 24 / 61 = 38.16: six columns too many, three of them dropped at the left, each 97/38 wide.
@@ -270,7 +279,8 @@ mod tests {
         let rows: Vec<&[f32]> = tensor.values[20..40].chunks(4).collect();
         assert_eq!(rows, [&[20.0; 4], &[0.0; 4], &[1.0; 4], &[20.0; 4], &[20.0; 4]]);
         // The padding goes through the same conversion as the image: (10, 20, 30) has a luma of 18.
-        let gray = InputSpec { color: ColorMode::Gray, mean: vec![8.0], std: vec![2.0], ..spec(4, 5, Resize::Fit) };
+        let gray =
+            InputSpec { color: ColorMode::Gray, mean: vec![8.0], std: vec![2.0], ..spec(4, 5, Resize::Fit) };
         assert_eq!(preprocess(&pixels(4, 2), &gray).values[0], 5.0);
     }
 
@@ -286,7 +296,10 @@ mod tests {
             for resize in [Resize::Stretch, Resize::Fit, Resize::Crop] {
                 let tensor = preprocess(&image, &InputSpec { pad: [77; 3], ..spec(224, 200, resize) });
                 assert_eq!(tensor.values.len(), 3 * 224 * 200);
-                assert!(tensor.values.iter().all(|&value| value == 77.0), "{width_px} x {height_px} by {resize:?}");
+                assert!(
+                    tensor.values.iter().all(|&value| value == 77.0),
+                    "{width_px} x {height_px} by {resize:?}"
+                );
             }
         }
     }

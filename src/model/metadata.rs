@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::image::{ColorMode, InputSpec, Layout, Resize};
+use crate::image::{ColorMode, InputSpec, InputSpecJson, Layout};
 
 /// What the ONNX graph itself answers; it fills the metadata keys that are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,14 @@ pub struct GraphFacts {
     pub input_shape: Vec<Option<usize>>,
     /// Whether the graph's last operator is a softmax.
     pub ends_in_softmax: bool,
+}
+
+impl GraphFacts {
+    /// The shape as people write it, `?` where it is open.
+    fn shown_shape(&self) -> String {
+        let shown = |dim: &Option<usize>| dim.map_or_else(|| "?".to_owned(), |size| size.to_string());
+        format!("[{}]", self.input_shape.iter().map(shown).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// A model's metadata, complete and checked.
@@ -105,21 +113,6 @@ const LABELS_EXAMPLE: &str = r#"["parasitized","uninfected"]"#;
 const INPUT_EXAMPLE: &str = r#"{"layout":"nchw","width":64,"height":64,"color":"rgb","resize":"fit","mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}"#;
 const REVIEW_EXAMPLE: &str = r#"{"confidence_below":0.9,"label_above":{"parasitized":0.1}}"#;
 
-/// `giemsa.input` as it is written: what the graph can answer may be left out.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InputJson {
-    layout: Option<Layout>,
-    width: Option<u32>,
-    height: Option<u32>,
-    color: Option<ColorMode>,
-    resize: Option<Resize>,
-    pad: Option<[u8; 3]>,
-    scale: Option<f32>,
-    mean: Option<Vec<f32>>,
-    std: Option<Vec<f32>>,
-}
-
 impl Metadata {
     /// Reads metadata from `properties`, filling from `graph` what is not said.
     ///
@@ -131,7 +124,8 @@ impl Metadata {
             Some(text) => parse_review(text, &labels)?,
             None => ReviewRule::default(),
         };
-        let text_or = |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
+        let text_or =
+            |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
         Ok(Self {
             name: text_or("giemsa.name", "unnamed"),
             version: text_or("giemsa.version", "0"),
@@ -145,7 +139,12 @@ impl Metadata {
     }
 }
 
-fn invalid(key: &'static str, found: &str, problem: impl Into<String>, example: &'static str) -> MetadataError {
+fn invalid(
+    key: &'static str,
+    found: &str,
+    problem: impl Into<String>,
+    example: &'static str,
+) -> MetadataError {
     MetadataError::Invalid { key, found: found.chars().take(200).collect(), problem: problem.into(), example }
 }
 
@@ -165,78 +164,73 @@ fn parse_labels(properties: &BTreeMap<String, String>) -> Result<Vec<String>, Me
     Ok(labels)
 }
 
+/// Completes `giemsa.input` from the graph, and refuses what contradicts it.
 fn parse_input(text: Option<&str>, graph: &GraphFacts) -> Result<InputSpec, MetadataError> {
     const KEY: &str = "giemsa.input";
-    let shown = text.unwrap_or("not set");
-    let problem = |what: String| invalid(KEY, shown, what, INPUT_EXAMPLE);
-    let json: InputJson = match text {
+    let problem = |what: String| invalid(KEY, text.unwrap_or("not set"), what, INPUT_EXAMPLE);
+    let said: InputSpecJson = match text {
         Some(text) => serde_json::from_str(text).map_err(|e| problem(format!("it cannot be read ({e})")))?,
-        None => InputJson::default(),
+        None => InputSpecJson::default(),
     };
-    let shape = &graph.input_shape;
-    let shown_shape = || {
-        let dims: Vec<String> =
-            shape.iter().map(|dim| dim.map_or_else(|| "?".to_owned(), |n| n.to_string())).collect();
-        format!("[{}]", dims.join(", "))
+    let shown_shape = graph.shown_shape();
+    let &[_, second, third, fourth] = &graph.input_shape[..] else {
+        return Err(problem(format!(
+            "the graph's input has the shape {shown_shape}; expected four dimensions"
+        )));
     };
-    if shape.len() != 4 {
-        return Err(problem(format!("the graph's input has the shape {}; expected four dimensions", shown_shape())));
-    }
     let is_channels = |dim: Option<usize>| matches!(dim, Some(1 | 3));
-    let layout = match (json.layout, is_channels(shape[1]), is_channels(shape[3])) {
+    let layout = match (said.layout, is_channels(second), is_channels(fourth)) {
         (Some(layout), _, _) => layout,
         (None, true, false) => Layout::Nchw,
         (None, false, true) => Layout::Nhwc,
         _ => {
             return Err(problem(format!(
-                "layout is missing and the graph's input shape {} does not answer it; expected nchw or nhwc",
-                shown_shape()
+                "layout is missing and the graph's input shape {shown_shape} does not answer it; \
+                 expected nchw or nhwc"
             )));
         }
     };
-    let [channels, height, width] = match layout {
-        Layout::Nchw => [shape[1], shape[2], shape[3]],
-        Layout::Nhwc => [shape[3], shape[1], shape[2]],
+    let (channels, height, width) = match layout {
+        Layout::Nchw => (second, third, fourth),
+        Layout::Nhwc => (fourth, second, third),
     };
-    let side = |name: &str, said: Option<u32>, graph_side: Option<usize>| match (said, graph_side) {
-        (Some(said), Some(graph)) if said as usize != graph => Err(problem(format!(
-            "{name} is {said}, but the graph's input shape {} says {graph}; expected the same",
-            shown_shape()
-        ))),
-        (Some(said), _) => Ok(said),
-        (None, Some(graph)) => u32::try_from(graph).map_err(|_| problem(format!("{name} {graph} is too large"))),
-        (None, None) => {
-            Err(problem(format!("{name} is missing and the graph's input shape {} leaves it open", shown_shape())))
-        }
-    };
-    let color = match (json.color, channels) {
-        (Some(ColorMode::Rgb), Some(3) | None) | (None, Some(3)) => ColorMode::Rgb,
-        (Some(ColorMode::Gray), Some(1) | None) | (None, Some(1)) => ColorMode::Gray,
-        (said, _) => {
-            let said = said.map_or_else(|| "missing".to_owned(), |color| format!("{color:?}").to_lowercase());
+    for (name, said, graph_side) in [("width", said.width, width), ("height", said.height, height)] {
+        if let (Some(said), Some(graph_side)) = (said, graph_side)
+            && said as usize != graph_side
+        {
             return Err(problem(format!(
-                "color is {said}, and the graph's input shape is {}; expected rgb with 3 channels or gray with 1",
-                shown_shape()
+                "{name} is {said}, but the graph's input shape {shown_shape} says {graph_side}; expected the same"
             )));
         }
+    }
+    let color = match channels {
+        Some(1) => Some(ColorMode::Gray),
+        Some(3) => Some(ColorMode::Rgb),
+        Some(_) => {
+            return Err(problem(format!(
+                "the graph's input shape is {shown_shape}; expected 1 or 3 channels"
+            )));
+        }
+        None => None,
     };
-    let channel_count = match color {
-        ColorMode::Rgb => 3,
-        ColorMode::Gray => 1,
-    };
-    let spec = InputSpec {
-        layout,
-        width: side("width", json.width, width)?,
-        height: side("height", json.height, height)?,
+    if let (Some(said), Some(color)) = (said.color, color)
+        && said != color
+    {
+        return Err(problem(format!(
+            "color is {}, but the graph's input shape {shown_shape} has {} channels; expected rgb with 3 or gray with 1",
+            format!("{said:?}").to_lowercase(),
+            color.channels(),
+        )));
+    }
+    let side = |dim: Option<usize>| dim.and_then(|dim| u32::try_from(dim).ok());
+    let graph_spec = InputSpecJson {
+        layout: Some(layout),
+        width: side(width),
+        height: side(height),
         color,
-        resize: json.resize.unwrap_or(Resize::Stretch),
-        pad: json.pad.unwrap_or_default(),
-        scale: json.scale.unwrap_or(1.0 / 255.0),
-        mean: json.mean.unwrap_or_else(|| vec![0.0; channel_count]),
-        std: json.std.unwrap_or_else(|| vec![1.0; channel_count]),
+        ..InputSpecJson::default()
     };
-    spec.validate().map_err(|e| problem(e.to_string()))?;
-    Ok(spec)
+    said.resolve(graph_spec).map_err(|e| problem(e.to_string()))
 }
 
 fn parse_output(
@@ -310,11 +304,14 @@ mod tests {
         entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
+    const LABELS: (&str, &str) = ("giemsa.labels", r#"["a","b"]"#);
+    const OUTPUT: (&str, &str) = ("giemsa.output", "logits");
+    const RESIZE: (&str, &str) = ("giemsa.input", r#"{"resize":"fit"}"#);
     const NCHW: [Option<usize>; 4] = [None, Some(3), Some(48), Some(64)];
 
     #[test]
     fn the_graph_answers_what_is_not_said() {
-        let minimal = properties(&[("giemsa.labels", r#"["a","b"]"#), ("giemsa.output", "logits")]);
+        let minimal = properties(&[LABELS, OUTPUT, RESIZE]);
         let metadata = Metadata::parse(&minimal, &graph(NCHW)).unwrap();
         let input = &metadata.input;
         assert_eq!((input.layout, input.width, input.height), (Layout::Nchw, 64, 48));
@@ -329,13 +326,13 @@ mod tests {
     #[test]
     fn a_softmax_at_the_end_says_what_the_scores_are() {
         let facts = GraphFacts { ends_in_softmax: true, ..graph(NCHW) };
-        let metadata = Metadata::parse(&properties(&[("giemsa.labels", r#"["a","b"]"#)]), &facts).unwrap();
+        let metadata = Metadata::parse(&properties(&[LABELS, RESIZE]), &facts).unwrap();
         assert_eq!(metadata.output, ScoreKind::Probabilities);
     }
 
     #[test]
     fn each_wrong_key_is_named_with_the_way_out() {
-        let cases: [(&[(&str, &str)], &str); 12] = [
+        let cases: [(&[(&str, &str)], &str); 13] = [
             (&[], "no metadata key giemsa.labels"),
             (&[("giemsa.labels", "a,b")], "expected a JSON array of texts"),
             (&[("giemsa.labels", r#"["a","a"]"#)], "two or more different"),
@@ -344,13 +341,17 @@ mod tests {
             (&[("giemsa.review", r#"{"confidence_below":2}"#)], "2 is no probability"),
             (&[("giemsa.review", r#"{"label_above":{"c":0.5}}"#)], "\"c\" is none of the labels"),
             (&[("giemsa.positive", r#"["c"]"#)], "\"c\" is none of the labels"),
-            (&[("giemsa.input", r#"{"width":32}"#)], "width is 32, but the graph's input shape [?, 3, 48, 64]"),
+            (
+                &[("giemsa.input", r#"{"width":32}"#)],
+                "width is 32, but the graph's input shape [?, 3, 48, 64]",
+            ),
             (&[("giemsa.input", r#"{"color":"gray"}"#)], "color is gray"),
             (&[("giemsa.input", r#"{"size":1}"#)], "unknown field"),
-            (&[("giemsa.input", r#"{"std":[1.0,0.0,1.0]}"#)], "std"),
+            (&[("giemsa.input", "{}")], "no \"resize\""),
+            (&[("giemsa.input", r#"{"resize":"fit","std":[1.0,0.0,1.0]}"#)], "std"),
         ];
         for (changes, expected) in cases {
-            let mut entries = properties(&[("giemsa.labels", r#"["a","b"]"#), ("giemsa.output", "logits")]);
+            let mut entries = properties(&[LABELS, OUTPUT, RESIZE]);
             if changes.is_empty() {
                 entries.clear();
             }
@@ -364,11 +365,11 @@ mod tests {
     #[test]
     fn an_open_input_shape_must_be_said() {
         let open = graph([None, Some(3), None, None]);
-        let minimal = properties(&[("giemsa.labels", r#"["a","b"]"#), ("giemsa.output", "logits")]);
+        let minimal = properties(&[LABELS, OUTPUT, RESIZE]);
         let error = Metadata::parse(&minimal, &open).unwrap_err().to_string();
-        assert!(error.contains("width is missing"), "{error}");
+        assert!(error.contains("no \"width\""), "{error}");
         let mut said = minimal;
-        said.insert("giemsa.input".to_owned(), r#"{"width":40,"height":30}"#.to_owned());
+        said.insert("giemsa.input".to_owned(), r#"{"width":40,"height":30,"resize":"crop"}"#.to_owned());
         let metadata = Metadata::parse(&said, &open).unwrap();
         assert_eq!((metadata.input.width, metadata.input.height), (40, 30));
     }

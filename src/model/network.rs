@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tract_onnx::pb;
 use tract_onnx::prelude::{
-    DatumExt, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedRunnableModel, tvec,
+    Datum, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedRunnableModel, tvec,
 };
 use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 
@@ -99,10 +99,9 @@ impl OnnxFile {
     /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`] or [`ModelError::InputCount`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
         let not_onnx = |detail: String| ModelError::NotOnnx { size_bytes: bytes.len(), detail };
-        let proto = guard(|| {
-            tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e))
-        })
-        .map_err(not_onnx)?;
+        let proto =
+            guard(|| tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e)))
+                .map_err(not_onnx)?;
         let Some(graph) = &proto.graph else { return Err(not_onnx("it holds no graph".to_owned())) };
         const EXTERNAL: i32 = pb::tensor_proto::DataLocation::External as i32;
         if let Some(tensor) = graph.initializer.iter().find(|t| t.data_location == Some(EXTERNAL)) {
@@ -126,7 +125,10 @@ impl OnnxFile {
             let output = &graph.output.first()?.name;
             graph.node.iter().find(|node| node.output.contains(output)).map(|node| node.op_type.as_str())
         });
-        GraphFacts { input_shape: self.input_shape.clone(), ends_in_softmax: last_operator == Some("Softmax") }
+        GraphFacts {
+            input_shape: self.input_shape.clone(),
+            ends_in_softmax: last_operator == Some("Softmax"),
+        }
     }
 }
 
@@ -172,9 +174,9 @@ impl Network {
             .as_concrete()
             .map(<[usize]>::to_vec);
         // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
-        let is_scores = output.as_ref().is_some_and(|dims| {
-            dims.iter().product::<usize>() == score_count && dims.contains(&score_count)
-        });
+        let is_scores = output
+            .as_ref()
+            .is_some_and(|dims| dims.iter().product::<usize>() == score_count && dims.contains(&score_count));
         if !is_scores || plan.model().outputs.len() != 1 {
             let found = match (plan.model().outputs.len(), output) {
                 (1, Some(dims)) => format!("{dims:?}"),
@@ -228,10 +230,7 @@ fn optimised_plan(file: &OnnxFile, shape: [usize; 4]) -> Result<Arc<TypedRunnabl
         return Err(format!("its input is of the type {declared:?}; expected 32-bit floats"));
     }
     model.set_input_fact(0, InferenceFact::dt_shape(float, shape)).map_err(|e| root_cause(&e))?;
-    model
-        .into_optimized()
-        .and_then(|model| model.into_runnable())
-        .map_err(|e| root_cause(&e))
+    model.into_optimized().and_then(|model| model.into_runnable()).map_err(|e| root_cause(&e))
 }
 
 /// Runs engine code, and turns a panic into its message: a bad file must not end the process.

@@ -25,7 +25,9 @@ pub struct FetchedObject {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// It is not there, or no longer.
-    #[error("the image is no longer in the bucket: {object} was deleted or renamed after its upload; upload it again")]
+    #[error(
+        "the image is no longer in the bucket: {object} was deleted or renamed after its upload; upload it again"
+    )]
     NotFound {
         /// The object.
         object: String,
@@ -96,7 +98,8 @@ pub async fn fetch_object(
         return Err(FetchError::TooLarge { size_bytes, limit_bytes: max_bytes, image: Box::new(image) });
     }
 
-    let capacity = usize::try_from(size_bytes).expect("an object in memory is smaller than the address space");
+    let capacity =
+        usize::try_from(size_bytes).expect("an object in memory is smaller than the address space");
     let mut bytes = BytesMut::with_capacity(capacity);
     let incomplete = |found_bytes: usize| FetchError::Incomplete {
         object: object.to_string(),

@@ -100,7 +100,8 @@ impl TableReader {
     /// # Errors
     /// [`QueryError`].
     pub async fn image(&self, bucket: &str, key: &str) -> Result<ImageHistory, QueryError> {
-        let query = self.query(None, "pk = :pk").expression_attribute_values(":pk", text(image_pk(bucket, key)));
+        let query =
+            self.query(None, "pk = :pk").expression_attribute_values(":pk", text(image_pk(bucket, key)));
         let mut history = ImageHistory::default();
         for item in self.all_items(query).await? {
             let sk = item.get("sk").and_then(|sk| sk.as_s().ok()).map_or("", String::as_str);
@@ -158,7 +159,10 @@ impl TableReader {
             let shards = self.label_shards(query, &day_text).await?;
             let mut of_day: BTreeMap<_, _> = BTreeMap::new();
             for record in shards.into_iter().flatten() {
-                of_day.insert((record.image.uploaded_at, record.result_id.clone(), record.image.key.clone()), record);
+                of_day.insert(
+                    (record.image.uploaded_at, record.result_id.clone(), record.image.key.clone()),
+                    record,
+                );
             }
             records.extend(of_day.into_values().rev());
             day = date.checked_sub_days(Days::new(1));
@@ -168,16 +172,19 @@ impl TableReader {
     }
 
     async fn label_shards(&self, query: &LabelQuery, day: &str) -> Result<Vec<Vec<Record>>, QueryError> {
-        self.each_shard(|shard| {
-            let pk = label_pk(&query.stage, &query.which, day, shard);
-            self.query(Some(LABEL_INDEX), "label_pk = :pk AND label_sk BETWEEN :from AND :until")
-                .expression_attribute_values(":pk", text(pk))
-                .expression_attribute_values(":from", text(time_text(query.from)))
-                // `#` follows the time in a sort key, so the bare end time is before all that has it.
-                .expression_attribute_values(":until", text(time_text(query.until)))
-                .scan_index_forward(false)
-                .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
-        }, query.limit)
+        self.each_shard(
+            |shard| {
+                let pk = label_pk(&query.stage, &query.which, day, shard);
+                self.query(Some(LABEL_INDEX), "label_pk = :pk AND label_sk BETWEEN :from AND :until")
+                    .expression_attribute_values(":pk", text(pk))
+                    .expression_attribute_values(":from", text(time_text(query.from)))
+                    // `#` follows the time in a sort key, so the bare end time is before all that has it.
+                    .expression_attribute_values(":until", text(time_text(query.until)))
+                    .scan_index_forward(false)
+                    .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
+            },
+            query.limit,
+        )
         .await
     }
 
@@ -187,12 +194,15 @@ impl TableReader {
     /// [`QueryError`].
     pub async fn review_queue(&self, stage: &str, limit: usize) -> Result<Vec<Record>, QueryError> {
         let shards = self
-            .each_shard(|shard| {
-                self.query(Some(REVIEW_INDEX), "review_pk = :pk")
-                    .expression_attribute_values(":pk", text(review_pk(stage, shard)))
-                    .scan_index_forward(false)
-                    .limit(i32::try_from(limit).unwrap_or(i32::MAX))
-            }, limit)
+            .each_shard(
+                |shard| {
+                    self.query(Some(REVIEW_INDEX), "review_pk = :pk")
+                        .expression_attribute_values(":pk", text(review_pk(stage, shard)))
+                        .scan_index_forward(false)
+                        .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+                },
+                limit,
+            )
             .await?;
         let mut records: Vec<Record> = shards.into_iter().flatten().collect();
         records.sort_by(|a, b| {
@@ -206,7 +216,11 @@ impl TableReader {
     ///
     /// # Errors
     /// [`QueryError`].
-    pub async fn model_at(&self, stage: &str, time: DateTime<Utc>) -> Result<Option<LedgerEntry>, QueryError> {
+    pub async fn model_at(
+        &self,
+        stage: &str,
+        time: DateTime<Utc>,
+    ) -> Result<Option<LedgerEntry>, QueryError> {
         // `~` sorts after every digit and after `#`, so that a release of this very millisecond counts.
         let query = self
             .query(None, "pk = :pk AND sk < :sk")
@@ -246,12 +260,18 @@ impl TableReader {
     }
 
     /// The first `limit` records of a query, however many pages they take.
-    async fn first_records(&self, query: QueryFluentBuilder, limit: usize) -> Result<Vec<Record>, QueryError> {
+    async fn first_records(
+        &self,
+        query: QueryFluentBuilder,
+        limit: usize,
+    ) -> Result<Vec<Record>, QueryError> {
         let mut items = query.into_paginator().items().send();
         let mut records = Vec::new();
         while records.len() < limit
-            && let Some(item) =
-                items.try_next().await.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?
+            && let Some(item) = items
+                .try_next()
+                .await
+                .map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?
         {
             records.push(self.from_item(item)?);
         }

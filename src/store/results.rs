@@ -29,10 +29,7 @@ pub fn result_key(prefix: &str, record: &Record) -> String {
 
 /// Upload date of a record's image, UTC, `YYYY-MM-DD` or `unknown`.
 pub(super) fn upload_day(record: &Record) -> String {
-    record
-        .image
-        .uploaded_at
-        .map_or_else(|| "unknown".to_owned(), |at| at.format("%Y-%m-%d").to_string())
+    record.image.uploaded_at.map_or_else(|| "unknown".to_owned(), |at| at.format("%Y-%m-%d").to_string())
 }
 
 /// Writes a record to the results prefix, and returns its key.
@@ -46,7 +43,8 @@ pub async fn write_result(
     record: &Record,
 ) -> Result<String, StoreError> {
     let key = result_key(prefix, record);
-    let json = serde_json::to_vec(&record.without_times()).expect("a record holds only text and finite numbers");
+    let json =
+        serde_json::to_vec(&record.without_times()).expect("a record holds only text and finite numbers");
     s3.put_object()
         .bucket(bucket)
         .key(&key)

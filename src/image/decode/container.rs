@@ -28,7 +28,8 @@ fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Fault> {
 }
 
 fn advance(bytes: &[u8], at: usize, length: u32) -> Result<usize, Fault> {
-    let end = usize::try_from(length).ok().and_then(|length| at.checked_add(length)).ok_or(Fault::EndsEarly)?;
+    let end =
+        usize::try_from(length).ok().and_then(|length| at.checked_add(length)).ok_or(Fault::EndsEarly)?;
     if end > bytes.len() { Err(Fault::EndsEarly) } else { Ok(end) }
 }
 

@@ -195,7 +195,9 @@ impl<'a> Bits<'a> {
                 (self.buffer, self.count) = (0, 0);
                 Ok(())
             }
-            Some([0xFF, _, ..]) => Err(self.damaged("a part of the picture is missing (restart marker out of order)")),
+            Some([0xFF, _, ..]) => {
+                Err(self.damaged("a part of the picture is missing (restart marker out of order)"))
+            }
             _ => Err(Fault::EndsEarly),
         }
     }
@@ -265,10 +267,7 @@ mod tests {
         for _ in 0..4 {
             bits.decode(&table).unwrap();
         }
-        assert_eq!(
-            bits.decode(&table),
-            Err(Fault::Damaged { at: 1, what: "the picture data stops early" })
-        );
+        assert_eq!(bits.decode(&table), Err(Fault::Damaged { at: 1, what: "the picture data stops early" }));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use super::container::Fault;
 /// Values that one tag may hold: the places of a quarter of a million strips or tiles.
 const MAX_VALUES: u64 = 1 << 18;
 /// `JPEGTables` holds bytes, not numbers; every other tag that is read holds few values or one for each strip.
-const TAGS_READ: &[u16] =
-    &[254, 256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347, 530];
+const TAGS_READ: &[u16] = &[
+    254, 256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 347, 530,
+];
 
 /// Integers in the byte order and of the widths that the header of a file sets.
 struct Reader<'a> {

@@ -278,12 +278,12 @@ impl<'a> Walker<'a> {
                 return Err(self.damaged("a Huffman table is cut short"));
             };
             let (counts, symbols) = (&rest[..16], &rest[16..16 + total]);
-            let table = Huffman::new(counts, symbols).ok_or_else(|| self.damaged("a Huffman table is impossible"))?;
+            let table =
+                Huffman::new(counts, symbols).ok_or_else(|| self.damaged("a Huffman table is impossible"))?;
             let tables = if class == 0 { &mut self.dc_tables } else { &mut self.ac_tables };
-            let place = tables.get_mut(slot).ok_or(Fault::Damaged {
-                at: self.at,
-                what: "a Huffman table has an impossible number",
-            })?;
+            let place = tables
+                .get_mut(slot)
+                .ok_or(Fault::Damaged { at: self.at, what: "a Huffman table has an impossible number" })?;
             *place = Some(table);
             body = &rest[16 + total..];
         }

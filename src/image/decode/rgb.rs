@@ -114,7 +114,8 @@ mod tests {
     fn alpha_is_flattened_on_white() {
         for value in 0..=255_u8 {
             for alpha in 0..=255_u8 {
-                let exact = (f64::from(value) * f64::from(alpha) + 255.0 * (255.0 - f64::from(alpha))) / 255.0;
+                let exact =
+                    (f64::from(value) * f64::from(alpha) + 255.0 * (255.0 - f64::from(alpha))) / 255.0;
                 assert_eq!(f64::from(on_white(value, alpha)), exact.round(), "{value} {alpha}");
             }
         }
@@ -126,10 +127,14 @@ mod tests {
     #[test]
     fn colour_models_are_converted() {
         assert_eq!(from_gray(&[1, 2]), [1, 1, 1, 2, 2, 2]);
-        assert_eq!(from_cmyk(vec![0, 0, 0, 0, 255, 0, 128, 0, 0, 0, 0, 255]), [255, 255, 255, 0, 255, 127, 0, 0, 0]);
+        assert_eq!(
+            from_cmyk(vec![0, 0, 0, 0, 255, 0, 128, 0, 0, 0, 0, 255]),
+            [255, 255, 255, 0, 255, 127, 0, 0, 0]
+        );
         // The primaries of BT.601.
-        assert_eq!(from_ycbcr(vec![76, 85, 255, 150, 44, 21, 29, 255, 107, 200, 128, 128]), [
-            254, 0, 0, 0, 255, 1, 0, 0, 254, 200, 200, 200
-        ]);
+        assert_eq!(
+            from_ycbcr(vec![76, 85, 255, 150, 44, 21, 29, 255, 107, 200, 128, 128]),
+            [254, 0, 0, 0, 255, 1, 0, 0, 254, 200, 200, 200]
+        );
     }
 }

@@ -30,13 +30,21 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<(Pixels, Ori
     let chunks = tiff.chunks()?;
     tiff.check_chunks(&chunks, &kind, limits)?;
     let bytes_per_pixel = u64::from(kind.samples) * u64::from(kind.bits.div_ceil(8));
-    limits.check_workspace(width_px, height_px, Workspace {
-        // A strip compressed as JPEG is unpacked beside the picture.
-        scratch: if kind.is_jpeg { 4 * bytes_per_pixel } else { 0 },
-        decoded: bytes_per_pixel,
-        converted: if kind.samples == 3 && kind.bits == 8 && !kind.is_planar { 0 } else { 3 + bytes_per_pixel },
-        turned: orientation,
-    })?;
+    limits.check_workspace(
+        width_px,
+        height_px,
+        Workspace {
+            // A strip compressed as JPEG is unpacked beside the picture.
+            scratch: if kind.is_jpeg { 4 * bytes_per_pixel } else { 0 },
+            decoded: bytes_per_pixel,
+            converted: if kind.samples == 3 && kind.bits == 8 && !kind.is_planar {
+                0
+            } else {
+                3 + bytes_per_pixel
+            },
+            turned: orientation,
+        },
+    )?;
 
     let mut allowed = Limits::default();
     allowed.decoding_buffer_size = usize::try_from(limits.max_decoded_bytes).unwrap_or(usize::MAX);
@@ -121,7 +129,9 @@ fn unsupported(found: &'static str) -> DecodeError {
 fn explain(error: TiffError, bytes: &[u8]) -> DecodeError {
     match error {
         TiffError::UnsupportedError(_) => unsupported("TIFF of a kind that is not read"),
-        TiffError::LimitsExceeded | TiffError::IntSizeError => DecodeError::OversizedMetadata { format: FORMAT },
+        TiffError::LimitsExceeded | TiffError::IntSizeError => {
+            DecodeError::OversizedMetadata { format: FORMAT }
+        }
         TiffError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             DecodeError::truncated(FORMAT, bytes)
         }
@@ -174,7 +184,9 @@ impl Tiff<'_> {
         let color = self.decoder.colortype().map_err(|error| explain(error, self.bytes))?;
         let (model, bits) = match color {
             ColorType::Gray(bits @ (1 | 8 | 16)) => (Model::Gray, bits),
-            ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } if extra == [UNASSOCIATED] => {
+            ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 }
+                if extra == [UNASSOCIATED] =>
+            {
                 (Model::GrayAlpha, bits)
             }
             ColorType::RGB(bits @ (8 | 16)) => (Model::Rgb, bits),
@@ -204,7 +216,12 @@ impl Tiff<'_> {
     }
 
     /// Every strip must lie inside the file, and its picture must be as large as the page says.
-    fn check_chunks(&mut self, chunks: &[Chunk], kind: &Kind, limits: &DecodeLimits) -> Result<(), DecodeError> {
+    fn check_chunks(
+        &mut self,
+        chunks: &[Chunk],
+        kind: &Kind,
+        limits: &DecodeLimits,
+    ) -> Result<(), DecodeError> {
         let (bytes, (width_px, height_px)) = (self.bytes, self.decoder.chunk_dimensions());
         let is_tiled = self.decoder.get_chunk_type() == ChunkType::Tile;
         if is_tiled {

@@ -1,0 +1,24 @@
+//! The local stack: S3, DynamoDB and a queue on this machine, so that the same code runs here as in the cloud.
+//!
+//! ```text
+//! aws client, SDK ──HTTP──▶ listener ─▶ s3 ──bytes──▶ s3s-fs ─▶ <data>/s3
+//!                                       └─index + notification, one transaction─▶ <data>/queue.sqlite ─▶ queue ─▶ worker
+//!                 ──HTTP──▶ dynamodb ─▶ dynoxide ─▶ <data>/dynamodb.sqlite
+//! ```
+//!
+//! The pipeline reaches it through the real AWS SDKs over HTTP and does not know that it is local.
+//! Never listens on other addresses than 127.0.0.1. Invariant: killed at any moment and started again, it goes on with
+//! what was uploaded and not answered.
+
+pub mod dynamodb;
+pub mod listener;
+pub mod lock;
+pub mod queue;
+pub mod s3;
+mod servers;
+mod state;
+
+pub use lock::{DataDirLock, LockError};
+pub use s3::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
+pub use servers::{LocalError, ServerSettings, Servers, Subscription, credentials};
+pub use state::StateError;

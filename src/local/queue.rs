@@ -1,0 +1,531 @@
+//! Durable queues with at-least-once delivery: visibility timeout, receive count and dead-letter queue, like SQS.
+//!
+//! Never loses a message: it is there until it is deleted with the receipt of its latest receive, or sits in the
+//! dead-letter queue `<name>-dlq` until it is redriven. Never polls: [`Queue::wait`] sleeps until there is something
+//! to receive. Time is passed in, except in `wait`, which has to sleep for real.
+//!
+//! Invariant: at most one receiver holds a message. A receipt is worth something only until the message is received
+//! again.
+//!
+//! What a crash means: a message that was in flight when the process died is received again at once
+//! ([`Queue::release_in_flight`], called at start). It does not count as a failed receive, because killing the
+//! process is no fault of the message; but after [`MAX_INTERRUPTIONS`] such deaths it goes to the dead-letter queue,
+//! because an image that kills the process must not do so for ever.
+
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::state::{StateError, StateFile, Survives};
+
+#[cfg(test)]
+mod tests;
+
+/// How many times the process may die with a message in flight before the message is set aside.
+pub const MAX_INTERRUPTIONS: u32 = 10;
+
+/// What distinguishes one queue from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// How long a received message stays hidden from other receivers, above zero.
+    pub visibility_timeout: Duration,
+    /// How many receives may fail before the message goes to the dead-letter queue, at least 1.
+    pub max_receive_count: u32,
+}
+
+/// A message held by one receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// UUID of the message, the same in every receive and in the dead-letter queue.
+    pub id: String,
+    /// Proof of this receive; needed to delete the message.
+    pub receipt_handle: String,
+    /// The text that was sent.
+    pub body: String,
+    /// How many times it has been received, this one included; receives cut short by a restart are not counted.
+    pub receive_count: u32,
+    /// When it was sent.
+    pub sent_at: DateTime<Utc>,
+    /// When it was received for the first time.
+    pub first_received_at: DateTime<Utc>,
+}
+
+/// A message that was set aside after too many failed receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// UUID of the message, as it was in its queue.
+    pub id: String,
+    /// The text that was sent.
+    pub body: String,
+    /// How many receives failed.
+    pub receive_count: u32,
+    /// How many times the process died while it was in flight.
+    pub interrupted_count: u32,
+    /// The reason given by the last receiver that reported one.
+    pub last_failure: Option<String>,
+    /// When it was sent.
+    pub sent_at: DateTime<Utc>,
+    /// When it was received for the first time.
+    pub first_received_at: Option<DateTime<Utc>>,
+    /// When it was set aside.
+    pub dead_at: DateTime<Utc>,
+}
+
+/// How many messages a queue holds, by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Ready to be received.
+    pub visible: u64,
+    /// Held by a receiver.
+    pub in_flight: u64,
+    /// Failed, and waiting for their next try.
+    pub delayed: u64,
+    /// Age of the oldest message in any state; `None` if the queue is empty.
+    pub oldest_age: Option<Duration>,
+}
+
+impl Depth {
+    /// Messages in any state.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.visible + self.in_flight + self.delayed
+    }
+}
+
+/// Why a queue could not do what was asked.
+#[derive(Debug, Error)]
+pub enum QueueError {
+    /// The file behind the queues could not be opened.
+    #[error("cannot open the queues of the local stack")]
+    Open {
+        /// What is wrong with the file.
+        #[from]
+        source: StateError,
+    },
+    /// The file behind the queues failed.
+    #[error("the queue file of the local stack failed")]
+    Database {
+        /// What SQLite said.
+        #[from]
+        source: rusqlite::Error,
+    },
+    /// A name that was never declared.
+    #[error("no queue is named `{queue}`: declare it before it is used")]
+    Undeclared {
+        /// The name asked for.
+        queue: String,
+    },
+    /// Settings that no queue can work with.
+    #[error("queue `{queue}`: {setting} is {found}, it must be {expected}")]
+    Settings {
+        /// The queue.
+        queue: String,
+        /// The setting.
+        setting: &'static str,
+        /// The value given.
+        found: String,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+}
+
+/// The queues in one file, cheap to clone; all clones see the same messages.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    state: StateFile,
+}
+
+/// The name of the dead-letter queue of `queue`.
+#[must_use]
+pub fn dead_letter_queue(queue: &str) -> String {
+    format!("{queue}-dlq")
+}
+
+impl Queue {
+    /// Opens or creates the file that holds the queues, and the index of the local stack's objects.
+    ///
+    /// # Errors
+    /// [`QueueError::Open`] if the file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, QueueError> {
+        Ok(Self { state: StateFile::open(path)? })
+    }
+
+    /// The file behind the queues, for writes that must be one transaction with a message.
+    pub(crate) fn state(&self) -> &StateFile {
+        &self.state
+    }
+
+    /// Creates the queue or changes its settings; messages are kept.
+    ///
+    /// # Errors
+    /// [`QueueError::Settings`] for a timeout of zero or a receive count of zero.
+    pub async fn declare(&self, queue: &str, settings: QueueSettings) -> Result<(), QueueError> {
+        let refuse = |setting, found, expected| QueueError::Settings {
+            queue: queue.to_owned(),
+            setting,
+            found,
+            expected,
+        };
+        let timeout_ms = i64::try_from(settings.visibility_timeout.as_millis()).unwrap_or(i64::MAX);
+        if !(1..=i64::from(u32::MAX)).contains(&timeout_ms) {
+            let found = format!("{:?}", settings.visibility_timeout);
+            return Err(refuse("the visibility timeout", found, "between 1 ms and 49 days"));
+        }
+        if settings.max_receive_count == 0 {
+            return Err(refuse("the greatest receive count", "0".to_owned(), "at least 1"));
+        }
+        let queue = queue.to_owned();
+        self.state
+            .write(Survives::PowerLoss, move |tx| {
+                tx.execute(
+                    "INSERT INTO queue VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET
+                     visibility_timeout_ms = excluded.visibility_timeout_ms,
+                     max_receive_count = excluded.max_receive_count",
+                    params![queue, timeout_ms, settings.max_receive_count],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Makes sure that the queue is declared.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] if it is not.
+    pub async fn require(&self, queue: &str) -> Result<(), QueueError> {
+        let queue = queue.to_owned();
+        self.state.read(move |connection| settings(connection, &queue).map(|_| ())).await
+    }
+
+    /// Puts a message into the queue and returns its id; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] for an unknown queue.
+    pub async fn send(&self, queue: &str, body: &str, now: DateTime<Utc>) -> Result<String, QueueError> {
+        let (queue, body) = (queue.to_owned(), body.to_owned());
+        self.state.write_and_wake(Survives::PowerLoss, move |tx| insert(tx, &queue, &body, now)).await
+    }
+
+    /// Receives up to `max_messages` visible messages, longest visible first, and hides them for the visibility timeout.
+    ///
+    /// Messages that failed too often are moved to the dead-letter queue on the way.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] for an unknown queue.
+    pub async fn receive(
+        &self,
+        queue: &str,
+        max_messages: usize,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Message>, QueueError> {
+        let queue = queue.to_owned();
+        self.state.write(Survives::Kill, move |tx| receive(tx, &queue, max_messages, now)).await
+    }
+
+    /// Deletes the message for good; `false` if the receipt is stale, because the message was received again or is gone.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn delete(&self, receipt_handle: &str) -> Result<bool, QueueError> {
+        let receipt = receipt_handle.to_owned();
+        self.state
+            .write(Survives::Kill, move |tx| {
+                Ok(tx.prepare_cached("DELETE FROM message WHERE receipt = ?1")?.execute([receipt])? == 1)
+            })
+            .await
+    }
+
+    /// Hides a held message until `now + delay`, to work on it longer; `false` if the receipt is stale.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn change_visibility(
+        &self,
+        receipt_handle: &str,
+        delay: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<bool, QueueError> {
+        self.update_held(receipt_handle, "visible_ms = ?2", delay, None, now).await
+    }
+
+    /// Gives a message back after a failure, to be received again after `delay`; `false` if the receipt is stale.
+    ///
+    /// The receive counts, and `reason` goes with the message into the dead-letter queue.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn fail(
+        &self,
+        receipt_handle: &str,
+        reason: &str,
+        delay: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<bool, QueueError> {
+        let assignments = "visible_ms = ?2, receipt = NULL, last_failure = ?3";
+        self.update_held(receipt_handle, assignments, delay, Some(reason), now).await
+    }
+
+    /// Gives a message back untried, as when the worker stops: visible at once, and the receive does not count.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn give_back(&self, receipt_handle: &str, now: DateTime<Utc>) -> Result<bool, QueueError> {
+        let assignments = "visible_ms = ?2, receipt = NULL, receive_count = receive_count - 1";
+        self.update_held(receipt_handle, assignments, Duration::ZERO, None, now).await
+    }
+
+    async fn update_held(
+        &self,
+        receipt_handle: &str,
+        assignments: &'static str,
+        delay: Duration,
+        reason: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, QueueError> {
+        let (receipt, reason) = (receipt_handle.to_owned(), reason.map(str::to_owned));
+        let visible_ms = later(now, delay);
+        self.state
+            .write_and_wake(Survives::Kill, move |tx| {
+                // `?3` is bound by all three callers, so that one statement shape serves them.
+                let sql = format!("UPDATE message SET {assignments} WHERE receipt = ?1 AND ?3 IS ?3");
+                Ok(tx.prepare_cached(&sql)?.execute(params![receipt, visible_ms, reason])? == 1)
+            })
+            .await
+    }
+
+    /// Counts the messages of a queue, or of its dead-letter queue when given that name.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn depth(&self, queue: &str, now: DateTime<Utc>) -> Result<Depth, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .read(move |connection| {
+                let depth = connection
+                    .prepare_cached(
+                        "SELECT count(*) FILTER (WHERE visible_ms <= ?2),
+                                count(*) FILTER (WHERE visible_ms > ?2 AND receipt IS NOT NULL),
+                                count(*) FILTER (WHERE visible_ms > ?2 AND receipt IS NULL),
+                                min(sent_ms)
+                         FROM message WHERE queue = ?1",
+                    )?
+                    .query_row(params![queue, now.timestamp_millis()], |row| {
+                        let oldest_ms: Option<i64> = row.get(3)?;
+                        let age_ms =
+                            oldest_ms.map(|ms| u64::try_from(now.timestamp_millis() - ms).unwrap_or(0));
+                        Ok(Depth {
+                            visible: row.get(0)?,
+                            in_flight: row.get(1)?,
+                            delayed: row.get(2)?,
+                            oldest_age: age_ms.map(Duration::from_millis),
+                        })
+                    })?;
+                Ok(depth)
+            })
+            .await
+    }
+
+    /// The messages in the dead-letter queue of `queue`, oldest first, up to `limit`; they stay there.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn peek_dead_letters(&self, queue: &str, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        let dead = dead_letter_queue(queue);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.state
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT id, body, receive_count, interrupted_count, last_failure, sent_ms, first_received_ms, dead_ms
+                     FROM message WHERE queue = ?1 ORDER BY number LIMIT ?2",
+                )?;
+                let letters = statement.query_map(params![dead, limit], |row| {
+                    Ok(DeadLetter {
+                        id: row.get(0)?,
+                        body: row.get(1)?,
+                        receive_count: row.get(2)?,
+                        interrupted_count: row.get(3)?,
+                        last_failure: row.get(4)?,
+                        sent_at: time(row, 5)?,
+                        first_received_at: row.get::<_, Option<i64>>(6)?.map(|_| time(row, 6)).transpose()?,
+                        dead_at: time(row, 7)?,
+                    })
+                })?;
+                Ok(letters.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    /// Moves all dead letters of `queue` back into it with fresh counts, and returns how many.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] for an unknown queue.
+    pub async fn redrive(&self, queue: &str, now: DateTime<Utc>) -> Result<usize, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .write_and_wake(Survives::PowerLoss, move |tx| {
+                settings(tx, &queue)?;
+                Ok(tx.execute(
+                    "UPDATE message SET queue = ?1, visible_ms = ?2, receive_count = 0, interrupted_count = 0,
+                     receipt = NULL, dead_ms = NULL WHERE queue = ?3",
+                    params![queue, now.timestamp_millis(), dead_letter_queue(&queue)],
+                )?)
+            })
+            .await
+    }
+
+    /// Makes every message in flight visible at once and returns how many; for use at start, before anything receives.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn release_in_flight(&self, queue: &str, now: DateTime<Utc>) -> Result<usize, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .write_and_wake(Survives::Kill, move |tx| {
+                // Also what has timed out meanwhile: it was cut short by the same death.
+                Ok(tx.execute(
+                    "UPDATE message SET visible_ms = min(visible_ms, ?2), receipt = NULL,
+                     receive_count = receive_count - 1, interrupted_count = interrupted_count + 1
+                     WHERE queue = ?1 AND receipt IS NOT NULL",
+                    params![queue, now.timestamp_millis()],
+                )?)
+            })
+            .await
+    }
+
+    /// Waits until a message of `queue` may be received: one is visible, is sent, or becomes visible again.
+    ///
+    /// It may return early; receive, and wait again if there was nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn wait(&self, queue: &str) -> Result<(), QueueError> {
+        // Followed before the look, so that a message sent in between is not missed.
+        let mut changes = self.state.queue_changes();
+        loop {
+            let name = queue.to_owned();
+            let next_ms: Option<i64> = self
+                .state
+                .read(move |connection| {
+                    connection
+                        .prepare_cached("SELECT min(visible_ms) FROM message WHERE queue = ?1")?
+                        .query_row([name], |row| row.get(0))
+                })
+                .await?;
+            // `self` holds the sending side, so `changed` cannot fail while this runs.
+            let Some(next_ms) = next_ms else {
+                let _ = changes.changed().await;
+                continue;
+            };
+            let Ok(wait_ms @ 1..) = u64::try_from(next_ms - Utc::now().timestamp_millis()) else {
+                return Ok(());
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(wait_ms), changes.changed()).await;
+        }
+    }
+}
+
+/// Puts a message into a declared queue inside the caller's transaction and returns its id.
+///
+/// # Errors
+/// [`QueueError::Undeclared`] for an unknown queue.
+pub(crate) fn insert(
+    tx: &Transaction<'_>,
+    queue: &str,
+    body: &str,
+    now: DateTime<Utc>,
+) -> Result<String, QueueError> {
+    settings(tx, queue)?;
+    let id = Uuid::new_v4().to_string();
+    tx.prepare_cached(
+        "INSERT INTO message (id, queue, body, sent_ms, visible_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
+    )?
+    .execute(params![id, queue, body, now.timestamp_millis()])?;
+    Ok(id)
+}
+
+/// The visibility timeout in milliseconds and the greatest receive count of a declared queue.
+///
+/// # Errors
+/// [`QueueError::Undeclared`] for an unknown queue.
+pub(crate) fn settings(connection: &Connection, queue: &str) -> Result<(i64, u32), QueueError> {
+    connection
+        .prepare_cached("SELECT visibility_timeout_ms, max_receive_count FROM queue WHERE name = ?1")?
+        .query_row([queue], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?
+        .ok_or_else(|| QueueError::Undeclared { queue: queue.to_owned() })
+}
+
+fn receive(
+    tx: &Transaction<'_>,
+    queue: &str,
+    max_messages: usize,
+    now: DateTime<Utc>,
+) -> Result<Vec<Message>, QueueError> {
+    let (timeout_ms, max_receive_count) = settings(tx, queue)?;
+    let now_ms = now.timestamp_millis();
+    let mut next = tx.prepare_cached(
+        "SELECT number, id, receive_count, interrupted_count, last_failure FROM message
+         WHERE queue = ?1 AND visible_ms <= ?2 ORDER BY visible_ms, number LIMIT 1",
+    )?;
+    let mut hold = tx.prepare_cached(
+        "UPDATE message SET receipt = ?2, visible_ms = ?3, receive_count = receive_count + 1,
+         first_received_ms = coalesce(first_received_ms, ?4) WHERE number = ?1
+         RETURNING id, receipt, body, receive_count, sent_ms, first_received_ms",
+    )?;
+    let mut set_aside = tx.prepare_cached(
+        "UPDATE message SET queue = ?2, receipt = NULL, visible_ms = ?3, dead_ms = ?3 WHERE number = ?1",
+    )?;
+    let mut messages = Vec::new();
+    // One at a time: each step takes the row out of what the query sees, held or set aside.
+    while messages.len() < max_messages {
+        let candidate = next
+            .query_row(params![queue, now_ms], |row| {
+                let facts: (i64, String, u32, u32, Option<String>) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok(facts)
+            })
+            .optional()?;
+        let Some((number, id, receives, interruptions, last_failure)) = candidate else {
+            break;
+        };
+        if receives >= max_receive_count || interruptions >= MAX_INTERRUPTIONS {
+            set_aside.execute(params![number, dead_letter_queue(queue), now_ms])?;
+            let last_failure = last_failure.unwrap_or_default();
+            tracing::error!(
+                queue,
+                message_id = id,
+                receives,
+                interruptions,
+                last_failure,
+                "message moved to dead-letter queue"
+            );
+            continue;
+        }
+        let receipt = Uuid::new_v4().to_string();
+        messages.push(hold.query_row(params![number, receipt, now_ms + timeout_ms, now_ms], |row| {
+            Ok(Message {
+                id: row.get(0)?,
+                receipt_handle: row.get(1)?,
+                body: row.get(2)?,
+                receive_count: row.get(3)?,
+                sent_at: time(row, 4)?,
+                first_received_at: time(row, 5)?,
+            })
+        })?);
+    }
+    Ok(messages)
+}
+
+fn later(now: DateTime<Utc>, delay: Duration) -> i64 {
+    let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
+    now.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC).timestamp_millis()
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<DateTime<Utc>> {
+    let ms = row.get(column)?;
+    DateTime::from_timestamp_millis(ms).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, ms))
+}

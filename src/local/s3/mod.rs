@@ -1,0 +1,202 @@
+//! The S3 of the local stack: s3s speaks the protocol, s3s-fs keeps the bytes, this module adds what they lack.
+//!
+//! | file | what it adds |
+//! |---|---|
+//! | `service.rs` | the operations of S3, each in a few lines, in terms of the rest |
+//! | `objects.rs` | writes that take effect at once or not at all, reads that never see half an object |
+//! | `multipart.rs` | uploads in parts, checked before they are completed |
+//! | `index.rs`, `uploads.rs` | which file holds which key; which uploads are open |
+//! | `listing.rs` | pages of a listing, for any key, in S3's order |
+//! | `conditions.rs` | `If-Match` and its relatives |
+//! | `notify.rs` | the event notification of a write |
+//! | `keys.rs` | any key → a safe, readable file name |
+//! | `leftovers.rs` | the files of s3s-fs on disk, synced and removed |
+//!
+//! Every version of an object gets a file of its own, written by s3s-fs under a name that is used once. One
+//! transaction then makes it the current version in the index and queues its notification. Killed before it, the
+//! upload never happened and its file is removed at the next start; killed after it, nothing is missing.
+//!
+//! Never answers "200" for a write before bytes, index and notification are on disk. Never serves an unsigned request.
+
+mod conditions;
+mod index;
+mod keys;
+mod leftovers;
+mod listing;
+mod multipart;
+mod notify;
+mod objects;
+mod service;
+mod uploads;
+
+use std::path::PathBuf;
+
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response, StatusCode};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::service::S3ServiceBuilder;
+use s3s::{Body, HttpError, S3Error, S3ErrorCode, S3Result, s3_error};
+use thiserror::Error;
+
+pub(super) use objects::LocalS3;
+
+use super::queue::QueueError;
+
+/// The access key that the local S3 accepts.
+pub const LOCAL_ACCESS_KEY_ID: &str = "giemsa";
+
+/// The secret key that goes with [`LOCAL_ACCESS_KEY_ID`]; no secret, the server listens on this machine only.
+pub const LOCAL_SECRET_ACCESS_KEY: &str = "giemsa-local";
+
+/// Why the local S3 could not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The index failed.
+    #[error("the index of the local S3 failed")]
+    Index {
+        /// What SQLite said.
+        #[from]
+        source: rusqlite::Error,
+    },
+    /// The notification could not be queued.
+    #[error("the notification of an upload could not be queued")]
+    Queue {
+        /// What the queue said.
+        #[from]
+        source: QueueError,
+    },
+    /// A file or folder of the data folder failed.
+    #[error("cannot use `{}` in the data folder", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The objects and the index do not belong together.
+    #[error(
+        "the objects in `{}` and the index in the queue file beside it do not belong together ({found}): put back the \
+         file that was there before, or move the folder away and upload the images again",
+        root.display()
+    )]
+    ForeignIndex {
+        /// The folder of objects.
+        root: PathBuf,
+        /// What does not fit.
+        found: &'static str,
+    },
+    /// The bucket does not exist.
+    #[error("there is no bucket `{bucket}`")]
+    NoSuchBucket {
+        /// The bucket asked for.
+        bucket: String,
+    },
+    /// The bucket still holds something.
+    #[error("bucket `{bucket}` holds objects or open uploads: delete them first")]
+    BucketNotEmpty {
+        /// The bucket.
+        bucket: String,
+    },
+    /// The object does not exist.
+    #[error("there is no object `{key}`")]
+    NoSuchKey {
+        /// The key asked for.
+        key: String,
+    },
+    /// The upload does not exist, or not for this key, or is completed or aborted.
+    #[error("there is no open upload `{id}` for this key")]
+    NoSuchUpload {
+        /// The id asked for.
+        id: String,
+    },
+    /// `If-Match` or one of its relatives does not hold.
+    #[error("the condition of the request does not hold for `{key}`")]
+    ConditionFailed {
+        /// The key.
+        key: String,
+    },
+    /// The list of parts does not fit what was uploaded.
+    #[error("{message}")]
+    InvalidPart {
+        /// What does not fit.
+        message: String,
+    },
+    /// A part other than the last is too small.
+    #[error("part {number} has {size_bytes} bytes, every part but the last needs at least {min_bytes}")]
+    PartTooSmall {
+        /// The part.
+        number: i32,
+        /// Its size.
+        size_bytes: u64,
+        /// The least size.
+        min_bytes: u64,
+    },
+}
+
+impl From<StoreError> for S3Error {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Index { .. }
+            | StoreError::Queue { .. }
+            | StoreError::File { .. }
+            | StoreError::ForeignIndex { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "local s3 failed");
+                S3ErrorCode::InternalError
+            }
+            StoreError::NoSuchBucket { .. } => S3ErrorCode::NoSuchBucket,
+            StoreError::BucketNotEmpty { .. } => S3ErrorCode::BucketNotEmpty,
+            StoreError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
+            StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
+            StoreError::ConditionFailed { .. } => S3ErrorCode::PreconditionFailed,
+            StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
+            StoreError::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
+        };
+        Self::with_message(code, error.to_string())
+    }
+}
+
+/// Accepts the one pair of keys that belongs to this machine.
+struct LocalKeys;
+
+#[async_trait::async_trait]
+impl S3Auth for LocalKeys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == LOCAL_ACCESS_KEY_ID {
+            return Ok(SecretKey::from(LOCAL_SECRET_ACCESS_KEY));
+        }
+        Err(s3_error!(
+            InvalidAccessKeyId,
+            "the local stack does not know the access key `{access_key}`: set AWS_ACCESS_KEY_ID={LOCAL_ACCESS_KEY_ID} \
+             and AWS_SECRET_ACCESS_KEY={LOCAL_SECRET_ACCESS_KEY}"
+        ))
+    }
+}
+
+/// The HTTP service in front of `store`.
+pub(super) fn service(
+    store: LocalS3,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = HttpError,
+    Future = impl Future<Output = Result<Response<Body>, HttpError>> + Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let mut builder = S3ServiceBuilder::new(store);
+    builder.set_auth(LocalKeys);
+    let service = builder.build();
+    service_fn(move |request: Request<Incoming>| {
+        let service = service.clone();
+        async move {
+            let mut answer = service.call(request.map(Body::from)).await?;
+            // s3s writes an XML body to every error, and the length of one to this answer, which must have none.
+            if answer.status() == StatusCode::NOT_MODIFIED {
+                *answer.body_mut() = Body::empty();
+            }
+            Ok(answer)
+        }
+    })
+}

@@ -1,0 +1,123 @@
+//! The servers of the local stack: S3 that notifies the queue, and DynamoDB.
+//!
+//! Never starts one without the other. Invariant: both ports are bound before either serves, so that a port in use
+//! leaves nothing half started.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_sdk_s3::config::Credentials;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::dynamodb::{self, DynamoDbError};
+use super::listener::{self, ListenError, SHUTDOWN_GRACE};
+use super::queue::{Queue, QueueError};
+use super::s3::{self, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, LocalS3, StoreError};
+
+/// Sends a notification to `queue` for every object created in `bucket`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The bucket; it need not exist yet.
+    pub bucket: String,
+    /// A declared queue.
+    pub queue: String,
+}
+
+/// What the servers need to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// The data folder; objects go to `s3/` in it, tables to `dynamodb.sqlite`.
+    pub data_dir: PathBuf,
+    /// The port of S3 on 127.0.0.1; 0 takes any free port.
+    pub s3_port: u16,
+    /// The port of DynamoDB on 127.0.0.1; 0 takes any free port.
+    pub dynamodb_port: u16,
+    /// Who is told of new objects; a bucket can have several.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// Why the local stack could not start.
+#[derive(Debug, Error)]
+pub enum LocalError {
+    /// A port could not be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The objects could not be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tables could not be opened.
+    #[error(transparent)]
+    DynamoDb(#[from] DynamoDbError),
+    /// A subscription names a queue that does not exist.
+    #[error("bucket `{bucket}` cannot notify its queue")]
+    Subscription {
+        /// The bucket.
+        bucket: String,
+        /// What is wrong with the queue.
+        #[source]
+        source: QueueError,
+    },
+}
+
+/// The running servers.
+#[derive(Debug)]
+pub struct Servers {
+    /// Where S3 listens.
+    pub s3: SocketAddr,
+    /// Where DynamoDB listens.
+    pub dynamodb: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Servers {
+    /// Starts both servers; when this returns they accept connections.
+    ///
+    /// # Errors
+    /// [`LocalError`] if a port is in use, the data folder cannot be used or a subscription names no declared queue.
+    pub async fn start(settings: &ServerSettings, queue: Queue) -> Result<Self, LocalError> {
+        for Subscription { bucket, queue: name } in &settings.subscriptions {
+            let error = |source| LocalError::Subscription { bucket: bucket.clone(), source };
+            queue.require(name).await.map_err(error)?;
+        }
+        let s3_listener = listener::bind_loopback("S3", settings.s3_port, "--s3-port")?;
+        let dynamodb_listener =
+            listener::bind_loopback("DynamoDB", settings.dynamodb_port, "--dynamodb-port")?;
+        let address = |listener: &tokio::net::TcpListener, server, port, flag| {
+            listener.local_addr().map_err(|source| ListenError::Bind { server, port, flag, source })
+        };
+        let s3_address = address(&s3_listener, "S3", settings.s3_port, "--s3-port")?;
+        let dynamodb_address =
+            address(&dynamodb_listener, "DynamoDB", settings.dynamodb_port, "--dynamodb-port")?;
+
+        let store = LocalS3::open(&settings.data_dir.join("s3"), &queue, &settings.subscriptions).await?;
+        let database = dynamodb::open(&settings.data_dir.join("dynamodb.sqlite"))?;
+        let (stop, stopped) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(listener::serve(s3_listener, s3::service(store), stopped.clone())),
+            tokio::spawn(dynamodb::serve(dynamodb_listener, database, stopped)),
+        ];
+        Ok(Self { s3: s3_address, dynamodb: dynamodb_address, stop, tasks })
+    }
+
+    /// Stops both servers, after requests in progress have had time to finish.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        for mut task in self.tasks {
+            // dynoxide waits for its clients without end, so the limit is ours.
+            let limit = SHUTDOWN_GRACE + Duration::from_secs(1);
+            if tokio::time::timeout(limit, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+}
+
+/// The keys that the local servers accept, for SDK clients.
+#[must_use]
+pub fn credentials() -> Credentials {
+    Credentials::new(LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, None, None, "giemsa-local")
+}
