@@ -1,0 +1,141 @@
+//! A laboratory for integration tests: S3 and DynamoDB in this process, over real HTTP, with the real SDKs.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod events;
+pub mod faults;
+
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::ByteStream;
+use giemsa::aws::Clients;
+use giemsa::classification::Record;
+use giemsa::config::Config;
+use giemsa::handler::Handler;
+use giemsa::local::listener::endpoint_url;
+use giemsa::local::queue::Queue;
+use giemsa::local::{ServerSettings, Servers, credentials};
+use giemsa::pipeline::Pipeline;
+use giemsa::store::{TableReader, create_table};
+use tempfile::TempDir;
+
+pub const INPUT: &str = "lab-input";
+pub const MODELS: &str = "lab-models";
+pub const RESULTS: &str = "lab-results";
+pub const TABLE: &str = "lab-table";
+
+pub struct Lab {
+    pub clients: Clients,
+    pub config: Config,
+    servers: Servers,
+    _folder: TempDir,
+}
+
+impl Lab {
+    /// Starts the servers, makes buckets and table, and puts the sample model in place.
+    pub async fn start() -> Self {
+        let lab = Self::without_model().await;
+        lab.put_model("prod", &sample_model()).await;
+        lab
+    }
+
+    pub async fn without_model() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
+        let settings = ServerSettings {
+            data_dir: folder.path().to_owned(),
+            s3_port: 0,
+            dynamodb_port: 0,
+            subscriptions: Vec::new(),
+        };
+        let servers = Servers::start(&settings, queue).await.unwrap();
+        let clients = Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());
+        for bucket in [INPUT, MODELS, RESULTS] {
+            clients.s3.create_bucket().bucket(bucket).send().await.unwrap();
+        }
+        create_table(&clients.dynamodb, TABLE).await.unwrap();
+        Self { clients, config: config("prod"), servers, _folder: folder }
+    }
+
+    pub fn handler(&self) -> Handler {
+        self.handler_of(self.config.clone(), self.clients.clone())
+    }
+
+    pub fn handler_of(&self, config: Config, clients: Clients) -> Handler {
+        Handler::new(Pipeline::new(config, clients))
+    }
+
+    pub fn table(&self) -> TableReader {
+        TableReader::new(self.clients.dynamodb.clone(), TABLE)
+    }
+
+    /// Uploads an image, and returns its ETag without quotes.
+    pub async fn put(&self, key: &str, bytes: &[u8]) -> String {
+        let body = ByteStream::from(bytes.to_vec());
+        let put = self.clients.s3.put_object().bucket(INPUT).key(key).body(body).send().await.unwrap();
+        put.e_tag.unwrap().trim_matches('"').to_owned()
+    }
+
+    pub async fn put_model(&self, stage: &str, bytes: &[u8]) {
+        let key = format!("{stage}/model.onnx");
+        let body = ByteStream::from(bytes.to_vec());
+        self.clients.s3.put_object().bucket(MODELS).key(key).body(body).send().await.unwrap();
+    }
+
+    pub async fn delete(&self, key: &str) {
+        self.clients.s3.delete_object().bucket(INPUT).key(key).send().await.unwrap();
+    }
+
+    /// The current result of an image in production.
+    pub async fn result(&self, key: &str) -> Option<Record> {
+        let history = self.table().image(INPUT, key).await.unwrap();
+        history.results.into_iter().find(|record| record.stage == "prod")
+    }
+
+    /// All result objects, by key, with their bytes.
+    pub async fn result_objects(&self) -> std::collections::BTreeMap<String, Vec<u8>> {
+        let s3 = &self.clients.s3;
+        let listed = s3.list_objects_v2().bucket(RESULTS).send().await.unwrap();
+        let mut objects = std::collections::BTreeMap::new();
+        for object in listed.contents() {
+            let key = object.key().unwrap();
+            let got = s3.get_object().bucket(RESULTS).key(key).send().await.unwrap();
+            objects.insert(key.to_owned(), got.body.collect().await.unwrap().to_vec());
+        }
+        objects
+    }
+}
+
+/// A configuration of the laboratory for `stage`.
+pub fn config(stage: &str) -> Config {
+    let mut config = Config::from_lookup(|name| {
+        let value = match name {
+            "GIEMSA_STAGE" => stage,
+            "GIEMSA_INPUT_BUCKET" => INPUT,
+            "GIEMSA_MODEL_BUCKET" => MODELS,
+            "GIEMSA_RESULTS_BUCKET" => RESULTS,
+            "GIEMSA_TABLE" => TABLE,
+            _ => return None,
+        };
+        Some(value.to_owned())
+    })
+    .unwrap();
+    // Tests say themselves when time is short.
+    config.limits.deadline_margin = Duration::from_millis(50);
+    config
+}
+
+pub fn file(path: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+pub fn sample_model() -> Vec<u8> {
+    file("models/thin-smear.onnx")
+}
+
+/// A cell that the sample model calls uninfected.
+pub fn uninfected_cell() -> Vec<u8> {
+    file("sample-images/slide-001-healthy/cell-01.png")
+}
