@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 fn is_success(answer: &Value) -> bool {
     match (answer.get("batchItemFailures"), answer.get("results")) {
         (Some(failures), _) => failures == &json!([]),
-        (_, Some(results)) => results.as_array().unwrap().iter().all(|task| task["resultCode"] == "Succeeded"),
+        (_, Some(results)) => {
+            results.as_array().unwrap().iter().all(|task| task["resultCode"] == "Succeeded")
+        }
         _ => answer["retried"] == 0,
     }
 }
@@ -28,8 +30,20 @@ async fn every_form_and_every_key_end_in_one_result() {
     let handler = lab.handler();
     let cell = uninfected_cell();
     let long = "k".repeat(1000);
-    let keys =
-        ["a b", "a+b", "%2B", "é", "=", "(1)", "slide//cell.png", "50%", "a&b=c", "日本/赤血球.png", "/", &long];
+    let keys = [
+        "a b",
+        "a+b",
+        "%2B",
+        "é",
+        "=",
+        "(1)",
+        "slide//cell.png",
+        "50%",
+        "a&b=c",
+        "日本/赤血球.png",
+        "/",
+        &long,
+    ];
     for key in keys {
         let etag = lab.put(key, &cell).await;
         let upload = Upload::new(key, &etag, cell.len());

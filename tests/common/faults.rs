@@ -56,7 +56,10 @@ pub struct Seen<'a> {
 type Rule = Arc<dyn Fn(&Seen<'_>) -> Option<Fault> + Send + Sync>;
 
 /// Clients of the same servers whose requests go through `rule`, each client counting its own.
-pub fn faulty(clients: &Clients, rule: impl Fn(&Seen<'_>) -> Option<Fault> + Send + Sync + 'static) -> Clients {
+pub fn faulty(
+    clients: &Clients,
+    rule: impl Fn(&Seen<'_>) -> Option<Fault> + Send + Sync + 'static,
+) -> Clients {
     let rule: Rule = Arc::new(rule);
     let http = || {
         let inner = aws_smithy_http_client::Builder::new().build_http();
@@ -64,10 +67,7 @@ pub fn faulty(clients: &Clients, rule: impl Fn(&Seen<'_>) -> Option<Fault> + Sen
     };
     let s3 = clients.s3.config().to_builder().http_client(http()).build();
     let dynamodb = clients.dynamodb.config().to_builder().http_client(http()).build();
-    Clients {
-        s3: aws_sdk_s3::Client::from_conf(s3),
-        dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb),
-    }
+    Clients { s3: aws_sdk_s3::Client::from_conf(s3), dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb) }
 }
 
 #[derive(Clone)]
@@ -84,9 +84,17 @@ impl std::fmt::Debug for FaultyClient {
 }
 
 impl HttpClient for FaultyClient {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         let inner = self.inner.http_connector(settings, components);
-        SharedHttpConnector::new(FaultyConnector { inner, rule: self.rule.clone(), count: self.count.clone() })
+        SharedHttpConnector::new(FaultyConnector {
+            inner,
+            rule: self.rule.clone(),
+            count: self.count.clone(),
+        })
     }
 }
 
