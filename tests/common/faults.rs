@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -65,8 +66,11 @@ pub fn faulty(
         let inner = aws_smithy_http_client::Builder::new().build_http();
         SharedHttpClient::new(FaultyClient { inner, rule: rule.clone(), count: Arc::default() })
     };
-    let s3 = clients.s3.config().to_builder().http_client(http()).build();
-    let dynamodb = clients.dynamodb.config().to_builder().http_client(http()).build();
+    // As many attempts as in production, with short waits between them.
+    let retries =
+        RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(10));
+    let s3 = clients.s3.config().to_builder().retry_config(retries.clone()).http_client(http()).build();
+    let dynamodb = clients.dynamodb.config().to_builder().retry_config(retries).http_client(http()).build();
     Clients { s3: aws_sdk_s3::Client::from_conf(s3), dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb) }
 }
 
