@@ -95,7 +95,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (&["lambda_runtime"], &["src/bin/"], "the handler is the same outside Lambda"),
     (
         &["axum", "hyper", "hyper_util", "s3s", "s3s_fs", "dynoxide", "rusqlite"],
-        &["src/local/"],
+        &["src/local/", "src/cli/"],
         "Lambda packages contain none of the local stack",
     ),
     (&["clap", "comfy_table", "indicatif", "csv::"], &["src/cli/"], "only the command talks to terminals"),

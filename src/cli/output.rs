@@ -155,14 +155,7 @@ pub fn slides_table(records: &[Record]) -> Table {
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
-    for part in [
-        TableComponent::HeaderLines,
-        TableComponent::LeftHeaderIntersection,
-        TableComponent::MiddleHeaderIntersections,
-        TableComponent::RightHeaderIntersection,
-    ] {
-        table.set_style(part, '─');
-    }
+    table.set_style(TableComponent::HeaderLines, '─');
     table
 }
 
@@ -177,7 +170,7 @@ fn align_right(table: &mut Table, columns: &[usize]) {
 /// The first characters, as many as let a row fit a terminal 100 characters wide; the record holds the whole
 /// sentence.
 fn shortened(text: &str) -> String {
-    const LONGEST: usize = 44;
+    const LONGEST: usize = 42;
     if text.chars().count() <= LONGEST {
         text.to_owned()
     } else {
