@@ -12,24 +12,26 @@ use chrono::Utc;
 use futures::{StreamExt, stream};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::{Finding, ImageInfo, Record, Reject};
-use giemsa::config::Limits;
+use giemsa::config::{Config, Limits};
+use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::model::Model;
 use giemsa::object::ObjectRef;
 
-use super::{ClassifyArguments, Failed, Format, output};
+use super::{ClassifyArguments, Failed, Format, complain, output};
 
 /// Bucket and stage that records of files name.
 const LOCAL: &str = "local";
 
 /// Classifies all files of the arguments.
 pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
-    let model = load_model(arguments.model.as_deref()).map_err(Failed::Usage)?;
+    let limits = limits()?;
     let files = list_files(&arguments.paths)?;
-    let limits = Limits::default();
+    let model = load_model(arguments.model.as_deref()).map_err(Failed::Usage)?;
     let count = files.len();
-    let work = files.into_iter().map(|path| {
+    let work = files.into_iter().map(|found| {
         let (model, limits) = (model.clone(), limits.clone());
         async move {
+            let path = found?;
             let shown = path.display().to_string();
             let done = tokio::task::spawn_blocking(move || classify_file(&path, &model, &limits)).await;
             done.map_err(|panic| anyhow!("{shown}: classifying it failed: {panic}")).and_then(|record| record)
@@ -49,7 +51,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
         match (record, &mut writer) {
             (Err(error), _) => {
                 unanswered += 1;
-                eprintln!("giemsa: {error:#}");
+                complain(&format!("giemsa: {error:#}"));
             }
             (Ok(record), Writer::Table) => kept.push(record),
             (Ok(record), Writer::Json(out)) => output::write_json_line(out, &record)?,
@@ -59,9 +61,9 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
     match writer {
         Writer::Table => {
             let mut stdout = std::io::stdout().lock();
-            let table = output::records_table(&kept, |record| record.image.key.clone());
-            writeln!(stdout, "{table}").map_err(anyhow::Error::from)?;
-            writeln!(stdout, "{}", output::slides_table(&kept)).map_err(anyhow::Error::from)?;
+            let table = output::records_table(&kept).trim_fmt();
+            writeln!(stdout, "{table}\n").map_err(anyhow::Error::from)?;
+            writeln!(stdout, "{}", output::slides_table(&kept).trim_fmt()).map_err(anyhow::Error::from)?;
         }
         Writer::Json(mut out) => out.flush().map_err(anyhow::Error::from)?,
         Writer::Csv(mut out) => out.flush().map_err(anyhow::Error::from)?,
@@ -86,30 +88,53 @@ fn load_model(path: Option<&Path>) -> anyhow::Result<Arc<Model>> {
     Model::load(&bytes).with_context(|| format!("--model {} cannot be used", path.display()))
 }
 
-/// All files below `paths`: folders by depth, sorted by name, without hidden files.
-fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {
+/// The limits of the embedded stack, so that a file gets the same answer here as there.
+fn limits() -> Result<Limits, Failed> {
+    let config = Config::embedded("prod", [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET], TABLE);
+    Ok(config.map_err(|error| Failed::Usage(error.into()))?.limits)
+}
+
+/// All files below `paths`, each folder sorted by name, without hidden files. What cannot be listed is an
+/// error in its place, so that the rest is answered all the same.
+fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed> {
     let mut files = Vec::new();
     for path in paths {
-        if !path.exists() {
-            let error =
-                anyhow!("{} does not exist; expected an image file or a folder of them", path.display());
+        let expected = "expected an image file or a folder of them";
+        let metadata = std::fs::metadata(path).map_err(|error| {
+            Failed::Usage(match error.kind() {
+                std::io::ErrorKind::NotFound => anyhow!("{} does not exist; {expected}", path.display()),
+                _ => anyhow!("{} cannot be read: {error}; {expected}", path.display()),
+            })
+        })?;
+        if !metadata.is_file() && !metadata.is_dir() {
+            let error = anyhow!("{} is neither a file nor a folder; {expected}", path.display());
             return Err(Failed::Usage(error));
         }
         let is_hidden = |entry: &walkdir::DirEntry| {
-            entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.')
+            entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
         };
         let walk = walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name();
         for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry)) {
-            let entry = entry.with_context(|| format!("{} cannot be listed", path.display()))?;
-            if entry.file_type().is_file() {
-                files.push(entry.into_path());
+            match entry {
+                Ok(entry) if entry.file_type().is_file() => files.push(Ok(entry.into_path())),
+                Ok(_) => {}
+                // A link to a folder around it: the walk has those files already.
+                Err(error) if error.loop_ancestor().is_some() => {}
+                Err(error) => files.push(Err(unlisted(path, &error))),
             }
         }
     }
     if files.is_empty() {
-        return Err(Failed::Usage(anyhow!("there are no files in the given folders")));
+        let error = anyhow!("there are no files in the given folders (hidden ones are left out)");
+        return Err(Failed::Usage(error));
     }
     Ok(files)
+}
+
+fn unlisted(folder: &Path, error: &walkdir::Error) -> anyhow::Error {
+    let path = error.path().unwrap_or(folder).display();
+    let reason = error.io_error().map(ToString::to_string);
+    anyhow!("{path} cannot be read: {}", reason.unwrap_or_else(|| error.to_string()))
 }
 
 fn classify_file(path: &Path, model: &Model, limits: &Limits) -> anyhow::Result<Record> {

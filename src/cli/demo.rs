@@ -17,7 +17,7 @@ use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
 use giemsa::store::TableReader;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{DemoArguments, Failed, output};
+use super::{DemoArguments, Failed, complain, output};
 
 /// Uploads at once.
 const UPLOADS: usize = 8;
@@ -51,7 +51,7 @@ impl Expected {
 pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
     let expected = read_expected(&arguments.samples).map_err(Failed::Usage)?;
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
-    println!("Starting S3, DynamoDB and the classifier in a temporary folder …");
+    complain("Starting S3, DynamoDB and the classifier in a temporary folder …");
     let settings = StackSettings {
         data_dir: folder.path().to_owned(),
         s3_port: 0,
@@ -78,8 +78,16 @@ fn read_expected(samples: &Path) -> anyhow::Result<Vec<Expected>> {
         .deserialize()
         .collect::<Result<_, _>>()
         .with_context(|| format!("{} is not as expected: path,status,label,reject_code", path.display()))?;
+    if expected.is_empty() {
+        bail!("{} lists no file; expected a line for each file of the folder", path.display());
+    }
     let mut unlisted = Vec::new();
-    for entry in walkdir::WalkDir::new(samples).sort_by_file_name() {
+    let walk = walkdir::WalkDir::new(samples).sort_by_file_name().into_iter();
+    // Desktops leave hidden files in folders that are looked at.
+    let is_shown = |entry: &walkdir::DirEntry| {
+        entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
+    };
+    for entry in walk.filter_entry(is_shown) {
         let entry = entry.with_context(|| format!("{} cannot be listed", samples.display()))?;
         let name = entry.path().strip_prefix(samples).unwrap_or(entry.path()).to_string_lossy().into_owned();
         if entry.file_type().is_file() && !expected.iter().any(|e| e.path == name) {
@@ -156,8 +164,8 @@ fn report(
     let records: Vec<Record> = answers.values().cloned().collect();
     let mut out = std::io::stdout().lock();
     let mut print = |text: String| writeln!(out, "{text}").map_err(anyhow::Error::from);
-    print(output::records_table(&records, |record| record.image.key.clone()).to_string())?;
-    print(output::slides_table(&records).to_string())?;
+    print(format!("{}\n", output::records_table(&records).trim_fmt()))?;
+    print(format!("{}\n", output::slides_table(&records).trim_fmt()))?;
 
     let mut wrong = Vec::new();
     for expected in expected {

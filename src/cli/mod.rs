@@ -8,6 +8,7 @@ mod demo;
 mod output;
 mod up;
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,7 +60,7 @@ struct ClassifyArguments {
     /// Form of the results on stdout.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Image files, and folders of them.
+    /// Image files, and folders of them; hidden files in folders are left out.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -106,12 +107,17 @@ pub fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,giemsa={default_level},tract=error")))
         .add_directive("s3s=off".parse().expect("a valid directive"))
         .add_directive("s3s_fs=off".parse().expect("a valid directive"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("giemsa: the system gives no threads: {error}");
+            complain(&format!("giemsa: the system gives no threads: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -123,13 +129,22 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Usage(error)) => {
-            eprintln!("giemsa: {error:#}");
+            complain(&format!("giemsa: {error:#}"));
             ExitCode::from(2)
         }
         Err(Failed::Work(error)) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(Failed::Work(error)) => {
-            eprintln!("giemsa: {error:#}");
+            complain(&format!("giemsa: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes a message to stderr: without control characters, since it quotes file names, and without a panic
+/// when nobody reads it.
+fn complain(message: &str) {
+    let mut stderr = std::io::stderr().lock();
+    for line in message.lines() {
+        let _ = writeln!(stderr, "{}", output::printable(line));
     }
 }

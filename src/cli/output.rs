@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use giemsa::classification::Record;
 use giemsa::slide::SlideFigure;
 
@@ -85,7 +85,8 @@ fn csv_error(error: csv::Error) -> anyhow::Error {
 /// A cell that no spreadsheet takes for a formula: an apostrophe is put before what could start one
 /// (OWASP, CSV injection).
 fn neutralised(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
+    let cell = printable(cell);
+    if cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell }
 }
 
 /// Text as a terminal may show it: without control characters.
@@ -93,22 +94,33 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A table of records; `name` is what stands for the image.
-pub fn records_table<'a>(
-    records: impl IntoIterator<Item = &'a Record>,
-    name: impl Fn(&Record) -> String,
-) -> Table {
+/// A table of records, in their order, under a line for each slide.
+pub fn records_table(records: &[Record]) -> Table {
     let mut table = new_table(["image", "answer", "confidence", "remark"]);
+    let mut slide: Option<&str> = None;
     for record in records {
+        if slide != Some(&record.slide) {
+            slide = Some(&record.slide);
+            if !record.slide.is_empty() {
+                table.add_row([format!("{}/", printable(&record.slide))]);
+            }
+        }
         let (answer, remark) = match &record.reject {
-            Some(reject) => (format!("rejected: {}", reject.code), shortened(&reject.message)),
+            Some(reject) => ("rejected".to_owned(), reject.message.clone()),
             None => {
                 let remark = record.review_reason.as_ref().map(|reason| format!("review: {reason}"));
                 (record.label.clone().unwrap_or_default(), remark.unwrap_or_default())
             }
         };
+        let name = record.image.key.rsplit_once('/').map_or(record.image.key.as_str(), |(_, name)| name);
+        let indent = if record.slide.is_empty() { "" } else { "  " };
         let confidence = record.confidence.map(|c| format!("{:.1} %", 100.0 * c)).unwrap_or_default();
-        table.add_row([printable(&name(record)), printable(&answer), confidence, printable(&remark)]);
+        table.add_row([
+            format!("{indent}{}", printable(name)),
+            printable(&answer),
+            confidence,
+            printable(&shortened(&remark)),
+        ]);
     }
     align_right(&mut table, &[2]);
     table
@@ -142,7 +154,8 @@ pub fn slides_table(records: &[Record]) -> Table {
 
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_preset(presets::NOTHING).set_header(header);
+    table.set_style(TableComponent::HeaderLines, '─');
     table
 }
 
@@ -154,9 +167,10 @@ fn align_right(table: &mut Table, columns: &[usize]) {
     }
 }
 
-/// The first 60 characters; the record holds the whole sentence.
+/// The first characters, as many as let a row fit a terminal 100 characters wide; the record holds the whole
+/// sentence.
 fn shortened(text: &str) -> String {
-    const LONGEST: usize = 60;
+    const LONGEST: usize = 42;
     if text.chars().count() <= LONGEST {
         text.to_owned()
     } else {
@@ -171,6 +185,7 @@ mod tests {
     #[test]
     fn no_cell_starts_a_formula() {
         assert_eq!(neutralised("=cmd()"), "'=cmd()");
+        assert_eq!(neutralised("\tcell\u{1b}[31m"), "\u{fffd}cell\u{fffd}[31m");
         assert_eq!(neutralised("cell.png"), "cell.png");
     }
 

@@ -1,6 +1,11 @@
 //! `giemsa up`: the embedded stack, kept until Ctrl-C.
+//!
+//! It never depends on anyone reading what it prints. Invariant: Ctrl-C and SIGTERM end it with success at any
+//! moment, also while it starts; a second one ends it without waiting for work in progress.
 
-use anyhow::Context;
+use std::io::Write;
+
+use anyhow::{Context, anyhow};
 use giemsa::aws::LOCAL_REGION;
 use giemsa::local::{
     INPUT_BUCKET, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, MODEL_BUCKET, RESULTS_BUCKET, Stack,
@@ -8,10 +13,11 @@ use giemsa::local::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failed, UpArguments};
+use super::{Failed, UpArguments, complain, output};
 
 /// Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM.
 pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
+    check_ports(arguments)?;
     let settings = StackSettings {
         data_dir: arguments.data_dir.clone(),
         s3_port: arguments.s3_port,
@@ -19,28 +25,66 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         http_port: arguments.http_port,
         run_worker: !arguments.no_worker,
     };
+    // Before anything is printed: whoever reads the endpoints may stop us at once.
+    let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
-    print!("{}", welcome(&stack, arguments));
+    let stack = tokio::select! {
+        started = Stack::start(&settings) => started.map_err(anyhow::Error::from)?,
+        // A start that is cut short leaves nothing half done: being killed does not either.
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    say(&welcome(&stack, arguments));
     let (unanswered, dead) = stack.unanswered().await.map_err(anyhow::Error::from)?;
-    if unanswered > 0 {
-        println!("Going on with {unanswered} uploads that are not answered yet.");
+    if unanswered > 0 && arguments.no_worker {
+        say(&format!("{unanswered} uploads wait for a start without --no-worker.\n"));
+    } else if unanswered > 0 {
+        say(&format!("Going on with {unanswered} uploads that are not answered yet.\n"));
     }
     if dead > 0 {
-        println!("{dead} uploads were given up after all retries; they are kept in the data folder's queue.");
+        say(&format!(
+            "{dead} uploads were given up after all retries; they are kept in the data folder's queue.\n"
+        ));
     }
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C cannot be waited for")?,
+        _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    eprintln!("Stopping; what is not answered yet goes on at the next start.");
-    stack.shutdown().await;
+    complain("Stopping; what is not answered yet goes on at the next start. Ctrl-C again: without waiting.");
+    tokio::select! {
+        () = stack.shutdown() => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
     Ok(())
 }
 
+/// Two servers cannot share a port; the system would blame another program.
+fn check_ports(arguments: &UpArguments) -> Result<(), Failed> {
+    let ports = [
+        ("--s3-port", arguments.s3_port),
+        ("--dynamodb-port", arguments.dynamodb_port),
+        ("--http-port", arguments.http_port),
+    ];
+    for (index, (flag, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) = ports[..index].iter().find(|(_, other)| *port != 0 && other == port) {
+            return Err(Failed::Usage(anyhow!("{other} and {flag} are both {port}; expected three ports")));
+        }
+    }
+    Ok(())
+}
+
+/// Prints to whoever reads; that nobody does (`giemsa up | head -1`) is no reason to stop serving.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// The region goes by its older name: version 1 of the aws client does not read `AWS_REGION`.
 fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
     let (s3, dynamodb) = (stack.s3_url(), stack.dynamodb_url());
-    let (status, data_dir) = (stack.status, arguments.data_dir.display());
+    let status = stack.status;
+    let data_dir = output::printable(&arguments.data_dir.to_string_lossy());
     let model_key = stack.config.model_key();
     format!(
         "Giemsa is up; everything is kept in {data_dir}
@@ -53,7 +97,7 @@ fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
 Copy this into another terminal to upload the sample images, or your own:
 
   export AWS_ENDPOINT_URL_S3={s3} AWS_ENDPOINT_URL_DYNAMODB={dynamodb}
-  export AWS_ACCESS_KEY_ID={LOCAL_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY={LOCAL_SECRET_ACCESS_KEY} AWS_REGION={LOCAL_REGION}
+  export AWS_ACCESS_KEY_ID={LOCAL_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY={LOCAL_SECRET_ACCESS_KEY} AWS_DEFAULT_REGION={LOCAL_REGION}
   aws s3 cp --recursive sample-images s3://{INPUT_BUCKET}/first-upload/
   aws s3 ls --recursive s3://{RESULTS_BUCKET}/
 

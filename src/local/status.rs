@@ -199,31 +199,48 @@ fn render(status: &Status, suspicious: &[Record], rejected: &[Record]) -> String
         status.dead_letters,
     );
     let _ = write!(html, "<h2>Needs a human look, most suspicious first</h2>");
-    table(&mut html, suspicious, "Nothing needs a look.", |record| {
-        let label = record.label.as_deref().unwrap_or_default();
-        let confidence = record.confidence.unwrap_or_default();
-        [
-            label.to_owned(),
-            format!("{:.1} %", 100.0 * confidence),
-            record.review_reason.clone().unwrap_or_default(),
-        ]
-    });
+    table(
+        &mut html,
+        ["Image", "Answer", "Confidence", "Why"],
+        suspicious,
+        "Nothing needs a look.",
+        |record| {
+            let label = record.label.as_deref().unwrap_or_default();
+            let confidence = record.confidence.unwrap_or_default();
+            [
+                label.to_owned(),
+                format!("{:.1} %", 100.0 * confidence),
+                record.review_reason.clone().unwrap_or_default(),
+            ]
+        },
+    );
     let _ = write!(html, "<h2>Rejected in the last {REJECTED_DAYS} days, newest first</h2>");
-    table(&mut html, rejected, "Nothing was rejected.", |record| {
+    table(&mut html, ["Image", "Code", "Why"], rejected, "Nothing was rejected.", |record| {
         let (code, message) =
             record.reject.as_ref().map_or(("", ""), |reject| (reject.code.as_str(), reject.message.as_str()));
-        [code.to_owned(), String::new(), message.to_owned()]
+        [code.to_owned(), message.to_owned()]
     });
     html.push_str("</main></html>");
     html
 }
 
-fn table(html: &mut String, records: &[Record], empty: &str, cells: impl Fn(&Record) -> [String; 3]) {
+/// A table whose first column is the image; of `N` headings, `M` are of the other columns.
+fn table<const N: usize, const M: usize>(
+    html: &mut String,
+    headings: [&str; N],
+    records: &[Record],
+    empty: &str,
+    cells: impl Fn(&Record) -> [String; M],
+) {
     if records.is_empty() {
         let _ = write!(html, "<p>{empty}</p>");
         return;
     }
-    html.push_str("<table><tr><th>Image<th>Answer<th>Confidence<th>Why</tr>");
+    html.push_str("<table><tr>");
+    for heading in headings {
+        let _ = write!(html, "<th>{heading}");
+    }
+    html.push_str("</tr>");
     for record in records {
         let _ = write!(html, "<tr><td>{}", escape(&record.image.key));
         for cell in cells(record) {
@@ -258,7 +275,8 @@ main { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { color: #7b3fa0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.5rem; } dt { opacity: .7; } dd { margin: 0; }
 table { border-collapse: collapse; width: 100%; } th { text-align: left; opacity: .7; font-weight: normal; }
-th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; overflow-wrap: anywhere; vertical-align: top; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
+td:first-child, td:last-child { overflow-wrap: anywhere; } td:not(:first-child):not(:last-child) { white-space: nowrap; }
 </style><main><h1>Giemsa</h1>
 "#;
 

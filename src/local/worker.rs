@@ -3,10 +3,12 @@
 //! It never looks into a message. Invariant: a message is deleted only if the handler did not name it as failed.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use futures::FutureExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -47,12 +49,19 @@ pub(super) async fn work(
             continue;
         }
         let deadline = Instant::now() + INVOCATION_TIMEOUT;
-        let answer = handler.handle(&sqs_event(&queue_name, &messages), Some(deadline)).await;
+        let event = sqs_event(&queue_name, &messages);
+        // As in Lambda, a panic costs one batch a retry, and not the worker.
+        let answer = AssertUnwindSafe(handler.handle(&event, Some(deadline))).catch_unwind().await;
+        let all = || messages.iter().map(|message| message.id.as_str()).collect();
         let failed = match &answer {
-            Ok(answer) => failed_ids(answer),
-            Err(error) => {
+            Ok(Ok(answer)) => failed_ids(answer),
+            Ok(Err(error)) => {
                 tracing::error!(%error, "batch not answered, will be retried");
-                messages.iter().map(|message| message.id.as_str()).collect()
+                all()
+            }
+            Err(_) => {
+                tracing::error!("batch not answered after a panic, will be retried");
+                all()
             }
         };
         for message in &messages {

@@ -1,0 +1,184 @@
+//! `giemsa up` as a process, on free ports, driven only by what it prints.
+//!
+//! It never guesses a port and never sleeps for luck. Invariant: no process outlives its [`RunningStack`].
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything; generous, because builds may run beside the tests.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running `giemsa up`; killed when dropped.
+pub struct RunningStack {
+    child: Child,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// Path of a file or folder of the project.
+pub fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The `giemsa` command, without settings of the environment that would change what it does.
+pub fn giemsa() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_giemsa"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// `giemsa up` on free ports, not yet started.
+pub fn up(data_dir: &Path, more: &[&str]) -> Command {
+    let mut command = giemsa();
+    command.args(["up", "--s3-port", "0", "--dynamodb-port", "0", "--http-port", "0", "--data-dir"]);
+    command.arg(data_dir).args(more);
+    command
+}
+
+/// Asks `found` again and again, until it answers or patience ends.
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited {} s for {what}", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a signal by name, e.g. `INT`.
+pub fn send_signal(process_id: u32, name: &str) {
+    let kill = format!("kill -{name} {process_id}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
+}
+
+/// Waits for the end of a process.
+pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
+    wait_for("the process to end", || child.try_wait().unwrap())
+}
+
+/// Collects what a process writes, in the background.
+pub fn collect(pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
+    let text = Arc::new(Mutex::new(String::new()));
+    let writer = Arc::clone(&text);
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            let line = line.unwrap();
+            let mut text = writer.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+    (text, reader)
+}
+
+impl RunningStack {
+    /// Starts the stack and waits until it has printed how to use it.
+    pub fn start(data_dir: &Path, more: &[&str]) -> Self {
+        let mut child = up(data_dir, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, out_reader) = collect(child.stdout.take().unwrap());
+        let (stderr, err_reader) = collect(child.stderr.take().unwrap());
+        let mut stack = Self { child, stdout, stderr, readers: vec![out_reader, err_reader] };
+        wait_for("giemsa up to start", || {
+            if let Some(status) = stack.child.try_wait().unwrap() {
+                panic!("giemsa up ended with {status}:\n{}", stack.stderr());
+            }
+            stack.stdout().contains("Ctrl-C stops it.").then_some(())
+        });
+        stack
+    }
+
+    /// What it has printed to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// What it has printed to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// The variables that it tells users to export.
+    pub fn exports(&self) -> Vec<(String, String)> {
+        let stdout = self.stdout();
+        let lines = stdout.lines().filter_map(|line| line.trim().strip_prefix("export "));
+        let pairs = lines.flat_map(str::split_whitespace).filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// SDK clients by what it printed.
+    pub fn clients(&self) -> giemsa::aws::Clients {
+        let exports = self.exports();
+        let url = |name| &exports.iter().find(|(n, _)| n == name).expect("the endpoint is printed").1;
+        giemsa::aws::Clients::at(
+            url("AWS_ENDPOINT_URL_S3"),
+            url("AWS_ENDPOINT_URL_DYNAMODB"),
+            giemsa::local::credentials(),
+        )
+    }
+
+    /// Host and port of the status page, as printed.
+    pub fn status_address(&self) -> String {
+        let stdout = self.stdout();
+        let line = stdout.lines().find_map(|line| line.trim().strip_prefix("Status page"));
+        line.expect("the status page is printed").trim().strip_prefix("http://").unwrap().to_owned()
+    }
+
+    /// The body that the status page's server answers to `GET path`.
+    pub fn get(&self, path: &str) -> String {
+        let address = self.status_address();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        body.to_owned()
+    }
+
+    /// What `/api/status` says.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.get("/api/status")).unwrap()
+    }
+
+    /// Waits until every upload has an answer, and none was given up.
+    pub fn wait_until_answered(&self) {
+        wait_for("all uploads to be answered", || (self.status()["unanswered"] == 0).then_some(()));
+        assert_eq!(self.status()["dead_letters"], 0, "{}", self.stderr());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(mut self, signal: &str) -> (ExitStatus, String) {
+        send_signal(self.child.id(), signal);
+        let status = wait_for_exit(&mut self.child);
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        (status, self.stderr())
+    }
+}
+
+impl Drop for RunningStack {
+    fn drop(&mut self) {
+        // Already ended, if a test stopped it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All files below `folder`, as paths relative to it, sorted.
+pub fn files_below(folder: &Path) -> Vec<String> {
+    let walk = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(Result::unwrap);
+    walk.filter(|entry| entry.file_type().is_file())
+        .map(|entry| entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned())
+        .collect()
+}
