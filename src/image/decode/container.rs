@@ -1,0 +1,244 @@
+//! Sizes and completeness of PNG, GIF, WebP and BMP files, read from their structure without decoding.
+//!
+//! Each walk answers two questions before a decoder sees the file: how large a picture does it declare, and is
+//! every byte there that it promises. Nothing is allocated and each walk ends at the latest with the file.
+
+/// What is wrong with the structure of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The file ends before the picture does.
+    EndsEarly,
+    /// What stands at byte `at` cannot be.
+    Damaged { at: usize, what: &'static str },
+}
+
+/// What the structure of a file declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub width_px: u32,
+    pub height_px: u32,
+    /// Length of the file without what follows its end.
+    pub end: usize,
+}
+
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Fault> {
+    let end = at.checked_add(N).ok_or(Fault::EndsEarly)?;
+    let field = bytes.get(at..end).ok_or(Fault::EndsEarly)?;
+    Ok(field.try_into().expect("the slice has N bytes"))
+}
+
+fn advance(bytes: &[u8], at: usize, length: u32) -> Result<usize, Fault> {
+    let end =
+        usize::try_from(length).ok().and_then(|length| at.checked_add(length)).ok_or(Fault::EndsEarly)?;
+    if end > bytes.len() { Err(Fault::EndsEarly) } else { Ok(end) }
+}
+
+/// Walks the chunks of a PNG to its end chunk.
+pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
+    const LENGTH_AND_TYPE: usize = 8;
+    const CHECKSUM: u32 = 4;
+
+    if bytes_at::<4>(bytes, 12)? != *b"IHDR" {
+        return Err(Fault::Damaged { at: 12, what: "its header chunk is missing" });
+    }
+    let width_px = u32::from_be_bytes(bytes_at(bytes, 16)?);
+    let height_px = u32::from_be_bytes(bytes_at(bytes, 20)?);
+    let (mut at, mut has_data) = (8, false);
+    loop {
+        let length = u32::from_be_bytes(bytes_at(bytes, at)?);
+        let kind: [u8; 4] = bytes_at(bytes, at + 4)?;
+        if length > i32::MAX.unsigned_abs() || !kind.iter().all(u8::is_ascii_alphabetic) {
+            return Err(Fault::Damaged { at, what: "a chunk is impossible" });
+        }
+        let end = advance(bytes, at + LENGTH_AND_TYPE, length + CHECKSUM)?;
+        has_data |= kind == *b"IDAT";
+        if kind == *b"IEND" {
+            return if has_data {
+                Ok(Layout { width_px, height_px, end })
+            } else {
+                Err(Fault::Damaged { at, what: "it holds no picture" })
+            };
+        }
+        at = end;
+    }
+}
+
+/// Walks a GIF to the end of its first frame.
+pub(super) fn walk_gif(bytes: &[u8]) -> Result<Layout, Fault> {
+    const PALETTE_FLAG: u8 = 0x80;
+
+    /// Bytes of the palette that a flag byte announces.
+    fn palette_bytes(flags: u8) -> u32 {
+        if flags & PALETTE_FLAG == 0 { 0 } else { 3 << ((flags & 7) + 1) }
+    }
+    /// Passes a chain of sub-blocks and its terminator.
+    fn pass_sub_blocks(bytes: &[u8], mut at: usize) -> Result<usize, Fault> {
+        loop {
+            let [length] = bytes_at(bytes, at)?;
+            at = advance(bytes, at + 1, u32::from(length))?;
+            if length == 0 {
+                return Ok(at);
+            }
+        }
+    }
+
+    let width_px = u32::from(u16::from_le_bytes(bytes_at(bytes, 6)?));
+    let height_px = u32::from(u16::from_le_bytes(bytes_at(bytes, 8)?));
+    let [flags] = bytes_at(bytes, 10)?;
+    let mut at = advance(bytes, 13, palette_bytes(flags))?;
+    loop {
+        let [introducer] = bytes_at(bytes, at)?;
+        match introducer {
+            0x21 => at = pass_sub_blocks(bytes, at + 2)?,
+            0x2C => {
+                let [flags] = bytes_at(bytes, at + 9)?;
+                let data = advance(bytes, at + 10, palette_bytes(flags))?;
+                // One byte of code size, then the compressed picture.
+                let end = pass_sub_blocks(bytes, data + 1)?;
+                return Ok(Layout { width_px, height_px, end });
+            }
+            0x3B => return Err(Fault::Damaged { at, what: "it holds no picture" }),
+            // Some writers pad between blocks.
+            0x00 => at += 1,
+            _ => return Err(Fault::Damaged { at, what: "a block is impossible" }),
+        }
+    }
+}
+
+/// Walks the chunks of a WebP; the size is the largest of the canvas and of what any stream in it declares.
+pub(super) fn walk_webp(bytes: &[u8]) -> Result<Layout, Fault> {
+    const HEADER: usize = 8;
+    /// Position, size, duration and flags of one frame of an animation, before its own chunks.
+    const FRAME_HEADER: usize = 16;
+
+    let end = advance(bytes, HEADER, u32::from_le_bytes(bytes_at(bytes, 4)?))?;
+    let file = &bytes[..end];
+    let (mut width_px, mut height_px, mut has_picture) = (0, 0, false);
+    let mut at = 12;
+    while at < end {
+        let kind: [u8; 4] = bytes_at(file, at)?;
+        let length = u32::from_le_bytes(bytes_at(file, at + 4)?);
+        let body = at + HEADER;
+        let next = advance(file, body, length)?;
+        // Fields are read inside the chunk only, so that a short chunk cannot borrow from the next.
+        let chunk = &file[..next];
+        let size = match &kind {
+            b"VP8X" => {
+                let [_, _, _, _, w0, w1, w2, h0, h1, h2] = bytes_at(chunk, body)?;
+                Some((u32::from_le_bytes([w0, w1, w2, 0]) + 1, u32::from_le_bytes([h0, h1, h2, 0]) + 1))
+            }
+            b"VP8 " => {
+                has_picture = true;
+                let [w0, w1, h0, h1] = bytes_at(chunk, body + 6)?;
+                let pair = (u16::from_le_bytes([w0, w1]) & 0x3FFF, u16::from_le_bytes([h0, h1]) & 0x3FFF);
+                Some((u32::from(pair.0), u32::from(pair.1)))
+            }
+            b"VP8L" => {
+                has_picture = true;
+                let field = u32::from_le_bytes(bytes_at(chunk, body + 1)?);
+                Some(((field & 0x3FFF) + 1, (field >> 14 & 0x3FFF) + 1))
+            }
+            _ => None,
+        };
+        if let Some((width, height)) = size {
+            (width_px, height_px) = (width.max(width_px), height.max(height_px));
+        }
+        if kind == *b"ANMF" {
+            // Its chunks are walked like the rest: they lie inside the file and carry sizes of their own.
+            at = body + FRAME_HEADER;
+            if at > next {
+                return Err(Fault::Damaged { at: body, what: "a frame is too short" });
+            }
+            continue;
+        }
+        // Chunks are padded to even length; the last may lack its padding.
+        at = next + (length as usize & 1);
+    }
+    if has_picture {
+        Ok(Layout { width_px, height_px, end })
+    } else {
+        Err(Fault::Damaged { at: end, what: "it holds no picture" })
+    }
+}
+
+/// Reads the declared size of a BMP; its decoder itself refuses pixel data that is cut short.
+pub(super) fn read_bmp(bytes: &[u8]) -> Result<Layout, Fault> {
+    let (width, height) = match u32::from_le_bytes(bytes_at(bytes, 14)?) {
+        12 => {
+            let width = u16::from_le_bytes(bytes_at(bytes, 18)?);
+            let height = u16::from_le_bytes(bytes_at(bytes, 20)?);
+            (i32::from(width), i32::from(height))
+        }
+        _ => (i32::from_le_bytes(bytes_at(bytes, 18)?), i32::from_le_bytes(bytes_at(bytes, 22)?)),
+    };
+    if width <= 0 || height == 0 {
+        return Err(Fault::Damaged { at: 18, what: "its size is impossible" });
+    }
+    // A negative height says that the first row is the topmost.
+    Ok(Layout { width_px: width.unsigned_abs(), height_px: height.unsigned_abs(), end: bytes.len() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+        let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+        for (kind, body) in chunks {
+            bytes.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+            bytes.extend(*kind);
+            bytes.extend(*body);
+            bytes.extend([0; 4]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_png_ends_with_its_end_chunk() {
+        let header = [0, 0, 0, 7, 0, 0, 0, 5, 8, 2, 0, 0, 0];
+        let mut whole = png(&[(b"IHDR", &header), (b"IDAT", b"abc"), (b"IEND", b"")]);
+        let end = whole.len();
+        assert_eq!(walk_png(&whole), Ok(Layout { width_px: 7, height_px: 5, end }));
+        for length in 8..end {
+            assert_eq!(walk_png(&whole[..length]), Err(Fault::EndsEarly), "{length} bytes");
+        }
+        whole.extend(b"appended");
+        assert_eq!(walk_png(&whole).unwrap().end, end);
+
+        let empty = png(&[(b"IHDR", &header), (b"IEND", b"")]);
+        assert!(matches!(walk_png(&empty), Err(Fault::Damaged { what: "it holds no picture", .. })));
+    }
+
+    #[test]
+    fn a_webp_declares_the_largest_of_its_sizes() {
+        let mut stream = vec![0; 10];
+        stream[6..].copy_from_slice(&[0x00, 0x10, 0x05, 0x00]);
+        let mut body = b"WEBPVP8X\x0a\0\0\0\0\0\0\0\x03\0\0\x09\0\0VP8 \x0a\0\0\0".to_vec();
+        body.extend(stream);
+        let mut file = b"RIFF".to_vec();
+        file.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+        file.extend(body);
+        let end = file.len();
+        assert_eq!(walk_webp(&file), Ok(Layout { width_px: 4096, height_px: 10, end }));
+        for length in 8..end {
+            assert_eq!(walk_webp(&file[..length]), Err(Fault::EndsEarly), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_gif_without_a_frame_is_refused() {
+        let file = b"GIF89a\x02\0\x02\0\0\0\0\x21\xfe\x01x\0\x3b";
+        assert!(matches!(walk_gif(file), Err(Fault::Damaged { at: 18, what: "it holds no picture" })));
+    }
+
+    #[test]
+    fn a_bmp_may_be_stored_from_the_top() {
+        let mut file = vec![0; 54];
+        file[14] = 40;
+        file[18] = 9;
+        file[22..26].copy_from_slice(&(-4_i32).to_le_bytes());
+        assert_eq!(read_bmp(&file), Ok(Layout { width_px: 9, height_px: 4, end: 54 }));
+        file[22..26].copy_from_slice(&0_i32.to_le_bytes());
+        assert!(read_bmp(&file).is_err());
+    }
+}

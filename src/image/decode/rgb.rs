@@ -1,0 +1,140 @@
+//! Samples of every colour model to interleaved 8-bit RGB, in place where it fits.
+//!
+//! All roundings are to the nearest: 16 bits become 8 by `v * 255 / 65535`, an alpha of `a` on white gives
+//! `(c * a + 255 * (255 - a)) / 255`.
+
+/// `v * 255 / 65535`, rounded to the nearest.
+#[inline]
+pub(super) fn narrow(value: u16) -> u8 {
+    // 65535 = 255 * 257, so this is a division by 257 with half of it added.
+    u8::try_from((u32::from(value) + 128) / 257).expect("65535 gives 255")
+}
+
+/// 16-bit samples in the machine's byte order to 8 bits, in place.
+pub(super) fn narrow_bytes(mut samples: Vec<u8>) -> Vec<u8> {
+    let count = samples.len() / 2;
+    for i in 0..count {
+        samples[i] = narrow(u16::from_ne_bytes([samples[2 * i], samples[2 * i + 1]]));
+    }
+    samples.truncate(count);
+    samples
+}
+
+/// One sample a pixel to three.
+pub(super) fn from_gray(gray: &[u8]) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(gray.len() * 3);
+    for &value in gray {
+        rgb.extend_from_slice(&[value; 3]);
+    }
+    rgb
+}
+
+/// Gray and alpha to RGB on white.
+pub(super) fn from_gray_alpha(samples: &[u8]) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
+    for pixel in samples.chunks_exact(2) {
+        rgb.extend_from_slice(&[on_white(pixel[0], pixel[1]); 3]);
+    }
+    rgb
+}
+
+/// RGB and alpha to RGB on white, in place.
+pub(super) fn from_rgba(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[r, g, b, a]| [on_white(r, a), on_white(g, a), on_white(b, a)])
+}
+
+/// RGB already multiplied by its alpha to RGB on white, in place.
+pub(super) fn from_premultiplied_rgba(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[r, g, b, a]| [r, g, b].map(|value| value.saturating_add(255 - a)))
+}
+
+/// CMYK (255 is full ink) to RGB, without a colour profile, in place.
+pub(super) fn from_cmyk(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[c, m, y, k]| [c, m, y].map(|ink| scale(255 - ink, 255 - k)))
+}
+
+/// Full-range YCbCr (ITU-R BT.601, as in JFIF) to RGB, in place.
+pub(super) fn from_ycbcr(mut samples: Vec<u8>) -> Vec<u8> {
+    // Coefficients in 16 fractional bits.
+    const RED_OF_CR: i32 = 91_881;
+    const GREEN_OF_CB: i32 = -22_554;
+    const GREEN_OF_CR: i32 = -46_802;
+    const BLUE_OF_CB: i32 = 116_130;
+    const HALF: i32 = 1 << 15;
+
+    let clamp = |value: i32| u8::try_from(value.clamp(0, 255)).expect("clamped to 8 bits");
+    for pixel in samples.chunks_exact_mut(3) {
+        let (y, cb, cr) = (i32::from(pixel[0]) << 16, i32::from(pixel[1]) - 128, i32::from(pixel[2]) - 128);
+        pixel[0] = clamp((y + RED_OF_CR * cr + HALF) >> 16);
+        pixel[1] = clamp((y + GREEN_OF_CB * cb + GREEN_OF_CR * cr + HALF) >> 16);
+        pixel[2] = clamp((y + BLUE_OF_CB * cb + HALF) >> 16);
+    }
+    samples
+}
+
+/// `a * b / 255`, rounded to the nearest.
+#[inline]
+fn scale(a: u8, b: u8) -> u8 {
+    u8::try_from((u32::from(a) * u32::from(b) + 127) / 255).expect("at most 255")
+}
+
+#[inline]
+fn on_white(value: u8, alpha: u8) -> u8 {
+    let white = 255 * (255 - u32::from(alpha));
+    u8::try_from((u32::from(value) * u32::from(alpha) + white + 127) / 255).expect("at most 255")
+}
+
+#[inline]
+fn four_to_three(mut samples: Vec<u8>, convert: impl Fn([u8; 4]) -> [u8; 3]) -> Vec<u8> {
+    let count = samples.len() / 4;
+    for i in 0..count {
+        // The pixel read lies at or behind the place written.
+        let pixel = [samples[4 * i], samples[4 * i + 1], samples[4 * i + 2], samples[4 * i + 3]];
+        samples[3 * i..3 * i + 3].copy_from_slice(&convert(pixel));
+    }
+    samples.truncate(count * 3);
+    samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_bits_are_rounded_to_the_nearest() {
+        for value in 0..=u16::MAX {
+            let exact = f64::from(value) * 255.0 / 65535.0;
+            assert_eq!(f64::from(narrow(value)), exact.round(), "{value}");
+        }
+        let bytes: Vec<u8> = [0_u16, 128, 129, 65535].iter().flat_map(|v| v.to_ne_bytes()).collect();
+        assert_eq!(narrow_bytes(bytes), [0, 0, 1, 255]);
+    }
+
+    #[test]
+    fn alpha_is_flattened_on_white() {
+        for value in 0..=255_u8 {
+            for alpha in 0..=255_u8 {
+                let exact =
+                    (f64::from(value) * f64::from(alpha) + 255.0 * (255.0 - f64::from(alpha))) / 255.0;
+                assert_eq!(f64::from(on_white(value, alpha)), exact.round(), "{value} {alpha}");
+            }
+        }
+        assert_eq!(from_rgba(vec![10, 20, 30, 255, 10, 20, 30, 0]), [10, 20, 30, 255, 255, 255]);
+        assert_eq!(from_gray_alpha(&[7, 255, 7, 0]), [7, 7, 7, 255, 255, 255]);
+        assert_eq!(from_premultiplied_rgba(vec![100, 0, 128, 128]), [227, 127, 255]);
+    }
+
+    #[test]
+    fn colour_models_are_converted() {
+        assert_eq!(from_gray(&[1, 2]), [1, 1, 1, 2, 2, 2]);
+        assert_eq!(
+            from_cmyk(vec![0, 0, 0, 0, 255, 0, 128, 0, 0, 0, 0, 255]),
+            [255, 255, 255, 0, 255, 127, 0, 0, 0]
+        );
+        // The primaries of BT.601.
+        assert_eq!(
+            from_ycbcr(vec![76, 85, 255, 150, 44, 21, 29, 255, 107, 200, 128, 128]),
+            [254, 0, 0, 0, 255, 1, 0, 0, 254, 200, 200, 200]
+        );
+    }
+}
