@@ -6,6 +6,8 @@
 //! Invariants:
 //! - The declared size is checked against [`DecodeLimits`] before any pixel is decoded and before any buffer of a
 //!   size that the file chooses is allocated.
+//! - Beside what the limits count, a call holds at most two copies of the file and about 20 MB: what a damaged WebP may
+//!   claim for a partition (16 MiB), or the places of the strips of a TIFF.
 //! - A picture is answered whole or not at all. Where a decoder would fill missing data with grey, the structure of
 //!   the file is walked first, so that a file that was cut short is an error that says at which byte it ends.
 //! - Never looks past the first page or frame, and ignores what follows the end of the picture.
@@ -18,13 +20,14 @@
 //! This folder is the only place that names the crates `image` and `tiff`.
 
 mod container;
+mod error;
 mod huffman;
 mod ifd;
 mod jpeg;
 mod rgb;
+mod scan;
 mod tiff;
 
-use std::error::Error;
 use std::fmt;
 use std::io::Cursor;
 
@@ -36,6 +39,8 @@ use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits, RgbImag
 
 use super::sniff::{self, Content};
 
+pub use error::{DecodeError, Measure};
+
 /// What a picture may cost at most; each bound is inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
@@ -45,7 +50,8 @@ pub struct DecodeLimits {
     pub max_height_px: u32,
     /// Width times height.
     pub max_pixels: u64,
-    /// Memory at the peak of decoding, in bytes, the file itself not counted; 9 bytes a pixel fit every common file.
+    /// Memory at the peak of decoding, in bytes, the file itself not counted; 9 bytes a pixel fit
+    /// nearly every file (a progressive JPEG and a 16-bit RGB TIFF need them).
     pub max_decoded_bytes: u64,
 }
 
@@ -116,157 +122,6 @@ pub struct Decoded {
     pub format: ImageFormat,
     /// The picture, turned upright.
     pub pixels: Pixels,
-}
-
-/// Which bound of [`DecodeLimits`] a picture exceeds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// Width in pixels.
-    Width,
-    /// Height in pixels.
-    Height,
-    /// Width times height.
-    Pixels,
-    /// Bytes of memory at the peak of decoding.
-    DecodedBytes,
-}
-
-/// An amount of a [`Measure`], for people.
-struct Amount(Measure, u64);
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MILLION: u64 = 1_000_000;
-        let Self(measure, value) = *self;
-        match measure {
-            Measure::Width => write!(f, "{value} px wide"),
-            Measure::Height => write!(f, "{value} px high"),
-            Measure::Pixels if value < MILLION => write!(f, "{value} pixels"),
-            Measure::Pixels => write!(f, "{} megapixels", tenths(value, MILLION)),
-            Measure::DecodedBytes if value < MILLION => write!(f, "{value} bytes of memory"),
-            Measure::DecodedBytes => write!(f, "{} MB of memory", tenths(value, MILLION)),
-        }
-    }
-}
-
-/// `value / unit` with at most one decimal, rounded down.
-fn tenths(value: u64, unit: u64) -> String {
-    match value % unit * 10 / unit {
-        0 => format!("{}", value / unit),
-        tenth => format!("{}.{tenth}", value / unit),
-    }
-}
-
-/// Why a file gives no pixels. It never will: all of these are properties of the file and the limits.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// Nothing was uploaded.
-    #[error("the file is empty (0 bytes); check the original and upload it again")]
-    Empty,
-    /// The content is no picture that anyone would know.
-    #[error(
-        "the file is not an image but {found}; upload JPEG, PNG, TIFF, BMP, GIF or WebP (the content counts, not the \
-         name)"
-    )]
-    NotAnImage {
-        /// What the content looks like, without repeating any of it.
-        found: &'static str,
-    },
-    /// A known format, or a kind of a format, that is not read.
-    #[error("the file is {format}, which is not read; export the image as 8-bit RGB in PNG, JPEG or TIFF")]
-    UnsupportedFormat {
-        /// What the file is.
-        format: &'static str,
-    },
-    /// The picture is larger than a limit.
-    #[error(
-        "the image is {width_px} x {height_px} px ({}), more than the {} allowed; export it at a lower resolution or \
-         as tiles",
-        Amount(*.what, *.found), Amount(*.what, *.limit)
-    )]
-    TooLarge {
-        /// Width that the file declares.
-        width_px: u32,
-        /// Height that the file declares.
-        height_px: u32,
-        /// What was measured.
-        what: Measure,
-        /// The value seen.
-        found: u64,
-        /// The value allowed.
-        limit: u64,
-    },
-    /// Something beside the picture (text, colour profile, tags) asks for more memory than is allowed.
-    #[error(
-        "the {format} file carries hidden data beyond any reasonable size; export the image again without metadata"
-    )]
-    OversizedMetadata {
-        /// Format of the file.
-        format: ImageFormat,
-    },
-    /// The file ends before the picture does.
-    #[error(
-        "the {format} file is incomplete: it ends at byte {size_bytes}, before the picture does; copy it again from \
-         the original"
-    )]
-    Truncated {
-        /// Format of the file.
-        format: ImageFormat,
-        /// Length of what arrived, in bytes.
-        size_bytes: u64,
-    },
-    /// The data contradicts itself.
-    #[error("the {format} file is damaged{}: {detail}; copy it again from the original", Place(*.at_byte))]
-    Corrupt {
-        /// Format of the file.
-        format: ImageFormat,
-        /// Where, if that is known.
-        at_byte: Option<u64>,
-        /// What is wrong.
-        detail: &'static str,
-        /// What the decoder said.
-        #[source]
-        source: Option<Box<dyn Error + Send + Sync>>,
-    },
-}
-
-/// " at byte n", or nothing.
-struct Place(Option<u64>);
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |at| write!(f, " at byte {at}"))
-    }
-}
-
-impl DecodeError {
-    /// The word for this error in records and metrics: `empty`, `not_an_image`, `unsupported_format`, `too_large` or
-    /// `corrupt`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::NotAnImage { .. } => "not_an_image",
-            Self::UnsupportedFormat { .. } => "unsupported_format",
-            Self::TooLarge { .. } | Self::OversizedMetadata { .. } => "too_large",
-            Self::Truncated { .. } | Self::Corrupt { .. } => "corrupt",
-        }
-    }
-
-    fn truncated(format: ImageFormat, bytes: &[u8]) -> Self {
-        Self::Truncated { format, size_bytes: bytes.len() as u64 }
-    }
-
-    fn damaged(format: ImageFormat, at: usize, detail: &'static str) -> Self {
-        Self::Corrupt { format, at_byte: Some(at as u64), detail, source: None }
-    }
-
-    fn corrupt(
-        format: ImageFormat,
-        detail: &'static str,
-        source: impl Error + Send + Sync + 'static,
-    ) -> Self {
-        Self::Corrupt { format, at_byte: None, detail, source: Some(Box::new(source)) }
-    }
 }
 
 /// Bytes a pixel that decoding takes, in the order in which they are in use.
@@ -404,8 +259,14 @@ fn decode_container(
         }
         ImageFormat::WebP => {
             let decoder = WebPDecoder::new(walked).map_err(fail)?;
-            // The planes or the frame, and the canvas of an animation.
-            let scratch = if decoder.has_animation() { 10 } else { 5 };
+            // The colour planes or the frame, the alpha plane, and the canvas of an animation.
+            let has_alpha = decoder.color_type().has_alpha();
+            let scratch = match (decoder.has_animation(), has_alpha) {
+                (false, false) => 5,
+                (false, true) => 7,
+                (true, false) => 8,
+                (true, true) => 12,
+            };
             render(decoder, scratch, format, bytes, limits)
         }
         _ => {

@@ -1,7 +1,7 @@
 //! What a network wants its input to be, as the model file or a person states it.
 //!
 //! [`InputSpecJson`] is what was written, [`InputSpec`] what is valid and complete; nothing computes with the first.
-//! What the keys mean for pixels is in [`super::preprocess`].
+//! What the keys mean for pixels is in [`mod@super::preprocess`].
 
 use serde::{Deserialize, Serialize};
 

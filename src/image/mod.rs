@@ -1,8 +1,8 @@
 //! From the bytes of an uploaded file to the numbers a network reads.
 //!
-//! `sniff` names the file type, [`decode`] turns bytes into pixels within limits, [`preprocess`] turns pixels into
-//! a tensor as an [`input_spec`] says. Nothing here reads a clock, a file, the network or the environment: the same bytes always give the same
-//! tensor or the same error.
+//! `sniff` names the file type, [`mod@decode`] turns bytes into pixels within limits, [`mod@preprocess`] turns pixels
+//! into a tensor as an [`input_spec`] says. Nothing here reads a clock, a file, the network or the environment: the
+//! same bytes always give the same tensor or the same error.
 
 pub mod decode;
 pub mod input_spec;

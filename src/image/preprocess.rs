@@ -48,12 +48,18 @@ struct Placement {
 /// `spec` must be valid ([`InputSpec::validate`]).
 pub fn preprocess(pixels: &Pixels, spec: &InputSpec) -> InputTensor {
     let placement = place((pixels.width_px, pixels.height_px), spec);
-    let samples = match spec.color {
-        ColorMode::Rgb => Cow::Borrowed(pixels.rgb.as_slice()),
-        ColorMode::Gray => Cow::Owned(luma(&pixels.rgb)),
-    };
-    let samples = resample(&samples, (pixels.width_px, pixels.height_px), spec.color, &placement);
-    write_tensor(&samples, &placement, spec)
+    let size = (pixels.width_px, pixels.height_px);
+    match spec.color {
+        ColorMode::Rgb => {
+            let samples = resample(&pixels.rgb, size, PixelType::U8x3, &placement);
+            write_tensor(&samples, spec.pad, &placement, spec)
+        }
+        ColorMode::Gray => {
+            let gray = luma(&pixels.rgb);
+            let samples = resample(&gray, size, PixelType::U8, &placement);
+            write_tensor(&samples, [luma_of(&spec.pad)], &placement, spec)
+        }
+    }
 }
 
 /// `round(side * numerator / denominator)` with halves up, in whole numbers.
@@ -103,21 +109,21 @@ fn place(source: (u32, u32), spec: &InputSpec) -> Placement {
 }
 
 /// ITU-R 601-2 luma in 16 fractional bits, as Pillow computes it.
+#[inline]
+fn luma_of(&[red, green, blue]: &[u8; 3]) -> u8 {
+    let sum = u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471;
+    // The weights add up to 65536, so this is at most 255.
+    ((sum + 0x8000) >> 16) as u8
+}
+
 fn luma(rgb: &[u8]) -> Vec<u8> {
-    rgb.chunks_exact(3)
-        .map(|pixel| {
-            let sum =
-                u32::from(pixel[0]) * 19_595 + u32::from(pixel[1]) * 38_470 + u32::from(pixel[2]) * 7_471;
-            // The weights add up to 65536, so the high byte is at most 255.
-            ((sum + 0x8000) >> 16) as u8
-        })
-        .collect()
+    rgb.as_chunks().0.iter().map(luma_of).collect()
 }
 
 fn resample<'a>(
     samples: &'a [u8],
     (width, height): (u32, u32),
-    color: ColorMode,
+    pixel_type: PixelType,
     placement: &Placement,
 ) -> Cow<'a, [u8]> {
     let (left, top, across, down) = placement.source;
@@ -125,10 +131,6 @@ fn resample<'a>(
     if is_whole && placement.size == (width, height) {
         return Cow::Borrowed(samples);
     }
-    let pixel_type = match color {
-        ColorMode::Rgb => PixelType::U8x3,
-        ColorMode::Gray => PixelType::U8,
-    };
     let source =
         ImageRef::new(width, height, samples, pixel_type).expect("Pixels holds width x height pixels");
     let mut target = Image::new(placement.size.0, placement.size.1, pixel_type);
@@ -142,58 +144,48 @@ fn resample<'a>(
     Cow::Owned(target.into_vec())
 }
 
-fn write_tensor(samples: &[u8], placement: &Placement, spec: &InputSpec) -> InputTensor {
+/// Writes samples of `C` channels to their places; what they leave is padding.
+fn write_tensor<const C: usize>(
+    samples: &[u8],
+    pad: [u8; C],
+    placement: &Placement,
+    spec: &InputSpec,
+) -> InputTensor {
     let (width, height) = (spec.width as usize, spec.height as usize);
-    let channels = spec.color.channels();
-    let tables = spec.tables();
     let (left, top) = (placement.at.0 as usize, placement.at.1 as usize);
-    let row_samples = placement.size.0 as usize * channels;
     let is_padded = placement.size != (spec.width, spec.height);
+    let tables = spec.tables();
+    let (pixels, _) = samples.as_chunks::<C>();
+    let rows = pixels.chunks_exact(placement.size.0 as usize);
 
-    let pad = match spec.color {
-        ColorMode::Rgb => spec.pad.to_vec(),
-        ColorMode::Gray => luma(&spec.pad),
-    };
-    let mut values = vec![0.0; width * height * channels];
-    let shape = match spec.layout {
+    let mut values = vec![0.0; width * height * C];
+    match spec.layout {
         Layout::Nchw => {
             for (channel, plane) in values.chunks_exact_mut(width * height).enumerate() {
                 let table = &tables[channel];
                 if is_padded {
                     plane.fill(table[usize::from(pad[channel])]);
                 }
-                for (row, line) in
-                    samples.chunks_exact(row_samples).zip(plane.chunks_exact_mut(width).skip(top))
-                {
-                    let row = row.iter().skip(channel).step_by(channels);
-                    for (value, &level) in line[left..].iter_mut().zip(row) {
-                        *value = table[usize::from(level)];
+                for (row, line) in rows.clone().zip(plane.chunks_exact_mut(width).skip(top)) {
+                    for (value, pixel) in line[left..].iter_mut().zip(row) {
+                        *value = table[usize::from(pixel[channel])];
                     }
                 }
             }
-            [1, channels, height, width]
         }
         Layout::Nhwc => {
+            let (places, _) = values.as_chunks_mut::<C>();
             if is_padded {
-                for pixel in values.chunks_exact_mut(channels) {
-                    for (channel, value) in pixel.iter_mut().enumerate() {
-                        *value = tables[channel][usize::from(pad[channel])];
-                    }
+                places.fill(std::array::from_fn(|channel| tables[channel][usize::from(pad[channel])]));
+            }
+            for (row, line) in rows.zip(places.chunks_exact_mut(width).skip(top)) {
+                for (place, pixel) in line[left..].iter_mut().zip(row) {
+                    *place = std::array::from_fn(|channel| tables[channel][usize::from(pixel[channel])]);
                 }
             }
-            let lines = values.chunks_exact_mut(width * channels).skip(top);
-            for (row, line) in samples.chunks_exact(row_samples).zip(lines) {
-                let line = line[left * channels..].chunks_exact_mut(channels);
-                for (pixel, levels) in line.zip(row.chunks_exact(channels)) {
-                    for ((value, &level), table) in pixel.iter_mut().zip(levels).zip(&tables) {
-                        *value = table[usize::from(level)];
-                    }
-                }
-            }
-            [1, height, width, channels]
         }
-    };
-    InputTensor { shape, values }
+    }
+    InputTensor { shape: spec.shape(), values }
 }
 
 #[cfg(test)]

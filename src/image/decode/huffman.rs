@@ -83,6 +83,13 @@ impl<'a> Bits<'a> {
                 return;
             }
         }
+        self.fill_bytewise();
+    }
+
+    /// Takes in bytes one by one, up to a marker or the end of the file.
+    #[cold]
+    #[inline(never)]
+    fn fill_bytewise(&mut self) {
         while self.count <= 56 {
             let byte = match self.bytes.get(self.at..) {
                 Some(&[0xFF, 0x00, ..]) => {
@@ -120,7 +127,18 @@ impl<'a> Bits<'a> {
     /// The symbol of the next code.
     #[inline]
     pub(super) fn decode(&mut self, table: &Huffman) -> Result<u8, Fault> {
-        if self.count < 16 {
+        self.decode_and_skip(table, |_| 0)
+    }
+
+    /// The symbol of the next code, after passing over the bits that it announces (`extra`, at most 16): one check of
+    /// what is left for both, since this is what nearly all time is spent on.
+    #[inline]
+    pub(super) fn decode_and_skip(
+        &mut self,
+        table: &Huffman,
+        extra: impl Fn(u8) -> u32,
+    ) -> Result<u8, Fault> {
+        if self.count < 32 {
             self.fill();
         }
         let entry = table.fast[(self.buffer >> (64 - FAST_BITS)) as usize];
@@ -129,11 +147,12 @@ impl<'a> Bits<'a> {
         } else {
             self.decode_long(table)?
         };
-        if length > self.count {
+        let used = length + extra(symbol);
+        if used > self.count {
             return Err(self.exhausted());
         }
-        self.buffer <<= length;
-        self.count -= length;
+        self.buffer <<= used;
+        self.count -= used;
         Ok(symbol)
     }
 

@@ -9,6 +9,7 @@
 //! coded, 8 bits. Memory: 8 bytes for each 64 coefficients of a progressive picture, else none.
 
 use super::huffman::{Bits, Huffman};
+use super::scan::{Pass, Scan};
 
 /// What is wrong with the data, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +205,7 @@ impl<'a> Walker<'a> {
             }
             0xC3 => Err(Fault::Unsupported("lossless JPEG")),
             0xC5..=0xC7 => Err(Fault::Unsupported("hierarchical JPEG")),
-            0xC9..=0xCB | 0xCD..=0xCF | 0xCC => Err(Fault::Unsupported("arithmetic-coded JPEG")),
+            0xC9..=0xCF => Err(Fault::Unsupported("arithmetic-coded JPEG")),
             0xDD => match self.segment()? {
                 &[high, low] => {
                     self.restart_units = usize::from(u16::from_be_bytes([high, low]));
@@ -365,7 +366,7 @@ impl<'a> Walker<'a> {
         let (across, down) = if is_alone { channels[0].0.own_blocks } else { frame.units };
 
         let mut bits = Bits::new(self.bytes, start);
-        let mut scan = Scan { pass, end_of_band_run: 0 };
+        let mut scan = Scan::new(pass);
         let mut until_restart = self.restart_units;
         let mut restarts: u8 = 0;
         for row in 0..down {
@@ -374,7 +375,7 @@ impl<'a> Walker<'a> {
                     bits.pass_restart(restarts)?;
                     restarts = (restarts + 1) & 7;
                     until_restart = self.restart_units;
-                    scan.end_of_band_run = 0;
+                    scan.restart();
                 }
                 until_restart = until_restart.wrapping_sub(1);
                 for &(component, index, dc, ac) in &channels {
@@ -395,162 +396,4 @@ impl<'a> Walker<'a> {
         self.at = bits.position_after();
         Ok(())
     }
-}
-
-/// Which part of the coefficients a scan holds.
-#[derive(Debug, Clone, Copy)]
-enum Pass {
-    Sequential,
-    DcFirst,
-    DcRefine,
-    AcFirst { first: u32, last: u32 },
-    AcRefine { first: u32, last: u32 },
-}
-
-struct Scan {
-    pass: Pass,
-    /// Blocks, this one included, that hold nothing more of this band.
-    end_of_band_run: u32,
-}
-
-impl Scan {
-    #[inline]
-    fn walk_block(
-        &mut self,
-        bits: &mut Bits,
-        dc: Option<&Huffman>,
-        ac: Option<&Huffman>,
-        nonzero: &mut u64,
-    ) -> Result<(), Fault> {
-        match self.pass {
-            Pass::Sequential => walk_sequential(bits, present(dc), present(ac)),
-            Pass::DcFirst => walk_dc(bits, present(dc)),
-            Pass::DcRefine => bits.skip(1),
-            Pass::AcFirst { first, last } => self.walk_ac_first(bits, present(ac), first, last, nonzero),
-            Pass::AcRefine { first, last } => self.walk_ac_refine(bits, present(ac), first, last, nonzero),
-        }
-    }
-
-    fn walk_ac_first(
-        &mut self,
-        bits: &mut Bits,
-        ac: &Huffman,
-        first: u32,
-        last: u32,
-        nonzero: &mut u64,
-    ) -> Result<(), Fault> {
-        if self.end_of_band_run > 0 {
-            self.end_of_band_run -= 1;
-            return Ok(());
-        }
-        let mut k = first;
-        while k <= last {
-            let symbol = bits.decode(ac)?;
-            let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-            if size > 0 {
-                k += run;
-                if k > last {
-                    return Err(bits.damaged("a block holds too many values"));
-                }
-                bits.skip(size)?;
-                *nonzero |= 1 << k;
-                k += 1;
-            } else if run == 15 {
-                k += 16;
-            } else {
-                self.end_of_band_run = (1 << run) + bits.read(run)? - 1;
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn walk_ac_refine(
-        &mut self,
-        bits: &mut Bits,
-        ac: &Huffman,
-        first: u32,
-        last: u32,
-        nonzero: &mut u64,
-    ) -> Result<(), Fault> {
-        let mut k = first;
-        if self.end_of_band_run == 0 {
-            while k <= last {
-                let symbol = bits.decode(ac)?;
-                let (mut run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-                if size == 0 && run < 15 {
-                    self.end_of_band_run = (1 << run) + bits.read(run)?;
-                    break;
-                }
-                if size > 0 {
-                    bits.skip(1)?;
-                }
-                // Each coefficient known not to be zero takes a correction bit on the way to the place of the new one.
-                while k <= last {
-                    if *nonzero >> k & 1 == 1 {
-                        bits.skip(1)?;
-                    } else if run == 0 {
-                        break;
-                    } else {
-                        run -= 1;
-                    }
-                    k += 1;
-                }
-                if size > 0 {
-                    if k > last {
-                        return Err(bits.damaged("a block holds too many values"));
-                    }
-                    *nonzero |= 1 << k;
-                }
-                k += 1;
-            }
-        }
-        if self.end_of_band_run > 0 {
-            if k <= last {
-                let band = (*nonzero >> k) & (u64::MAX >> (63 - (last - k)));
-                let corrections = band.count_ones();
-                bits.skip(corrections / 2)?;
-                bits.skip(corrections - corrections / 2)?;
-            }
-            self.end_of_band_run -= 1;
-        }
-        Ok(())
-    }
-}
-
-#[inline]
-fn present(table: Option<&Huffman>) -> &Huffman {
-    table.expect("walk_scan refuses a scan whose tables are missing")
-}
-
-#[inline]
-fn walk_dc(bits: &mut Bits, dc: &Huffman) -> Result<(), Fault> {
-    let size = bits.decode(dc)?;
-    if size > 15 {
-        return Err(bits.damaged("a block begins with an impossible value"));
-    }
-    bits.skip(u32::from(size))
-}
-
-#[inline]
-fn walk_sequential(bits: &mut Bits, dc: &Huffman, ac: &Huffman) -> Result<(), Fault> {
-    walk_dc(bits, dc)?;
-    let mut k = 1;
-    while k < 64 {
-        let symbol = bits.decode(ac)?;
-        let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-        if size == 0 {
-            if run != 15 {
-                break;
-            }
-            k += 16;
-        } else {
-            k += run + 1;
-            bits.skip(size)?;
-        }
-        if k > 64 {
-            return Err(bits.damaged("a block holds too many values"));
-        }
-    }
-    Ok(())
 }

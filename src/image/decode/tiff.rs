@@ -28,20 +28,20 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<(Pixels, Ori
     let orientation = tiff.orientation()?;
 
     let chunks = tiff.chunks()?;
-    tiff.check_chunks(&chunks, &kind, limits)?;
+    let has_progressive = tiff.check_chunks(&chunks, &kind, limits)?;
     let bytes_per_pixel = u64::from(kind.samples) * u64::from(kind.bits.div_ceil(8));
     limits.check_workspace(
         width_px,
         height_px,
         Workspace {
-            // A strip compressed as JPEG is unpacked beside the picture.
-            scratch: if kind.is_jpeg { 4 * bytes_per_pixel } else { 0 },
-            decoded: bytes_per_pixel,
-            converted: if kind.samples == 3 && kind.bits == 8 && !kind.is_planar {
-                0
-            } else {
-                3 + bytes_per_pixel
+            // A strip compressed as JPEG is unpacked beside the picture, a progressive one from 16-bit coefficients.
+            scratch: match (kind.is_jpeg, has_progressive) {
+                (false, _) => 0,
+                (true, false) => bytes_per_pixel,
+                (true, true) => 3 * bytes_per_pixel,
             },
+            decoded: bytes_per_pixel,
+            converted: kind.conversion_bytes(),
             turned: orientation,
         },
     )?;
@@ -97,6 +97,18 @@ struct Kind {
     bits: u8,
     is_jpeg: bool,
     is_planar: bool,
+}
+
+impl Kind {
+    /// Bytes a pixel that the way to RGB holds beside the decoder's output, at most.
+    fn conversion_bytes(&self) -> u64 {
+        let samples = u64::from(self.samples);
+        let narrowed = if self.bits == 16 { samples } else { 0 };
+        let interleaved = if self.is_planar { samples } else { 0 };
+        let expanded = if matches!(self.model, Model::Gray | Model::GrayAlpha) { 3 } else { 0 };
+        let unpacked = if self.bits == 1 { 1 } else { 0 };
+        narrowed + interleaved + expanded + unpacked
+    }
 }
 
 /// Where one strip or tile lies in the file, and the size of its picture.
@@ -215,13 +227,14 @@ impl Tiff<'_> {
         Ok(chunks.collect())
     }
 
-    /// Every strip must lie inside the file, and its picture must be as large as the page says.
+    /// Every strip must lie inside the file, and its picture must be as large as the page says. Tells whether any strip
+    /// is a progressive JPEG.
     fn check_chunks(
         &mut self,
         chunks: &[Chunk],
         kind: &Kind,
         limits: &DecodeLimits,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<bool, DecodeError> {
         let (bytes, (width_px, height_px)) = (self.bytes, self.decoder.chunk_dimensions());
         let is_tiled = self.decoder.get_chunk_type() == ChunkType::Tile;
         if is_tiled {
@@ -230,8 +243,9 @@ impl Tiff<'_> {
         }
         let page_height_px = self.decoder.dimensions().map_err(|error| explain(error, bytes))?.1;
         let tables = if kind.is_jpeg { self.jpeg_tables()? } else { Vec::new() };
+        let mut has_progressive = false;
         for chunk in chunks {
-            let end = chunk.offset.checked_add(chunk.length).unwrap_or(u64::MAX);
+            let end = chunk.offset.saturating_add(chunk.length);
             if end > bytes.len() as u64 {
                 return Err(DecodeError::truncated(FORMAT, bytes));
             }
@@ -242,10 +256,10 @@ impl Tiff<'_> {
                 // The last strip may be as high as the others, but none is higher than the page.
                 let most = if is_tiled { height_px } else { height_px.min(page_height_px) };
                 let size = (width_px, chunk.rows..=most, samples);
-                check_jpeg_chunk(bytes, start..end, &tables, size)?;
+                has_progressive |= check_jpeg_chunk(bytes, start..end, &tables, size)?;
             }
         }
-        Ok(())
+        Ok(has_progressive)
     }
 
     fn jpeg_tables(&mut self) -> Result<Vec<u8>, DecodeError> {
@@ -257,13 +271,14 @@ impl Tiff<'_> {
     }
 }
 
-/// Walks a strip compressed as JPEG; `size` is its width, the rows it may have and its channels.
+/// Walks a strip compressed as JPEG and tells whether it is progressive; `size` is its width, the rows it may have
+/// and its channels.
 fn check_jpeg_chunk(
     bytes: &[u8],
     range: std::ops::Range<usize>,
     tables: &[u8],
     size: (u32, std::ops::RangeInclusive<u32>, usize),
-) -> Result<(), DecodeError> {
+) -> Result<bool, DecodeError> {
     let start = range.start;
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::damaged(FORMAT, start, "a strip of the picture is cut short"),
@@ -280,7 +295,8 @@ fn check_jpeg_chunk(
     if header.width_px != width_px || !rows.contains(&header.height_px) || header.components != samples {
         return Err(DecodeError::damaged(FORMAT, start, "a strip is not of the size that the page declares"));
     }
-    walker.verify().map_err(place)
+    walker.verify().map_err(place)?;
+    Ok(header.is_progressive)
 }
 
 /// Rows of one bit a pixel, padded to whole bytes, to one byte a pixel.
