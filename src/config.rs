@@ -14,6 +14,12 @@ use crate::image::DecodeLimits;
 /// result (3), and one for the decoder itself.
 pub const DECODED_BYTES_PER_PIXEL: u64 = 12;
 
+/// What decoding one image may hold beside its pixels: tables that a damaged WebP or the tags of a TIFF claim.
+const DECODER_OVERHEAD_BYTES: u64 = 20 << 20;
+
+/// Copies of the file that decoding may hold beside the one that was downloaded.
+const DECODER_FILE_COPIES: u64 = 2;
+
 /// Memory of the process beside images and models: code, runtime, SDK clients, sockets.
 const BASE_MEMORY_BYTES: u64 = 96 << 20;
 
@@ -109,7 +115,10 @@ impl Limits {
     }
 
     fn decoded_bytes(&self) -> u64 {
-        self.decode().max_decoded_bytes.saturating_mul(self.cpus.get() as u64)
+        let pixels = self.decode().max_decoded_bytes;
+        let file_copies = self.max_object_bytes.saturating_mul(DECODER_FILE_COPIES);
+        let image = pixels.saturating_add(file_copies).saturating_add(DECODER_OVERHEAD_BYTES);
+        image.saturating_mul(self.cpus.get() as u64)
     }
 
     fn model_bytes(&self) -> u64 {
@@ -262,7 +271,7 @@ impl Config {
             problems.push(format!(
                 "the function has {memory_mb} MB (AWS_LAMBDA_FUNCTION_MEMORY_SIZE) and may need {} MB: {} base \
                  + {} for {} objects in flight of GIEMSA_MAX_OBJECT_BYTES + {} for {} images decoded at once of \
-                 GIEMSA_MAX_PIXELS at {DECODED_BYTES_PER_PIXEL} bytes + {} for two models of \
+                 GIEMSA_MAX_PIXELS at {DECODED_BYTES_PER_PIXEL} bytes, with their file and tables, + {} for two models of \
                  GIEMSA_MAX_MODEL_BYTES at {MODEL_MEMORY_FACTOR} times their file; give it more memory or lower one \
                  of these",
                 mib(needed),
@@ -397,7 +406,7 @@ mod tests {
         let one_cpu = ("GIEMSA_CPUS", "1");
         assert!(config_with(&[memory, one_cpu]).is_ok());
         let error = config_with(&[memory, one_cpu, ("GIEMSA_MAX_PIXELS", "400000000")]).unwrap_err();
-        assert!(error.to_string().contains("may need 5530 MB"), "{error}");
+        assert!(error.to_string().contains("may need 5614 MB"), "{error}");
         assert!(config_with(&[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"), one_cpu]).is_err());
     }
 }
