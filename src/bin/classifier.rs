@@ -64,6 +64,22 @@ async fn run(config: Config) -> Result<(), Error> {
     .await
 }
 
+/// Two functions that the C library gave a new symbol version in 2.35. Defined here they are not asked of it, so that a
+/// package built on a newer system than Lambda's (2.34) starts there; tract's complex numbers use them.
+mod c_math {
+    #[expect(unsafe_code, reason = "the symbol has its C name and signature, and replaces the one of libm")]
+    #[unsafe(no_mangle)]
+    extern "C" fn hypot(x: f64, y: f64) -> f64 {
+        libm::hypot(x, y)
+    }
+
+    #[expect(unsafe_code, reason = "the symbol has its C name and signature, and replaces the one of libm")]
+    #[unsafe(no_mangle)]
+    extern "C" fn hypotf(x: f32, y: f32) -> f32 {
+        libm::hypotf(x, y)
+    }
+}
+
 /// The same moment on the clock that never jumps; one that has passed is now.
 fn instant_of(time: SystemTime) -> Instant {
     Instant::now() + time.duration_since(SystemTime::now()).unwrap_or_default()
