@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use giemsa::aws::{dynamodb_client, load_sdk_config, s3_client};
+use giemsa::aws::Clients;
 use giemsa::config::Config;
 use giemsa::handler::Handler;
 use giemsa::pipeline::Pipeline;
@@ -50,11 +50,13 @@ fn start_log() {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
-    let sdk_config = load_sdk_config().await;
-    let pipeline = Pipeline::new(config, s3_client(&sdk_config), dynamodb_client(&sdk_config));
+    let pipeline = Pipeline::new(config, Clients::from_env().await);
     // The model is loaded while Lambda starts the function; without one the events are retried.
     if tokio::time::timeout(LONGEST_WARM_UP, pipeline.warm_up()).await.is_err() {
-        tracing::warn!(limit_ms = LONGEST_WARM_UP.as_millis() as u64, "model not loaded at start, goes on later");
+        tracing::warn!(
+            limit_ms = LONGEST_WARM_UP.as_millis() as u64,
+            "model not loaded at start, goes on later"
+        );
     }
     let handler = &Handler::new(pipeline);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {

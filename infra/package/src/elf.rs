@@ -30,12 +30,15 @@ impl Needs {
 /// # Errors
 /// If it is no 64-bit Linux binary for one of Lambda's processors, or its symbol versions cannot be read.
 pub fn read_needs(bytes: &[u8]) -> Result<Needs> {
-    let header = FileHeader64::<object::Endianness>::parse(bytes).context("not a 64-bit Linux binary (ELF)")?;
+    let header =
+        FileHeader64::<object::Endianness>::parse(bytes).context("not a 64-bit Linux binary (ELF)")?;
     let endian = header.endian()?;
     let architecture = match header.e_machine(endian) {
         EM_X86_64 => "x86_64",
         EM_AARCH64 => "arm64",
-        other => bail!("the binary is for ELF machine {other}; expected {EM_X86_64} (x86_64) or {EM_AARCH64} (arm64)"),
+        other => bail!(
+            "the binary is for ELF machine {other}; expected {EM_X86_64} (x86_64) or {EM_AARCH64} (arm64)"
+        ),
     };
     let mut glibc_versions = Vec::new();
     for section in header.sections(endian, bytes)?.iter() {
@@ -45,7 +48,8 @@ pub fn read_needs(bytes: &[u8]) -> Result<Needs> {
             while let Some(symbol) = symbols.next()? {
                 let name = String::from_utf8_lossy(symbol.name(endian, strings)?);
                 if let Some(version) = name.strip_prefix("GLIBC_") {
-                    glibc_versions.push(parse_version(version).with_context(|| format!("symbol version {name}"))?);
+                    glibc_versions
+                        .push(parse_version(version).with_context(|| format!("symbol version {name}"))?);
                 }
             }
         }
