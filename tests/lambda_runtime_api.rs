@@ -305,7 +305,7 @@ fn wrong_configuration_ends_the_process_and_names_all_problems() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let log = String::from_utf8(output.stdout).unwrap();
+    let log = String::from_utf8(output.stdout.clone()).unwrap();
     let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     assert_eq!(line["level"], "ERROR");
     let error = line["error"].as_str().unwrap();
