@@ -18,6 +18,9 @@ use tracing_subscriber::filter::LevelFilter;
 /// Lambda restarts a process that is not ready after ten seconds, and would do so for ever.
 const LONGEST_WARM_UP: Duration = Duration::from_secs(8);
 
+/// Lambda's limit.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     start_log();
@@ -61,7 +64,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let handler = &Handler::new(pipeline);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
         let deadline = instant_of(event.context.deadline());
-        handler.handle(&event.payload, Some(deadline)).await.map_err(Error::from)
+        handler.handle(&event.payload, deadline).await.map_err(Error::from)
     }))
     .await
 }
@@ -82,7 +85,12 @@ mod c_math {
     }
 }
 
-/// The same moment on the clock that never jumps; one that has passed is now.
-fn instant_of(time: SystemTime) -> Instant {
-    Instant::now() + time.duration_since(SystemTime::now()).unwrap_or_default()
+/// The same moment on the clock that never jumps; one that has just passed is now.
+///
+/// `cargo lambda` sends a length of time where Lambda sends a moment, which reads as 1970: that is no deadline.
+fn instant_of(deadline: SystemTime) -> Option<Instant> {
+    let now = SystemTime::now();
+    let is_moment =
+        now.duration_since(deadline).is_ok_and(|passed| passed < LONGEST_INVOCATION) || deadline > now;
+    is_moment.then(|| Instant::now() + deadline.duration_since(now).unwrap_or_default())
 }
