@@ -45,7 +45,8 @@ test: tools-or-skip ## all tests (those with aws and cargo lambda: also python3 
 .PHONY: check
 check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --package package -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
 	$(CARGO) clippy --no-default-features --bin classifier -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
