@@ -218,7 +218,8 @@ impl Config {
 
     fn check_stage(&self, problems: &mut Vec<String>) {
         let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if !self.stage.is_empty() && !(self.stage.len() <= 32 && self.stage.bytes().all(is_name)) {
+        // An empty stage is reported as missing already.
+        if self.stage.len() > 32 || !self.stage.bytes().all(is_name) {
             problems.push(format!(
                 "GIEMSA_STAGE is {:?}; expected up to 32 lower-case letters, digits and hyphens, e.g. prod",
                 self.stage

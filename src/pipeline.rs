@@ -52,7 +52,7 @@ impl Pipeline {
 
     /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again.
     pub async fn warm_up(&self) {
-        if let Err(error) = self.registry.refresh().await {
+        if let Err(error) = self.release().await {
             tracing::error!(%error, stage = %self.config.stage, "no model at start, events will be retried");
         }
     }

@@ -3,6 +3,8 @@
 //! The expected pixels come from Pillow or from the arrays that were written into the files. An allocator that counts
 //! shows that the memory limit holds for whatever bytes arrive.
 
+#![allow(unsafe_code, reason = "a counting allocator measures what decoding holds")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

@@ -106,9 +106,9 @@ impl TableReader {
         for item in self.all_items(query).await? {
             let sk = item.get("sk").and_then(|sk| sk.as_s().ok()).map_or("", String::as_str);
             if sk.starts_with("result#") {
-                history.results.push(self.from_item(item)?);
+                history.results.push(self.read_item(item)?);
             } else if sk.starts_with("review#") {
-                history.reviews.push(self.from_item(item)?);
+                history.reviews.push(self.read_item(item)?);
             }
         }
         Ok(history)
@@ -132,7 +132,7 @@ impl TableReader {
             .await
             .map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
         let next = answer.last_evaluated_key.map(Cursor);
-        let records = answer.items.unwrap_or_default().into_iter().map(|item| self.from_item(item));
+        let records = answer.items.unwrap_or_default().into_iter().map(|item| self.read_item(item));
         Ok(Page { records: records.collect::<Result<_, _>>()?, next })
     }
 
@@ -230,7 +230,7 @@ impl TableReader {
             .limit(1);
         let answer =
             query.send().await.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
-        answer.items.unwrap_or_default().into_iter().next().map(|item| self.from_item(item)).transpose()
+        answer.items.unwrap_or_default().into_iter().next().map(|item| self.read_item(item)).transpose()
     }
 
     fn slide_query(&self, stage: &str, slide: &str) -> QueryFluentBuilder {
@@ -273,7 +273,7 @@ impl TableReader {
                 .await
                 .map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?
         {
-            records.push(self.from_item(item)?);
+            records.push(self.read_item(item)?);
         }
         Ok(records)
     }
@@ -287,7 +287,7 @@ impl TableReader {
         items.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
     }
 
-    fn from_item<T: serde::de::DeserializeOwned>(&self, item: Item) -> Result<T, QueryError> {
+    fn read_item<T: serde::de::DeserializeOwned>(&self, item: Item) -> Result<T, QueryError> {
         let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
         serde_dynamo::from_item(item).map_err(|e| QueryError::Item {
             table: self.table.clone(),

@@ -63,7 +63,9 @@ pub enum DecodeError {
         found: &'static str,
     },
     /// A known format, or a kind of a format, that is not read.
-    #[error("the file is of the format {format}, which is not read; export the image as 8-bit RGB in PNG, JPEG or TIFF")]
+    #[error(
+        "the file is of the format {format}, which is not read; export the image as 8-bit RGB in PNG, JPEG or TIFF"
+    )]
     UnsupportedFormat {
         /// What the file is.
         format: &'static str,

@@ -1,0 +1,124 @@
+# Every task of the project. Needs Rust, make and a C compiler; `make help` lists what else a task needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+CARGO ?= cargo
+PYTHON ?= python3
+TOOLS := $(CURDIR)/target/tools
+VENV := $(TOOLS)/venv
+DENY_VERSION := 0.20.2
+
+HOST_ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
+# Of the Lambda package: x86_64 or arm64. arm64 is the one to deploy: the template's default, and cheaper.
+ARCH ?= $(HOST_ARCH)
+TARGET_x86_64 := x86_64-unknown-linux-gnu
+TARGET_arm64 := aarch64-unknown-linux-gnu
+TARGET = $(TARGET_$(ARCH))
+# Built by the cross-build tool: always for the other processor, and on a machine whose C library is too new.
+CROSS ?= $(if $(filter $(ARCH),$(HOST_ARCH)),,1)
+GLIBC := 2.34
+PACKAGE := target/lambda/classifier.zip
+# Whoever builds it, wherever: the same bytes, and nobody's folders in them.
+PACKAGE_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/giemsa
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## upload sample-images/ to a stack in a temporary folder and print what became of each
+	$(CARGO) run --bin giemsa -- demo
+
+.PHONY: up
+up: ## start the local stack and keep it, data in .giemsa/
+	$(CARGO) run --bin giemsa -- up
+
+.PHONY: test
+test: tools-or-skip ## all tests (those with aws and cargo lambda: also python3 with venv)
+	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; \
+	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
+	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
+	$(CARGO) test
+
+.PHONY: check
+check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --package package -- -D warnings
+	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
+	$(CARGO) clippy --no-default-features --bin classifier -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
+	$(TOOLS)/bin/cargo-deny check bans licenses sources
+	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
+
+.PHONY: package
+package: ## target/lambda/classifier.zip for ARCH=x86_64 or arm64 (default: this machine's)
+	@case '$(ARCH)' in x86_64|arm64) ;; *) \
+		echo "make package: ARCH is '$(ARCH)'; expected x86_64 or arm64" >&2; exit 2;; esac
+	@mkdir -p $(dir $(PACKAGE)); rm -f $(PACKAGE)
+ifeq ($(CROSS),1)
+	@if [ ! -d "$$(rustc --print target-libdir --target $(TARGET))" ]; then \
+		printf '%s\n' "make package: Rust's standard library for $(TARGET) is not installed. Install it with" \
+			'    rustup target add $(TARGET)' >&2; exit 1; fi
+	@$(MAKE) --no-print-directory $(VENV)/.cross || { printf '%s\n' \
+		'make package: the cross-build tool could not be installed. Install python3 with venv, or put it there yourself:' \
+		'    pip install cargo-lambda' >&2; exit 1; }
+	PATH="$(VENV)/bin:$$PATH" RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' cargo-lambda lambda build --release --no-default-features \
+		--bin classifier --target $(TARGET).$(GLIBC)
+	@cp target/lambda/classifier/bootstrap target/lambda/bootstrap
+else
+	RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' $(CARGO) build --release --locked --no-default-features --bin classifier
+	@cp target/release/classifier target/lambda/bootstrap
+endif
+	@$(CARGO) run --quiet --locked --package package -- target/lambda/bootstrap $(PACKAGE) $(ARCH)
+
+.PHONY: bench
+bench: ## speed of the stages, and end to end against a Python handler (python3 with venv)
+	$(CARGO) bench
+	@if [ -x benches/run ]; then benches/run; fi
+
+SHARED_CELLS := ../shared/data/thin-smear
+TRAINING := target/training
+.PHONY: model
+model: ## train models/thin-smear.onnx again (python3 with venv, the labelled cells, an hour)
+	@if [ ! -f $(SHARED_CELLS)/manifest.csv ]; then \
+		echo 'SKIPPED make model: the labelled cells are not part of this repository; expected $(SHARED_CELLS)/manifest.csv' >&2; \
+	else \
+		$(PYTHON) -m venv $(TRAINING)/venv && \
+		$(TRAINING)/venv/bin/pip install --quiet -r models/train/requirements.txt && \
+		$(CARGO) run --example render_samples -- training $(TRAINING)/renders --seed 1 --count 1600 && \
+		$(TRAINING)/venv/bin/python models/train/train.py --data $(SHARED_CELLS) --renders $(TRAINING)/renders \
+			--out models/thin-smear.onnx && \
+		$(TRAINING)/venv/bin/python models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images; \
+	fi
+
+.PHONY: clean
+clean: ## remove everything that was built (data in .giemsa/ stays)
+	$(CARGO) clean
+
+# Python tools are for tests and checks only. Without Python they are missed loudly, and in CI it is an error.
+.PHONY: tools-or-skip
+tools-or-skip:
+	@$(MAKE) --no-print-directory $(VENV)/.installed || { \
+		echo 'SKIPPED: the tests and checks with aws, cargo lambda and cfn-lint: their tools could not be installed;' \
+			'they need python3 with venv (Debian: apt-get install python3-venv)' >&2; \
+		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
+
+# The list is complete, hence --no-deps: cargo-lambda would bring a compiler that only a cross build needs.
+$(VENV)/.installed: tests/requirements.txt
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.cross: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check ziglang==0.17.1
+	@touch $@
+
+# Built once, for speed of building: it runs for seconds.
+$(TOOLS)/bin/cargo-deny: Makefile
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --quiet --locked --profile dev --root $(TOOLS) \
+		--target-dir $(TOOLS)/build cargo-deny@$(DENY_VERSION)
+	@rm -rf $(TOOLS)/build; touch $@

@@ -1,0 +1,234 @@
+//! The template and the code agree: environment, memory, table, timeouts, answers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use giemsa::config::Config;
+use giemsa::store::{LABEL_INDEX, REVIEW_INDEX, SLIDE_INDEX};
+use serde_yaml_ng::Value;
+
+fn read(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn template() -> Value {
+    serde_yaml_ng::from_str(&read("infra/template.yaml")).unwrap()
+}
+
+fn properties(resource: &str) -> Value {
+    template()["Resources"][resource]["Properties"].clone()
+}
+
+/// Without its CloudFormation tag (`!Ref`, `!GetAtt`, …).
+fn untagged(value: &Value) -> &Value {
+    match value {
+        Value::Tagged(tagged) => &tagged.value,
+        other => other,
+    }
+}
+
+/// What a setting becomes: a parameter its default, a resource its name in lower case.
+fn deployed(value: &Value) -> String {
+    let Value::Tagged(reference) = value else { return value.as_str().unwrap().to_owned() };
+    assert_eq!(reference.tag, "Ref");
+    let name = reference.value.as_str().unwrap();
+    match &template()["Parameters"][name]["Default"] {
+        Value::Null => {
+            assert!(!template()["Resources"][name].is_null(), "{name} is neither parameter nor resource");
+            name.to_lowercase()
+        }
+        default => default.as_str().unwrap().to_owned(),
+    }
+}
+
+fn environment() -> Vec<(String, String)> {
+    let variables = properties("Classifier")["Environment"]["Variables"].clone();
+    let variables = variables.as_mapping().unwrap();
+    variables.iter().map(|(name, value)| (name.as_str().unwrap().to_owned(), deployed(value))).collect()
+}
+
+fn config_on(memory_mb: &str, without: &str) -> Result<Config, giemsa::config::ConfigError> {
+    let mut settings = environment();
+    settings.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE".to_owned(), memory_mb.to_owned()));
+    settings.retain(|(name, _)| name != without);
+    Config::from_lookup(|name| settings.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone()))
+}
+
+#[test]
+fn environment_makes_a_configuration_that_fits_the_memory() {
+    let memory_mb = properties("Classifier")["MemorySize"].as_u64().unwrap();
+    let config = config_on(&memory_mb.to_string(), "").unwrap();
+    assert_eq!(config.stage, "prod");
+    assert_eq!(config.limits.cpus.get() as u64, memory_mb / 1769, "1,769 MB are one processor");
+    // The sum is really done: a fraction of the memory is refused.
+    assert!(config_on(&(memory_mb / 4).to_string(), "").is_err());
+}
+
+#[test]
+fn environment_has_only_names_that_the_code_reads() {
+    let code = read("src/config.rs");
+    for (name, _) in environment() {
+        assert!(code.contains(&format!("\"{name}\"")), "config.rs does not read {name}");
+    }
+    for required in [
+        "GIEMSA_STAGE",
+        "GIEMSA_INPUT_BUCKET",
+        "GIEMSA_MODEL_BUCKET",
+        "GIEMSA_RESULTS_BUCKET",
+        "GIEMSA_TABLE",
+    ] {
+        let error = config_on("1769", required).unwrap_err();
+        assert!(error.to_string().contains(required), "{error}");
+    }
+}
+
+#[test]
+fn classifier_is_what_make_package_builds() {
+    let classifier = properties("Classifier");
+    assert_eq!(classifier["Runtime"], "provided.al2023");
+    assert_eq!(classifier["Handler"], "bootstrap");
+    let makefile = read("Makefile");
+    let package = classifier["CodeUri"].as_str().unwrap().strip_prefix("../").unwrap().to_owned();
+    assert!(makefile.contains(&format!("PACKAGE := {package}\n")), "{package}");
+    let architectures = &template()["Parameters"]["Architecture"];
+    assert_eq!(architectures["Default"], "arm64");
+    for architecture in architectures["AllowedValues"].as_sequence().unwrap() {
+        let target = format!("TARGET_{} := ", architecture.as_str().unwrap());
+        assert!(makefile.contains(&target), "{target}");
+    }
+}
+
+#[test]
+fn no_message_is_lost_between_queue_and_classifier() {
+    let uploads = properties("Classifier")["Events"]["Uploads"]["Properties"].clone();
+    let answers = uploads["FunctionResponseTypes"].as_sequence().unwrap();
+    assert_eq!(*answers, [Value::from("ReportBatchItemFailures")], "the handler answers message by message");
+    assert!(!uploads["ScalingConfig"]["MaximumConcurrency"].is_null());
+    assert!(properties("Classifier")["ReservedConcurrentExecutions"].is_null());
+
+    let timeout_s = template()["Globals"]["Function"]["Timeout"].as_u64().unwrap();
+    let queue = properties("Queue");
+    let visibility_s = queue["VisibilityTimeout"].as_u64().unwrap();
+    let window_s = uploads["MaximumBatchingWindowInSeconds"].as_u64().unwrap();
+    assert!(visibility_s >= 6 * timeout_s, "{visibility_s} s for a timeout of {timeout_s} s");
+    assert!(visibility_s > timeout_s + window_s);
+    assert!(queue["RedrivePolicy"]["maxReceiveCount"].as_u64().unwrap() >= 5);
+    assert_eq!(*untagged(&queue["RedrivePolicy"]["deadLetterTargetArn"]), Value::from("DeadLetterQueue.Arn"));
+    // Nothing in the dead-letter queue expires before a person could have seen the alarm.
+    assert_eq!(properties("DeadLetterQueue")["MessageRetentionPeriod"].as_u64(), Some(14 * 24 * 3600));
+    assert_eq!(
+        *untagged(&properties("UnansweredImages")["Dimensions"][0]["Value"]),
+        Value::from("DeadLetterQueue.QueueName")
+    );
+
+    // One image may take its whole time and the invocation still ends by itself.
+    let limits = config_on("1769", "").unwrap().limits;
+    assert!(timeout_s > (limits.image_timeout + limits.deadline_margin).as_secs());
+}
+
+#[test]
+fn what_holds_results_outlives_the_stack() {
+    for resource in ["InputBucket", "ModelBucket", "ResultsBucket", "Table", "DeadLetterQueue"] {
+        assert_eq!(template()["Resources"][resource]["DeletionPolicy"], "Retain", "{resource}");
+    }
+}
+
+#[test]
+fn role_writes_under_the_prefix_and_stage_that_the_code_writes_to() {
+    let config = config_on("1769", "").unwrap();
+    let statements = properties("Classifier")["Policies"][0]["Statement"].clone();
+    let resource_of = |sid: &str| -> String {
+        let statements = statements.as_sequence().unwrap();
+        let statement = statements.iter().find(|s| s["Sid"] == sid).unwrap_or_else(|| panic!("{sid}"));
+        untagged(&statement["Resource"]).as_str().unwrap().replace("${Stage}", &config.stage)
+    };
+    let results = format!("${{ResultsBucket.Arn}}/{}/stage={}/*", config.results_prefix, config.stage);
+    assert_eq!(resource_of("WriteResults"), results);
+    assert_eq!(resource_of("ReadModel"), format!("${{ModelBucket.Arn}}/{}", config.model_key()));
+    let all_actions = serde_yaml_ng::to_string(&statements).unwrap();
+    assert!(!all_actions.contains(":*") && !all_actions.contains("Delete"), "{all_actions}");
+}
+
+/// Attribute and index definitions: name, hash key, range key.
+type Index = (String, String, String);
+
+fn keys_of(schema: &Value) -> (String, String) {
+    let [hash, range] = schema.as_sequence().unwrap().as_slice() else { panic!("two keys: {schema:?}") };
+    assert_eq!((&hash["KeyType"], &range["KeyType"]), (&Value::from("HASH"), &Value::from("RANGE")));
+    let name = |key: &Value| key["AttributeName"].as_str().unwrap().to_owned();
+    (name(hash), name(range))
+}
+
+fn template_indexes(table: &Value) -> BTreeSet<Index> {
+    let indexes = table["GlobalSecondaryIndexes"].as_sequence().unwrap();
+    let index = |index: &Value| {
+        assert_eq!(index["Projection"]["ProjectionType"], "ALL");
+        let (hash, range) = keys_of(&index["KeySchema"]);
+        (index["IndexName"].as_str().unwrap().to_owned(), hash, range)
+    };
+    indexes.iter().map(index).collect()
+}
+
+#[test]
+fn table_has_the_indexes_that_queries_name() {
+    let names: BTreeSet<String> =
+        template_indexes(&properties("Table")).into_iter().map(|(name, _, _)| name).collect();
+    assert_eq!(names, [SLIDE_INDEX, LABEL_INDEX, REVIEW_INDEX].map(str::to_owned).into());
+}
+
+/// The table as the code makes it, read back from a real server, against the template's.
+#[cfg(feature = "local")]
+#[tokio::test]
+async fn table_is_the_one_that_the_code_makes() {
+    use aws_sdk_dynamodb::types::KeySchemaElement;
+    use giemsa::aws::Clients;
+    use giemsa::local::queue::Queue;
+    use giemsa::local::{ServerSettings, Servers, credentials};
+
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ServerSettings {
+        data_dir: folder.path().to_owned(),
+        s3_port: 0,
+        dynamodb_port: 0,
+        subscriptions: Vec::new(),
+    };
+    let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
+    let servers = Servers::start(&settings, queue).await.unwrap();
+    let url = |address: std::net::SocketAddr| format!("http://{address}");
+    let dynamodb = Clients::at(&url(servers.s3), &url(servers.dynamodb), credentials()).dynamodb;
+    giemsa::store::create_table(&dynamodb, "giemsa").await.unwrap();
+    let made = dynamodb.describe_table().table_name("giemsa").send().await.unwrap().table.unwrap();
+    servers.shutdown().await;
+
+    let keys = |schema: &[KeySchemaElement]| {
+        (schema[0].attribute_name().to_owned(), schema[1].attribute_name().to_owned())
+    };
+    let table = properties("Table");
+    assert_eq!(keys_of(&table["KeySchema"]), keys(made.key_schema()));
+    let made_indexes: BTreeSet<Index> = made
+        .global_secondary_indexes()
+        .iter()
+        .map(|index| {
+            let (hash, range) = keys(index.key_schema());
+            (index.index_name().unwrap().to_owned(), hash, range)
+        })
+        .collect();
+    assert_eq!(template_indexes(&table), made_indexes);
+    let attributes: BTreeSet<(String, String)> = made
+        .attribute_definitions()
+        .iter()
+        .map(|a| (a.attribute_name().to_owned(), a.attribute_type().as_str().to_owned()))
+        .collect();
+    let in_template: BTreeSet<(String, String)> = table["AttributeDefinitions"]
+        .as_sequence()
+        .unwrap()
+        .iter()
+        .map(|a| {
+            let text = |name: &str| a[name].as_str().unwrap().to_owned();
+            (text("AttributeName"), text("AttributeType"))
+        })
+        .collect();
+    assert_eq!(in_template, attributes);
+}

@@ -1,0 +1,376 @@
+//! The real Lambda binary as a process: against a Runtime API on loopback, and against the one of `cargo lambda`, with
+//! S3 and DynamoDB of the local stack in this process.
+
+#![cfg(feature = "local")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_s3::primitives::ByteStream;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::{get, post};
+use giemsa::aws::Clients;
+use giemsa::classification::{Record, Status};
+use giemsa::local::queue::Queue;
+use giemsa::local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, ServerSettings, Servers, credentials};
+use giemsa::store::{TableReader, create_table, result_key};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+
+/// A cold start under a debug build on a busy machine takes seconds; what takes longer hangs.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+const INPUT: &str = "giemsa-input";
+const MODELS: &str = "giemsa-models";
+const RESULTS: &str = "giemsa-results";
+const TABLE: &str = "giemsa";
+const IMAGE: &str = "slide-002-falciparum/cell-08.png";
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Ends with the test, however the test ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// S3 with the model and one image, and DynamoDB with the table.
+struct Cloud {
+    servers: Servers,
+    s3: aws_sdk_s3::Client,
+    dynamodb: aws_sdk_dynamodb::Client,
+    _folder: tempfile::TempDir,
+}
+
+impl Cloud {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = ServerSettings {
+            data_dir: folder.path().to_owned(),
+            s3_port: 0,
+            dynamodb_port: 0,
+            subscriptions: Vec::new(),
+        };
+        let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
+        let servers = Servers::start(&settings, queue).await.unwrap();
+        let url = |address: SocketAddr| format!("http://{address}");
+        let Clients { s3, dynamodb } = Clients::at(&url(servers.s3), &url(servers.dynamodb), credentials());
+        for bucket in [INPUT, MODELS, RESULTS] {
+            s3.create_bucket().bucket(bucket).send().await.unwrap();
+        }
+        create_table(&dynamodb, TABLE).await.unwrap();
+        let cloud = Self { servers, s3, dynamodb, _folder: folder };
+        cloud.put(MODELS, "prod/model.onnx", &project("models/thin-smear.onnx")).await;
+        cloud.put(INPUT, IMAGE, &project("sample-images").join(IMAGE)).await;
+        cloud
+    }
+
+    async fn put(&self, bucket: &str, key: &str, file: &Path) {
+        let body = ByteStream::from(std::fs::read(file).unwrap());
+        self.s3.put_object().bucket(bucket).key(key).body(body).send().await.unwrap();
+    }
+
+    /// The classifier with nothing in its environment but what Lambda and the template would set.
+    fn classifier(&self, runtime_api: &str) -> Command {
+        let mut command = bare_classifier(runtime_api);
+        command
+            .env("GIEMSA_STAGE", "prod")
+            .env("GIEMSA_INPUT_BUCKET", INPUT)
+            .env("GIEMSA_MODEL_BUCKET", MODELS)
+            .env("GIEMSA_RESULTS_BUCKET", RESULTS)
+            .env("GIEMSA_TABLE", TABLE)
+            .env("GIEMSA_CPUS", "1")
+            .env("AWS_ENDPOINT_URL_S3", format!("http://{}", self.servers.s3))
+            .env("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{}", self.servers.dynamodb))
+            .env("AWS_ACCESS_KEY_ID", LOCAL_ACCESS_KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", LOCAL_SECRET_ACCESS_KEY);
+        command
+    }
+
+    /// The record of the image as the table has it, if it has one.
+    async fn record(&self) -> Option<Record> {
+        let history = TableReader::new(self.dynamodb.clone(), TABLE).image(INPUT, IMAGE).await.unwrap();
+        assert!(history.results.len() <= 1);
+        history.results.into_iter().next()
+    }
+
+    /// That the image ended as the one record it should end as, in the table and in the results bucket.
+    async fn assert_classified(&self) {
+        let record = self.record().await.expect("the table has no record of the image");
+        assert_eq!(record.status, Status::Classified);
+        assert_eq!(record.label.as_deref(), Some("parasitized"), "as sample-images/expected.csv says");
+        let key = result_key("results", &record);
+        let found = self.s3.get_object().bucket(RESULTS).key(&key).send().await.unwrap();
+        let result: Value = serde_json::from_slice(&found.body.collect().await.unwrap().to_vec()).unwrap();
+        assert_eq!(result["result_id"], record.result_id);
+        assert_eq!(result["label"], "parasitized");
+        assert_eq!(result["image"]["key"], IMAGE);
+    }
+}
+
+fn bare_classifier(runtime_api: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_classifier"));
+    command
+        .env_clear()
+        .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
+        .env("AWS_LAMBDA_FUNCTION_NAME", "classifier")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769")
+        .env("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/classifier")
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", "stream")
+        .env("AWS_REGION", "eu-central-1");
+    command
+}
+
+/// What SQS delivers for an upload of [`IMAGE`].
+fn upload_event() -> Value {
+    let notification = json!({"Records": [{
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "awsRegion": "eu-central-1",
+        "eventTime": "2026-11-22T10:00:00.000Z",
+        "eventName": "ObjectCreated:Put",
+        "userIdentity": {"principalId": "EXAMPLE"},
+        "requestParameters": {"sourceIPAddress": "127.0.0.1"},
+        "responseElements": {"x-amz-request-id": "EXAMPLE", "x-amz-id-2": "EXAMPLE"},
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "configurationId": "uploads",
+            "bucket": {
+                "name": INPUT,
+                "ownerIdentity": {"principalId": "EXAMPLE"},
+                "arn": format!("arn:aws:s3:::{INPUT}"),
+            },
+            "object": {"key": IMAGE, "sequencer": "0055AED6DCD90281E5"},
+        },
+    }]});
+    json!({"Records": [{
+        "messageId": "message-1",
+        "receiptHandle": "handle-1",
+        "body": notification.to_string(),
+        "attributes": {
+            "ApproximateReceiveCount": "1",
+            "SentTimestamp": "1795341600000",
+            "SenderId": "EXAMPLE",
+            "ApproximateFirstReceiveTimestamp": "1795341600001",
+        },
+        "messageAttributes": {},
+        "md5OfBody": "EXAMPLE",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:giemsa",
+        "awsRegion": "eu-central-1",
+    }]})
+}
+
+/// What the function posted: `response` or `error`, with its invocation.
+#[derive(Debug)]
+struct Posted {
+    invocation: String,
+    kind: String,
+    body: Value,
+}
+
+#[derive(Clone)]
+struct ApiState {
+    events: Arc<Mutex<mpsc::UnboundedReceiver<(String, Duration, String)>>>,
+    posted: mpsc::UnboundedSender<Posted>,
+}
+
+/// The Runtime API of Lambda, version 2018-06-01.
+struct RuntimeApi {
+    address: SocketAddr,
+    events: mpsc::UnboundedSender<(String, Duration, String)>,
+    posted: mpsc::UnboundedReceiver<Posted>,
+}
+
+impl RuntimeApi {
+    async fn start() -> Self {
+        let (events, events_out) = mpsc::unbounded_channel();
+        let (posted_in, posted) = mpsc::unbounded_channel();
+        let state = ApiState { events: Arc::new(Mutex::new(events_out)), posted: posted_in };
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next_invocation))
+            .fallback(post(take_posted))
+            .with_state(state);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, events, posted }
+    }
+
+    /// Invokes the function with `payload`, which need not be JSON, and returns what it posts.
+    async fn invoke(&mut self, invocation: &str, time_left: Duration, payload: &str) -> Posted {
+        self.events.send((invocation.to_owned(), time_left, payload.to_owned())).unwrap();
+        let posted = timeout(LONGEST_WAIT, self.posted.recv()).await.expect("no answer in time").unwrap();
+        assert_eq!(posted.invocation, invocation);
+        posted
+    }
+}
+
+async fn next_invocation(State(state): State<ApiState>) -> Response {
+    let next = state.events.lock().await.recv().await;
+    let Some((invocation, time_left, payload)) = next else { return StatusCode::GONE.into_response() };
+    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + time_left;
+    let headers = [
+        ("Content-Type", "application/json".to_owned()),
+        ("Lambda-Runtime-Aws-Request-Id", invocation),
+        ("Lambda-Runtime-Deadline-Ms", deadline.as_millis().to_string()),
+        (
+            "Lambda-Runtime-Invoked-Function-Arn",
+            "arn:aws:lambda:eu-central-1:123456789012:function:classifier".to_owned(),
+        ),
+        ("Lambda-Runtime-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0".to_owned()),
+    ];
+    (AppendHeaders(headers), payload).into_response()
+}
+
+async fn take_posted(State(state): State<ApiState>, uri: Uri, body: String) -> StatusCode {
+    let path = uri.path().strip_prefix("/2018-06-01/runtime/invocation/").unwrap_or(uri.path());
+    let (invocation, kind) = path.rsplit_once('/').unwrap_or(("", path));
+    let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
+    let _ = state.posted.send(Posted { invocation: invocation.to_owned(), kind: kind.to_owned(), body });
+    StatusCode::ACCEPTED
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_answered_and_images_stored() {
+    let cloud = Cloud::start().await;
+    let mut api = RuntimeApi::start().await;
+    let _process = Process(cloud.classifier(&api.address.to_string()).spawn().unwrap());
+    let minute = Duration::from_secs(60);
+
+    // No time left: the message comes again, nothing is stored, and the process goes on.
+    let posted = api.invoke("too-late", Duration::from_millis(500), &upload_event().to_string()).await;
+    assert_eq!(posted.kind, "response");
+    assert_eq!(posted.body, json!({"batchItemFailures": [{"itemIdentifier": "message-1"}]}));
+    assert!(cloud.record().await.is_none());
+
+    let posted = api.invoke("upload", minute, &upload_event().to_string()).await;
+    assert_eq!((posted.kind.as_str(), posted.body), ("response", json!({"batchItemFailures": []})));
+    cloud.assert_classified().await;
+
+    // What cannot be read is an error, so that it is delivered again and ends in the dead-letter queue.
+    for (invocation, payload) in [("unknown-form", r#"{"hello": "world"}"#), ("no-json", "{\"Records\": [")] {
+        let posted = api.invoke(invocation, minute, payload).await;
+        assert_eq!(posted.kind, "error", "{posted:?}");
+        assert!(!posted.body["errorMessage"].as_str().unwrap().is_empty(), "{posted:?}");
+    }
+
+    // Same event, same result: and the process has outlived all of the above.
+    let first = cloud.record().await.unwrap().result_id;
+    let posted = api.invoke("again", minute, &upload_event().to_string()).await;
+    assert_eq!((posted.kind.as_str(), posted.body), ("response", json!({"batchItemFailures": []})));
+    assert_eq!(cloud.record().await.unwrap().result_id, first);
+    cloud.servers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_without_a_model_hands_events_back_until_there_is_one() {
+    let cloud = Cloud::start().await;
+    cloud.s3.delete_object().bucket(MODELS).key("prod/model.onnx").send().await.unwrap();
+    let mut api = RuntimeApi::start().await;
+    let _process = Process(cloud.classifier(&api.address.to_string()).spawn().unwrap());
+    let minute = Duration::from_secs(60);
+
+    let posted = api.invoke("no-model", minute, &upload_event().to_string()).await;
+    assert_eq!(posted.body, json!({"batchItemFailures": [{"itemIdentifier": "message-1"}]}));
+    cloud.put(MODELS, "prod/model.onnx", &project("models/thin-smear.onnx")).await;
+    let posted = api.invoke("model", minute, &upload_event().to_string()).await;
+    assert_eq!(posted.body, json!({"batchItemFailures": []}));
+    cloud.assert_classified().await;
+    cloud.servers.shutdown().await;
+}
+
+#[test]
+fn wrong_configuration_ends_the_process_and_names_all_problems() {
+    let output: Output = bare_classifier("127.0.0.1:9")
+        .env("GIEMSA_STAGE", "Prod!")
+        .env("GIEMSA_INPUT_BUCKET", "same")
+        .env("GIEMSA_RESULTS_BUCKET", "same")
+        .env("GIEMSA_MAX_PIXELS", "many")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stdout.clone()).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    let error = line["error"].as_str().unwrap();
+    for problem in [
+        "GIEMSA_STAGE is \"Prod!\"",
+        "GIEMSA_MODEL_BUCKET is not set",
+        "GIEMSA_TABLE is not set",
+        "GIEMSA_MAX_PIXELS is \"many\"",
+        "GIEMSA_RESULTS_BUCKET and GIEMSA_INPUT_BUCKET are both \"same\"",
+    ] {
+        assert!(error.contains(problem), "{problem} is not in {error}");
+    }
+    assert!(!log.contains("panicked") && output.stderr.is_empty(), "{output:?}");
+}
+
+/// `cargo lambda watch --only-lambda-apis` is its Lambda without its build: the binary of this test run is what answers.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where the tools are is a setting of the test run, not of the program"
+)]
+async fn cargo_lambda_invokes_the_binary() {
+    let Some(cargo_lambda) = std::env::var_os("GIEMSA_TEST_CARGO_LAMBDA") else {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "GIEMSA_TEST_CARGO_LAMBDA is not set; expected the path of cargo-lambda, which `make test` sets"
+        );
+        eprintln!(
+            "SKIPPED cargo_lambda_invokes_the_binary: GIEMSA_TEST_CARGO_LAMBDA is not set; run `make test`"
+        );
+        return;
+    };
+    let cloud = Cloud::start().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let address = ["--invoke-address", "127.0.0.1", "--invoke-port", &port];
+    let watch = Command::new(&cargo_lambda)
+        .args(["lambda", "watch", "--only-lambda-apis"])
+        .args(address)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::null())
+        .spawn();
+    let _watch = Process(watch.unwrap());
+    timeout(LONGEST_WAIT, async {
+        while tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("cargo lambda does not listen");
+    let _classifier = Process(cloud.classifier(&format!("http://127.0.0.1:{port}/.rt")).spawn().unwrap());
+
+    let event_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(event_file.path(), upload_event().to_string()).unwrap();
+    let mut invoke = Command::new(&cargo_lambda);
+    invoke
+        .args(["lambda", "invoke"])
+        .args(address)
+        .arg("--data-file")
+        .arg(event_file.path())
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let invoked = tokio::task::spawn_blocking(move || invoke.output());
+    let output = timeout(LONGEST_WAIT, invoked).await.expect("no answer in time").unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer, json!({"batchItemFailures": []}));
+    cloud.assert_classified().await;
+    cloud.servers.shutdown().await;
+}
