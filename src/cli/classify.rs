@@ -61,9 +61,9 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
     match writer {
         Writer::Table => {
             let mut stdout = std::io::stdout().lock();
-            let table = output::records_table(&kept).trim_fmt();
+            let table = output::records_table(&kept);
             writeln!(stdout, "{table}\n").map_err(anyhow::Error::from)?;
-            writeln!(stdout, "{}", output::slides_table(&kept).trim_fmt()).map_err(anyhow::Error::from)?;
+            writeln!(stdout, "{}", output::slides_table(&kept)).map_err(anyhow::Error::from)?;
         }
         Writer::Json(mut out) => out.flush().map_err(anyhow::Error::from)?,
         Writer::Csv(mut out) => out.flush().map_err(anyhow::Error::from)?,

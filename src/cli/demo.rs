@@ -164,8 +164,8 @@ fn report(
     let records: Vec<Record> = answers.values().cloned().collect();
     let mut out = std::io::stdout().lock();
     let mut print = |text: String| writeln!(out, "{text}").map_err(anyhow::Error::from);
-    print(format!("{}\n", output::records_table(&records).trim_fmt()))?;
-    print(format!("{}\n", output::slides_table(&records).trim_fmt()))?;
+    print(format!("{}\n", output::records_table(&records)))?;
+    print(format!("{}\n", output::slides_table(&records)))?;
 
     let mut wrong = Vec::new();
     for expected in expected {

@@ -89,22 +89,18 @@ fn neutralised(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell }
 }
 
-/// Text as a terminal may show it: without control characters.
+/// Text as a terminal may show it: without control characters, and without those that turn the direction of
+/// writing, with which a name can be made to look like another.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let is_hidden =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// A table of records, in their order, under a line for each slide.
-pub fn records_table(records: &[Record]) -> Table {
+/// A table of records as text, in their order, under a line for each slide.
+pub fn records_table(records: &[Record]) -> String {
     let mut table = new_table(["image", "answer", "confidence", "remark"]);
-    let mut slide: Option<&str> = None;
     for record in records {
-        if slide != Some(&record.slide) {
-            slide = Some(&record.slide);
-            if !record.slide.is_empty() {
-                table.add_row([format!("{}/", printable(&record.slide))]);
-            }
-        }
         let (answer, remark) = match &record.reject {
             Some(reject) => ("rejected".to_owned(), reject.message.clone()),
             None => {
@@ -123,11 +119,25 @@ pub fn records_table(records: &[Record]) -> Table {
         ]);
     }
     align_right(&mut table, &[2]);
-    table
+    // A slide's line is not a row: its length would widen the column of names.
+    let text = table.trim_fmt();
+    let mut lines = text.lines();
+    let mut shown: Vec<String> = lines.by_ref().take(HEADER_LINES).map(str::to_owned).collect();
+    let mut slide = "";
+    for (record, line) in records.iter().zip(lines) {
+        if record.slide != slide {
+            slide = &record.slide;
+            if !slide.is_empty() {
+                shown.push(format!(" {}/", printable(slide)));
+            }
+        }
+        shown.push(line.to_owned());
+    }
+    shown.join("\n")
 }
 
-/// A table of slides and their figures.
-pub fn slides_table(records: &[Record]) -> Table {
+/// A table of slides and their figures, as text.
+pub fn slides_table(records: &[Record]) -> String {
     let mut slides: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
     for record in records {
         slides.entry(&record.slide).or_default().push(record);
@@ -149,9 +159,13 @@ pub fn slides_table(records: &[Record]) -> Table {
         ]);
     }
     align_right(&mut table, &[1, 2, 3, 4, 5, 6]);
-    table
+    table.trim_fmt()
 }
 
+/// Lines above the rows of [`new_table`]: the headings, and a rule.
+const HEADER_LINES: usize = 2;
+
+/// A table of one line for each row: text is never wrapped, and [`printable`] leaves no line breaks in it.
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
@@ -192,5 +206,6 @@ mod tests {
     #[test]
     fn no_escape_sequence_reaches_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb"), "a\u{fffd}[31mb");
+        assert_eq!(printable("gnp.\u{202e}exe"), "gnp.\u{fffd}exe");
     }
 }

@@ -178,7 +178,7 @@ async fn page(State(source): State<Source>) -> Result<Html<String>, Problem> {
 
 fn render(status: &Status, suspicious: &[Record], rejected: &[Record]) -> String {
     let model = status.model.as_ref().map_or_else(
-        || "no model yet".to_owned(),
+        || "none has answered an image yet".to_owned(),
         |entry| {
             let since = entry.released_at.format("%Y-%m-%d %H:%M UTC");
             let model = &entry.model;
