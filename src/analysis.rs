@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use crate::classification::{Finding, Reject, TimingsMs, decide};
+use crate::classification::{Finding, ImageInfo, Reject, TimingsMs, decide};
 use crate::digest::sha256_hex;
 use crate::image::{DecodeLimits, decode, preprocess};
 use crate::model::{Model, ModelError};
@@ -25,6 +25,16 @@ pub struct Analysis {
     pub sha256: String,
     /// Milliseconds of each step.
     pub timings_ms: TimingsMs,
+}
+
+impl Analysis {
+    /// Adds to `image` what was found out about it.
+    pub fn describe(&self, image: &mut ImageInfo) {
+        image.width_px = self.width_px;
+        image.height_px = self.height_px;
+        image.format = self.format.map(str::to_owned);
+        image.sha256 = Some(self.sha256.clone());
+    }
 }
 
 /// Analyses the bytes of one image file.

@@ -180,10 +180,7 @@ impl Pipeline {
         };
         let (finding, mut timings_ms) = match analysis {
             Ok(analysis) => {
-                image.width_px = analysis.width_px;
-                image.height_px = analysis.height_px;
-                image.format = analysis.format.map(str::to_owned);
-                image.sha256 = Some(analysis.sha256);
+                analysis.describe(&mut image);
                 (analysis.finding, analysis.timings_ms)
             }
             Err(failure) => match failure.disposition() {

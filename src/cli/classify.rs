@@ -16,6 +16,7 @@ use giemsa::config::{Config, Limits};
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::model::Model;
 use giemsa::object::ObjectRef;
+use giemsa::store::FetchError;
 
 use super::{ClassifyArguments, Failed, Format, complain, output};
 
@@ -144,18 +145,15 @@ fn classify_file(path: &Path, model: &Model, limits: &Limits) -> anyhow::Result<
     let mut image = ImageInfo::of_object(&ObjectRef::new(LOCAL, key));
     image.size_bytes = Some(size_bytes);
     if size_bytes > limits.max_object_bytes {
-        let message =
-            format!("the file has {size_bytes} bytes, more than the {} allowed", limits.max_object_bytes);
-        let finding = Finding::Rejected(Reject { code: "too_large".to_owned(), message });
+        let limit_bytes = limits.max_object_bytes;
+        let error = FetchError::TooLarge { size_bytes, limit_bytes, image: Box::new(image.clone()) };
+        let finding = Finding::Rejected(Reject { code: "too_large".to_owned(), message: error.to_string() });
         return Ok(Record::new(image, LOCAL, model, finding));
     }
     let bytes = std::fs::read(path).with_context(unreadable)?;
     let analysis = analyse_image(&bytes, model, &limits.decode())
         .with_context(|| format!("{} cannot be classified", path.display()))?;
-    image.width_px = analysis.width_px;
-    image.height_px = analysis.height_px;
-    image.format = analysis.format.map(str::to_owned);
-    image.sha256 = Some(analysis.sha256);
+    analysis.describe(&mut image);
     let mut record = Record::new(image, LOCAL, model, analysis.finding);
     record.timings_ms = Some(analysis.timings_ms);
     record.classified_at = Some(Utc::now());
