@@ -3,7 +3,7 @@
 
 #![cfg(feature = "local")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -352,6 +352,37 @@ async fn a_304_has_its_etag_and_no_body_on_the_wire() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_continue_gets_it_or_a_closed_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = Stack::start(folder.path()).await;
+    let expires = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let presigned = stack.s3.put_object().bucket(INPUT).key("k").presigned(expires).await.unwrap();
+    let path = presigned.uri().split_once(&stack.servers.s3.to_string()).unwrap().1.to_owned();
+    let ask = async |path: &str, length: usize| {
+        let mut stream = tokio::net::TcpStream::connect(stack.servers.s3).await.unwrap();
+        let host = stack.servers.s3;
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4_096];
+        let count = stream.read(&mut answer).await.unwrap();
+        (stream, String::from_utf8(answer[..count].to_vec()).unwrap())
+    };
+    let (mut stream, answer) = ask(&path, 5).await;
+    assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
+    stream.write_all(b"12345").await.unwrap();
+    let mut answer = vec![0; 15];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200 OK");
+
+    let (_, answer) = ask(&path, 0).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    let (_, answer) = ask(&path.replace(INPUT, "no-such-bucket"), 5).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
 async fn only_the_keys_of_this_stack_are_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let stack = Stack::start(folder.path()).await;
@@ -579,25 +610,22 @@ async fn the_last_of_concurrent_writers_has_the_greatest_sequencer_and_readers_s
     let stack = Stack::start(folder.path()).await;
     let body = |writer: u8| vec![writer; 50_000 + usize::from(writer)];
     stack.put("k", &body(0)).await;
-    let writers = (1..=12_u8).map(|writer| stack.put_owned("k", body(writer)));
-    let readers = (0..12).map(|_| async {
-        let object = stack.s3.get_object().bucket(INPUT).key("k").send().await.unwrap();
-        let etag = object.e_tag.clone().unwrap();
-        let bytes = object.body.collect().await.unwrap().to_vec();
+    let (mut writers, mut readers) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
+    for writer in 1..=12_u8 {
+        let put = stack.s3.put_object().bucket(INPUT).key("k").body(ByteStream::from(body(writer)));
+        writers.spawn(async move { (writer, put.send().await.unwrap().e_tag.unwrap()) });
+        let get = stack.s3.get_object().bucket(INPUT).key("k");
+        readers.spawn(async move {
+            let object = get.send().await.unwrap();
+            let etag = object.e_tag.clone().unwrap();
+            (etag, object.body.collect().await.unwrap().to_vec())
+        });
+    }
+    let etags: BTreeMap<u8, String> = writers.join_all().await.into_iter().collect();
+    for (etag, bytes) in readers.join_all().await {
         let writer = bytes[0];
         assert!(bytes == body(writer), "bytes of one version");
-        (etag, writer)
-    });
-    let (etags, reads) = tokio::join!(
-        futures::future::try_join_all(writers.map(|w| async { Ok::<_, ()>(w.await) })),
-        futures::future::try_join_all(readers.map(|r| async { Ok::<_, ()>(r.await) }))
-    );
-    let etags = etags.unwrap();
-    for (etag, writer) in reads.unwrap() {
-        assert!(
-            writer == 0 || etags[usize::from(writer) - 1] == etag,
-            "ETag of the same version as the bytes"
-        );
+        assert!(writer == 0 || etags[&writer] == etag, "ETag of the same version as the bytes");
     }
     let events = stack.notifications("prod").await;
     assert_eq!(events.len(), 13);
@@ -608,13 +636,6 @@ async fn the_last_of_concurrent_writers_has_the_greatest_sequencer_and_readers_s
     let head = stack.s3.head_object().bucket(INPUT).key("k").send().await.unwrap();
     assert_eq!(last["Records"][0]["s3"]["object"]["eTag"], head.e_tag().unwrap().trim_matches('"'));
     assert_eq!(stack.files().len(), 3, "replaced versions are gone from disk: {:?}", stack.files());
-}
-
-impl Stack {
-    fn put_owned(&self, key: &str, body: Vec<u8>) -> impl Future<Output = String> + use<> {
-        let put = self.s3.put_object().bucket(INPUT).key(key).body(ByteStream::from(body));
-        async move { put.send().await.unwrap().e_tag.unwrap() }
-    }
 }
 
 #[tokio::test]

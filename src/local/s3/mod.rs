@@ -3,6 +3,7 @@
 //! | file | what it adds |
 //! |---|---|
 //! | `service.rs` | the operations of S3, each in a few lines, in terms of the rest |
+//! | `startup.rs` | opening the folder, and clearing what a dead process left |
 //! | `objects.rs` | writes that take effect at once or not at all, reads that never see half an object |
 //! | `multipart.rs` | uploads in parts, checked before they are completed |
 //! | `index.rs`, `uploads.rs` | which file holds which key; which uploads are open |
@@ -27,11 +28,13 @@ mod multipart;
 mod notify;
 mod objects;
 mod service;
+mod startup;
 mod uploads;
 
 use std::path::PathBuf;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 use s3s::auth::{S3Auth, SecretKey};
@@ -191,10 +194,17 @@ pub(super) fn service(
     service_fn(move |request: Request<Incoming>| {
         let service = service.clone();
         async move {
+            let waits_for_continue = request.headers().contains_key(EXPECT);
+            let has_no_body = request.body().is_end_stream();
             let mut answer = service.call(request.map(Body::from)).await?;
             // s3s writes an XML body to every error, and the length of one to this answer, which must have none.
             if answer.status() == StatusCode::NOT_MODIFIED {
                 *answer.body_mut() = Body::empty();
+            }
+            // A client that waits for "100 Continue" and is answered at once may misread the next answer on this
+            // connection: botocore does, and then waits a minute for it. S3 closes the connection too.
+            if waits_for_continue && (has_no_body || !answer.status().is_success()) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer)
         }
