@@ -1,12 +1,13 @@
-//! The SDK clients, from the SDK's standard environment.
+//! The SDK clients: from the SDK's standard environment, or for servers on this machine.
 //!
-//! It never names an endpoint or a credential. Invariant: every request ends, by its own timeouts.
+//! It never holds a credential of AWS. Invariant: every request ends, by its own timeouts.
 
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
@@ -15,29 +16,74 @@ use crate::config::has_own_s3_endpoint;
 /// Attempts for one request, the first included.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Reads the SDK's standard environment: credentials, region, endpoints.
-pub async fn load_sdk_config() -> SdkConfig {
-    let http_client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let timeouts = TimeoutConfig::builder()
+/// Region that requests to the embedded stack are signed for.
+pub const LOCAL_REGION: &str = "us-east-1";
+
+/// Clients of S3 and DynamoDB.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// S3.
+    pub s3: aws_sdk_s3::Client,
+    /// DynamoDB.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+}
+
+impl Clients {
+    /// Reads the SDK's standard environment: credentials, region, endpoints.
+    pub async fn from_env() -> Self {
+        let sdk_config = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http_client())
+            .timeout_config(timeouts())
+            .retry_config(retries())
+            .load()
+            .await;
+        // Servers other than AWS have one host name, so buckets go into the path there.
+        let s3 = aws_sdk_s3::config::Builder::from(&sdk_config).force_path_style(has_own_s3_endpoint());
+        Self {
+            s3: aws_sdk_s3::Client::from_conf(s3.build()),
+            dynamodb: aws_sdk_dynamodb::Client::new(&sdk_config),
+        }
+    }
+
+    /// For servers at the given URLs. Nothing of the environment matters, so that a profile for AWS on this
+    /// machine can neither get in the way nor be touched.
+    pub fn at(s3_url: &str, dynamodb_url: &str, credentials: Credentials) -> Self {
+        let s3 = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static(LOCAL_REGION))
+            .credentials_provider(credentials.clone())
+            .endpoint_url(s3_url)
+            .force_path_style(true)
+            .http_client(http_client())
+            .timeout_config(timeouts())
+            .retry_config(retries());
+        let dynamodb = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static(LOCAL_REGION))
+            .credentials_provider(credentials)
+            .endpoint_url(dynamodb_url)
+            .http_client(http_client())
+            .timeout_config(timeouts())
+            .retry_config(retries());
+        Self {
+            s3: aws_sdk_s3::Client::from_conf(s3.build()),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+        }
+    }
+}
+
+fn http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(3))
         .read_timeout(Duration::from_secs(10))
         .operation_attempt_timeout(Duration::from_secs(30))
-        .build();
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client)
-        .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
-        .load()
-        .await
+        .build()
 }
 
-/// The S3 client. Servers other than AWS have one host name, so buckets go into the path there.
-pub fn s3_client(sdk_config: &SdkConfig) -> aws_sdk_s3::Client {
-    let config = aws_sdk_s3::config::Builder::from(sdk_config).force_path_style(has_own_s3_endpoint());
-    aws_sdk_s3::Client::from_conf(config.build())
-}
-
-/// The DynamoDB client.
-pub fn dynamodb_client(sdk_config: &SdkConfig) -> aws_sdk_dynamodb::Client {
-    aws_sdk_dynamodb::Client::new(sdk_config)
+fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS)
 }

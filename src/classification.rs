@@ -112,9 +112,10 @@ impl ImageInfo {
         }
     }
 
-    /// What tells two uploads of one key apart: the version, or else the ETag.
+    /// What tells two uploads of one key apart: the version, or else the ETag; of files the digest.
     pub fn object_version(&self) -> &str {
-        self.version_id.as_deref().or(self.etag.as_deref()).unwrap_or_default()
+        let named = self.version_id.as_deref().or(self.etag.as_deref());
+        named.or(self.sha256.as_deref()).unwrap_or_default()
     }
 }
 

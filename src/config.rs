@@ -135,6 +135,25 @@ impl Config {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
+    /// The configuration of the embedded stack: names are given, limits come from the process environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a limit is wrong.
+    #[cfg(feature = "local")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+    pub fn embedded(stage: &str, buckets: [&str; 3], table: &str) -> Result<Self, ConfigError> {
+        let [input, model, results] = buckets;
+        Self::from_lookup(|name| match name {
+            "GIEMSA_STAGE" => Some(stage.to_owned()),
+            "GIEMSA_INPUT_BUCKET" => Some(input.to_owned()),
+            "GIEMSA_MODEL_BUCKET" => Some(model.to_owned()),
+            "GIEMSA_RESULTS_BUCKET" => Some(results.to_owned()),
+            "GIEMSA_RESULTS_PREFIX" => None,
+            "GIEMSA_TABLE" => Some(table.to_owned()),
+            limit => std::env::var(limit).ok(),
+        })
+    }
+
     /// Reads settings by name from `lookup`, and checks them, alone and together.
     ///
     /// # Errors

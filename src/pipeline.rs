@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use futures::future::{FutureExt, Shared};
+use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{StreamExt, stream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
 use crate::analysis::{Analysis, analyse_image, elapsed_ms};
+use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, Status, TimingsMs};
 use crate::config::Config;
 use crate::model::{Model, Registry, RegistryError, Release, panic_message};
@@ -37,7 +38,8 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Makes a pipeline on the given clients.
-    pub fn new(config: Config, s3: aws_sdk_s3::Client, dynamodb: aws_sdk_dynamodb::Client) -> Self {
+    pub fn new(config: Config, clients: Clients) -> Self {
+        let Clients { s3, dynamodb } = clients;
         Self {
             registry: Registry::new(s3.clone(), &config),
             table: TableWriter::new(dynamodb, &config.table),
@@ -65,10 +67,14 @@ impl Pipeline {
         let release = self.release().boxed().shared();
         let in_flight: NonZeroUsize = self.config.limits.fetch_concurrency;
         // Each future is boxed because it is large, and many of them wait.
-        let futures = objects.iter().enumerate().map(|(index, object)| {
-            let release = release.clone();
-            async move { (index, self.answer_by(object, release, stop_at).await) }.boxed()
-        });
+        let futures: Vec<BoxFuture<'_, (usize, Outcome)>> = objects
+            .iter()
+            .enumerate()
+            .map(|(index, object)| {
+                let release = release.clone();
+                async move { (index, self.answer_by(object, release, stop_at).await) }.boxed()
+            })
+            .collect();
         let mut outcomes: Vec<(usize, Outcome)> =
             stream::iter(futures).buffer_unordered(in_flight.get()).collect().await;
         outcomes.sort_unstable_by_key(|(index, _)| *index);
@@ -228,7 +234,7 @@ impl Pipeline {
 }
 
 /// One look for a model, shared by all objects of a batch.
-type SharedRelease<'a> = Shared<futures::future::BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
+type SharedRelease<'a> = Shared<BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
 
 fn answer_of(record: Record, is_current: bool) -> Answer {
     Answer {

@@ -16,9 +16,15 @@ pub mod lock;
 pub mod queue;
 pub mod s3;
 mod servers;
+mod stack;
 mod state;
+mod status;
+mod worker;
 
 pub use lock::{DataDirLock, LockError};
 pub use s3::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
 pub use servers::{LocalError, ServerSettings, Servers, Subscription, credentials};
+pub use stack::{
+    INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, Stack, StackError, StackSettings, TABLE, sample_model,
+};
 pub use state::StateError;

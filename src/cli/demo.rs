@@ -1,0 +1,190 @@
+//! `giemsa demo`: sample images through the whole embedded stack, every answer checked.
+//!
+//! It uploads as a client would, through the S3 API. Invariant: it succeeds only if every file of the folder
+//! ended in the state that `expected.csv` records for it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::primitives::ByteStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use giemsa::classification::Record;
+use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
+use giemsa::store::TableReader;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{DemoArguments, Failed, output};
+
+/// Uploads at once.
+const UPLOADS: usize = 8;
+
+/// Longest wait for the answers.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The state a file has to end in, as a row of `expected.csv`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+struct Expected {
+    path: String,
+    status: String,
+    label: String,
+    reject_code: String,
+}
+
+impl Expected {
+    fn shown(&self) -> String {
+        if self.status == "rejected" { format!("rejected: {}", self.reject_code) } else { self.label.clone() }
+    }
+
+    fn is_met_by(&self, record: &Record) -> bool {
+        let reject_code = record.reject.as_ref().map_or("", |reject| reject.code.as_str());
+        let label = record.label.as_deref().unwrap_or_default();
+        (record.status.as_str(), label, reject_code)
+            == (self.status.as_str(), self.label.as_str(), self.reject_code.as_str())
+    }
+}
+
+/// Runs the demo.
+pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
+    let expected = read_expected(&arguments.samples).map_err(Failed::Usage)?;
+    let folder = tempfile::tempdir().context("no temporary folder can be made")?;
+    println!("Starting S3, DynamoDB and the classifier in a temporary folder …");
+    let settings = StackSettings {
+        data_dir: folder.path().to_owned(),
+        s3_port: 0,
+        dynamodb_port: 0,
+        http_port: 0,
+        run_worker: true,
+    };
+    let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
+    let started = Instant::now();
+    upload_all(&stack, &arguments.samples, &expected).await?;
+    await_answers(&stack, expected.len()).await?;
+    let elapsed = started.elapsed();
+    let answers = read_answers(&stack, &expected).await?;
+    stack.shutdown().await;
+    report(&expected, &answers, elapsed)
+}
+
+fn read_expected(samples: &Path) -> anyhow::Result<Vec<Expected>> {
+    let path = samples.join("expected.csv");
+    let mut reader = csv::Reader::from_path(&path).with_context(|| {
+        format!("{} cannot be read; run it in the project's folder, or give --samples", path.display())
+    })?;
+    let expected: Vec<Expected> = reader
+        .deserialize()
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{} is not as expected: path,status,label,reject_code", path.display()))?;
+    let mut unlisted = Vec::new();
+    for entry in walkdir::WalkDir::new(samples).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("{} cannot be listed", samples.display()))?;
+        let name = entry.path().strip_prefix(samples).unwrap_or(entry.path()).to_string_lossy().into_owned();
+        if entry.file_type().is_file() && !expected.iter().any(|e| e.path == name) {
+            unlisted.push(name);
+        }
+    }
+    if !unlisted.is_empty() {
+        bail!("{} has no line for: {}", path.display(), unlisted.join(", "));
+    }
+    Ok(expected)
+}
+
+async fn upload_all(stack: &Stack, samples: &Path, expected: &[Expected]) -> anyhow::Result<()> {
+    let bar = progress("uploading", expected.len());
+    let uploads: Vec<_> = expected
+        .iter()
+        .map(|Expected { path, .. }| {
+            let bar = bar.clone();
+            let request = stack.clients.s3.put_object().bucket(INPUT_BUCKET).key(path);
+            let file = samples.join(path);
+            async move {
+                let body = ByteStream::from_path(&file).await;
+                let body = body.with_context(|| format!("{} cannot be read", file.display()))?;
+                let sent = request.body(body).send().await;
+                sent.map_err(|e| {
+                    anyhow!("{} cannot be uploaded: {}", file.display(), DisplayErrorContext(&e))
+                })?;
+                bar.inc(1);
+                anyhow::Ok(())
+            }
+        })
+        .collect();
+    stream::iter(uploads).buffer_unordered(UPLOADS).try_collect::<()>().await?;
+    bar.finish();
+    Ok(())
+}
+
+async fn await_answers(stack: &Stack, total: usize) -> anyhow::Result<()> {
+    let bar = progress("answered", total);
+    let started = Instant::now();
+    loop {
+        let (unanswered, dead) = stack.unanswered().await?;
+        bar.set_position((total as u64).saturating_sub(unanswered + dead));
+        if unanswered == 0 {
+            bar.finish();
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("{unanswered} of {total} files are not answered after {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The records of all files, by path, read back from the table.
+async fn read_answers(stack: &Stack, expected: &[Expected]) -> anyhow::Result<BTreeMap<String, Record>> {
+    let table = TableReader::new(stack.clients.dynamodb.clone(), &stack.config.table);
+    let reads: Vec<_> = expected
+        .iter()
+        .map(|Expected { path, .. }| {
+            let table = table.clone();
+            async move { Ok::<_, anyhow::Error>(table.image(INPUT_BUCKET, path).await?.results) }
+        })
+        .collect();
+    let histories: Vec<Vec<Record>> = stream::iter(reads).buffer_unordered(UPLOADS).try_collect().await?;
+    Ok(histories.into_iter().flatten().map(|record| (record.image.key.clone(), record)).collect())
+}
+
+fn report(
+    expected: &[Expected],
+    answers: &BTreeMap<String, Record>,
+    elapsed: Duration,
+) -> Result<(), Failed> {
+    let records: Vec<Record> = answers.values().cloned().collect();
+    let mut out = std::io::stdout().lock();
+    let mut print = |text: String| writeln!(out, "{text}").map_err(anyhow::Error::from);
+    print(output::records_table(&records, |record| record.image.key.clone()).to_string())?;
+    print(output::slides_table(&records).to_string())?;
+
+    let mut wrong = Vec::new();
+    for expected in expected {
+        match answers.get(&expected.path) {
+            Some(record) if expected.is_met_by(record) => {}
+            Some(record) => {
+                let reject = record.reject.as_ref().map(|reject| format!("rejected: {}", reject.code));
+                let found = reject.or(record.label.clone()).unwrap_or_default();
+                wrong.push(format!("{}: expected {}, found {found}", expected.path, expected.shown()));
+            }
+            None => wrong.push(format!("{}: expected {}, found no answer", expected.path, expected.shown())),
+        }
+    }
+    let total = expected.len();
+    let seconds = elapsed.as_secs_f64();
+    if wrong.is_empty() {
+        print(format!("All {total} files ended as expected, in {seconds:.1} s from the first upload."))?;
+        return Ok(());
+    }
+    Err(Failed::Work(anyhow!(
+        "{} of {total} files ended in another state:\n  {}",
+        wrong.len(),
+        wrong.join("\n  ")
+    )))
+}
+
+fn progress(what: &'static str, total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:>10} [{bar:40}] {pos}/{len}").expect("a valid template");
+    ProgressBar::new(total as u64).with_style(style.progress_chars("=> ")).with_message(what)
+}

@@ -1,0 +1,135 @@
+//! Arguments of the `giemsa` command, and who carries them out.
+//!
+//! It never does the work itself. Invariant: results go to stdout, everything else to stderr; exit code 0 is
+//! success, 1 failure, 2 wrong usage.
+
+mod classify;
+mod demo;
+mod output;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Classifies microscope images as they are uploaded.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole stack on this machine: S3, DynamoDB, classifier and status page, on loopback only.
+    Up(UpArguments),
+    /// Classify files and folders, without any stack.
+    Classify(ClassifyArguments),
+    /// Upload sample images to a stack in a temporary folder, and check every answer.
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct UpArguments {
+    /// Folder that keeps uploads, results and the table.
+    #[arg(long, default_value = ".giemsa")]
+    data_dir: PathBuf,
+    /// Port of S3.
+    #[arg(long, default_value_t = 9000)]
+    s3_port: u16,
+    /// Port of DynamoDB.
+    #[arg(long, default_value_t = 8000)]
+    dynamodb_port: u16,
+    /// Port of the status page.
+    #[arg(long, default_value_t = 8080)]
+    http_port: u16,
+    /// Start the servers only: uploads queue up until a start without this.
+    #[arg(long)]
+    no_worker: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ClassifyArguments {
+    /// ONNX model with giemsa.* metadata; default: the thin smear model that is built in.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Form of the results on stdout.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Image files, and folders of them.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct DemoArguments {
+    /// Folder of images (folders in it are slides) with an expected.csv.
+    #[arg(long, default_value = "sample-images")]
+    samples: PathBuf,
+}
+
+/// Form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// One record a line, as in docs/record.schema.json.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// Why a command ended without success.
+#[derive(Debug)]
+enum Failed {
+    /// The arguments cannot be used; exit code 2.
+    Usage(anyhow::Error),
+    /// Something went wrong; exit code 1.
+    Work(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Work(error)
+    }
+}
+
+/// Runs the command of the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The embedded S3 logs each 404 and 304 as an error of its own; what fails for us is logged by us.
+    let default_level = if matches!(arguments.command, Command::Up(_)) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,giemsa={default_level},tract=error")))
+        .add_directive("s3s=off".parse().expect("a valid directive"))
+        .add_directive("s3s_fs=off".parse().expect("a valid directive"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("giemsa: the system gives no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = match arguments.command {
+        Command::Up(arguments) => runtime.block_on(up::run(&arguments)),
+        Command::Classify(arguments) => runtime.block_on(classify::run(&arguments)),
+        Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Usage(error)) => {
+            eprintln!("giemsa: {error:#}");
+            ExitCode::from(2)
+        }
+        Err(Failed::Work(error)) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(Failed::Work(error)) => {
+            eprintln!("giemsa: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Records and slides as tables, JSON lines and CSV.
+//!
+//! It never decides anything. Invariant: file names and messages are hostile text: control characters never
+//! reach a terminal, and no CSV cell starts a formula.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use giemsa::classification::Record;
+use giemsa::slide::SlideFigure;
+
+/// Columns of the CSV.
+const CSV_HEADER: [&str; 14] = [
+    "slide",
+    "key",
+    "status",
+    "label",
+    "confidence",
+    "positive",
+    "needs_review",
+    "review_reason",
+    "reject_code",
+    "reject_message",
+    "width_px",
+    "height_px",
+    "model",
+    "model_sha256",
+];
+
+/// Whether output ended because its reader went away, e.g. `giemsa classify … | head`.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io_error = cause.downcast_ref::<io::Error>();
+        io_error.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Writes one record as a line of JSON.
+pub fn write_json_line(out: &mut impl Write, record: &Record) -> anyhow::Result<()> {
+    let json = serde_json::to_string(record)?;
+    writeln!(out, "{json}")?;
+    Ok(())
+}
+
+/// A CSV writer with the header written.
+pub fn csv_writer<W: Write>(out: W) -> anyhow::Result<csv::Writer<W>> {
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(CSV_HEADER).map_err(csv_error)?;
+    Ok(writer)
+}
+
+/// Writes one record as a row of CSV.
+pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> anyhow::Result<()> {
+    let number = |value: Option<u32>| value.map(|v| v.to_string()).unwrap_or_default();
+    let reject = record.reject.as_ref();
+    let row = [
+        record.slide.clone(),
+        record.image.key.clone(),
+        record.status.as_str().to_owned(),
+        record.label.clone().unwrap_or_default(),
+        record.confidence.map(|c| format!("{c:.6}")).unwrap_or_default(),
+        record.positive.map(|p| p.to_string()).unwrap_or_default(),
+        record.needs_review.to_string(),
+        record.review_reason.clone().unwrap_or_default(),
+        reject.map(|r| r.code.clone()).unwrap_or_default(),
+        reject.map(|r| r.message.clone()).unwrap_or_default(),
+        number(record.image.width_px),
+        number(record.image.height_px),
+        format!("{} {}", record.model.name, record.model.version),
+        record.model.sha256.clone(),
+    ];
+    writer.write_record(row.iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
+    Ok(())
+}
+
+/// An I/O error stays one, so that a closed pipe is recognised.
+fn csv_error(error: csv::Error) -> anyhow::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error.into(),
+        other => anyhow::anyhow!("the CSV cannot be written: {other:?}"),
+    }
+}
+
+/// A cell that no spreadsheet takes for a formula: an apostrophe is put before what could start one
+/// (OWASP, CSV injection).
+fn neutralised(cell: &str) -> String {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
+}
+
+/// Text as a terminal may show it: without control characters.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A table of records; `name` is what stands for the image.
+pub fn records_table<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    name: impl Fn(&Record) -> String,
+) -> Table {
+    let mut table = new_table(["image", "answer", "confidence", "remark"]);
+    for record in records {
+        let (answer, remark) = match &record.reject {
+            Some(reject) => (format!("rejected: {}", reject.code), shortened(&reject.message)),
+            None => {
+                let remark = record.review_reason.as_ref().map(|reason| format!("review: {reason}"));
+                (record.label.clone().unwrap_or_default(), remark.unwrap_or_default())
+            }
+        };
+        let confidence = record.confidence.map(|c| format!("{:.1} %", 100.0 * c)).unwrap_or_default();
+        table.add_row([printable(&name(record)), printable(&answer), confidence, printable(&remark)]);
+    }
+    align_right(&mut table, &[2]);
+    table
+}
+
+/// A table of slides and their figures.
+pub fn slides_table(records: &[Record]) -> Table {
+    let mut slides: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        slides.entry(&record.slide).or_default().push(record);
+    }
+    let mut table =
+        new_table(["slide", "cells", "positive", "parasitemia", "95 % interval", "review", "rejected"]);
+    for (slide, records) in slides {
+        let figure = SlideFigure::of(records);
+        let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
+        let interval = figure.parasitemia_interval_percent();
+        table.add_row([
+            if slide.is_empty() { "(no folder)".to_owned() } else { printable(slide) },
+            figure.cells.to_string(),
+            figure.positives.to_string(),
+            percent,
+            interval.map(|(low, high)| format!("{low:.1}–{high:.1} %")).unwrap_or_default(),
+            figure.needs_review.to_string(),
+            figure.rejected.to_string(),
+        ]);
+    }
+    align_right(&mut table, &[1, 2, 3, 4, 5, 6]);
+    table
+}
+
+fn new_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table
+}
+
+fn align_right(table: &mut Table, columns: &[usize]) {
+    for index in columns {
+        if let Some(column) = table.column_mut(*index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// The first 60 characters; the record holds the whole sentence.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 60;
+    if text.chars().count() <= LONGEST {
+        text.to_owned()
+    } else {
+        text.chars().take(LONGEST).chain(['…']).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_starts_a_formula() {
+        assert_eq!(neutralised("=cmd()"), "'=cmd()");
+        assert_eq!(neutralised("cell.png"), "cell.png");
+    }
+
+    #[test]
+    fn no_escape_sequence_reaches_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb"), "a\u{fffd}[31mb");
+    }
+}

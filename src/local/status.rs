@@ -1,0 +1,273 @@
+//! The status page of the embedded stack: what serves, what waits, what needs a look.
+//!
+//! Reads only, answers only requests made to the loopback address itself (a page of another site that a
+//! browser has open cannot ask, because its `Host` differs). Invariant: every text from outside is escaped.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::{Json, Router, routing::get};
+use chrono::{Days, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::queue::{Queue, dead_letter_queue};
+use crate::classification::Record;
+use crate::slide::SlideFigure;
+use crate::store::{LabelOrRejected, LabelQuery, LedgerEntry, TableReader};
+
+/// Records of each list on the page.
+const LIST_LENGTH: usize = 50;
+
+/// How far back rejected images are listed.
+const REJECTED_DAYS: u64 = 7;
+
+/// Where the page's facts come from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub table: TableReader,
+    pub queue: Queue,
+    pub queue_name: String,
+    pub stage: String,
+    pub address: SocketAddr,
+}
+
+/// What `GET /api/status` answers.
+#[derive(Debug, Serialize)]
+struct Status {
+    stage: String,
+    model: Option<LedgerEntry>,
+    unanswered: u64,
+    oldest_unanswered_seconds: Option<u64>,
+    dead_letters: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct SlideQuery {
+    name: String,
+}
+
+/// What `GET /api/slide?name=…` answers.
+#[derive(Debug, Serialize)]
+struct SlideAnswer {
+    slide: String,
+    figure: SlideFigure,
+    parasitemia_percent: Option<f64>,
+    parasitemia_interval_percent: Option<(f64, f64)>,
+    records: Vec<Record>,
+}
+
+/// A problem as `application/problem+json` (RFC 9457).
+#[derive(Debug)]
+struct Problem(StatusCode, String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "status": self.0.as_u16(), "title": self.0.canonical_reason(), "detail": self.1 });
+        (self.0, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    }
+}
+
+impl<E: std::error::Error> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+/// The page and its API.
+pub(super) fn router(source: Source) -> Router {
+    let address = source.address;
+    Router::new()
+        .route("/", get(page))
+        .route("/api/status", get(status))
+        .route("/api/slide", get(slide))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            only_this_host(address, request, next)
+        }))
+        .with_state(source)
+}
+
+/// Serves until `stop` turns true.
+pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let stopped = async move {
+        // An error means that the other side is gone, which is as good a reason to stop.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    // Not gracefully: a browser that keeps its connection open would hold up the end.
+    tokio::select! {
+        served = axum::serve(listener, router).into_future() => {
+            if let Err(error) = served {
+                tracing::error!(%error, "status page stopped");
+            }
+        }
+        () = stopped => {}
+    }
+}
+
+async fn only_this_host(address: SocketAddr, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if host == address.to_string() || host == format!("localhost:{}", address.port()) {
+        let mut response = next.run(request).await;
+        let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy.parse().expect("plain ASCII"));
+        response
+    } else {
+        let detail = format!("this page answers for {address} only, the request was for {host:?}");
+        Problem(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+    }
+}
+
+async fn current_status(source: &Source) -> Result<Status, Problem> {
+    let now = Utc::now();
+    let waiting = source.queue.depth(&source.queue_name, now).await?;
+    let dead = source.queue.depth(&dead_letter_queue(&source.queue_name), now).await?;
+    Ok(Status {
+        stage: source.stage.clone(),
+        model: source.table.model_at(&source.stage, now).await?,
+        unanswered: waiting.total(),
+        oldest_unanswered_seconds: waiting.oldest_age.map(|age| age.as_secs()),
+        dead_letters: dead.total(),
+    })
+}
+
+async fn status(State(source): State<Source>) -> Result<Json<Status>, Problem> {
+    current_status(&source).await.map(Json)
+}
+
+async fn slide(
+    State(source): State<Source>,
+    query: Result<Query<SlideQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<SlideAnswer>, Problem> {
+    let expected = "expected ?name=<folder of the images>, e.g. /api/slide?name=slide-001";
+    let Query(SlideQuery { name }) =
+        query.map_err(|_| Problem(StatusCode::BAD_REQUEST, expected.to_owned()))?;
+    let records = source.table.whole_slide(&source.stage, &name).await?;
+    if records.is_empty() {
+        let detail = format!("no image of the slide {name:?} is answered yet; {expected}");
+        return Err(Problem(StatusCode::NOT_FOUND, detail));
+    }
+    let figure = SlideFigure::of(&records);
+    Ok(Json(SlideAnswer {
+        slide: name,
+        parasitemia_percent: figure.parasitemia_percent(),
+        parasitemia_interval_percent: figure.parasitemia_interval_percent(),
+        figure,
+        records,
+    }))
+}
+
+async fn page(State(source): State<Source>) -> Result<Html<String>, Problem> {
+    let status = current_status(&source).await?;
+    let now = Utc::now();
+    let suspicious = source.table.review_queue(&source.stage, LIST_LENGTH).await?;
+    let rejected = LabelQuery {
+        stage: source.stage.clone(),
+        which: LabelOrRejected::Rejected,
+        from: now.checked_sub_days(Days::new(REJECTED_DAYS)).unwrap_or(now),
+        until: now + chrono::Duration::days(1),
+        limit: LIST_LENGTH,
+    };
+    let rejected = source.table.by_label(&rejected).await?;
+    Ok(Html(render(&status, &suspicious, &rejected)))
+}
+
+fn render(status: &Status, suspicious: &[Record], rejected: &[Record]) -> String {
+    let model = status.model.as_ref().map_or_else(
+        || "no model yet".to_owned(),
+        |entry| {
+            let since = entry.released_at.format("%Y-%m-%d %H:%M UTC");
+            let model = &entry.model;
+            format!("{} {} ({}…), since {since}", model.name, model.version, &model.sha256[..12])
+        },
+    );
+    let mut html = String::from(HEAD);
+    let oldest =
+        status.oldest_unanswered_seconds.map_or_else(String::new, |s| format!(", the oldest for {s} s"));
+    // Writing to a String cannot fail.
+    let _ = write!(
+        html,
+        "<dl><dt>Stage</dt><dd>{}</dd><dt>Model</dt><dd>{}</dd><dt>Unanswered uploads</dt><dd>{}{oldest}</dd>\
+         <dt>Given up after all retries</dt><dd>{}</dd></dl>",
+        escape(&status.stage),
+        escape(&model),
+        status.unanswered,
+        status.dead_letters,
+    );
+    let _ = write!(html, "<h2>Needs a human look, most suspicious first</h2>");
+    table(&mut html, suspicious, "Nothing needs a look.", |record| {
+        let label = record.label.as_deref().unwrap_or_default();
+        let confidence = record.confidence.unwrap_or_default();
+        [
+            label.to_owned(),
+            format!("{:.1} %", 100.0 * confidence),
+            record.review_reason.clone().unwrap_or_default(),
+        ]
+    });
+    let _ = write!(html, "<h2>Rejected in the last {REJECTED_DAYS} days, newest first</h2>");
+    table(&mut html, rejected, "Nothing was rejected.", |record| {
+        let (code, message) =
+            record.reject.as_ref().map_or(("", ""), |reject| (reject.code.as_str(), reject.message.as_str()));
+        [code.to_owned(), String::new(), message.to_owned()]
+    });
+    html.push_str("</main></html>");
+    html
+}
+
+fn table(html: &mut String, records: &[Record], empty: &str, cells: impl Fn(&Record) -> [String; 3]) {
+    if records.is_empty() {
+        let _ = write!(html, "<p>{empty}</p>");
+        return;
+    }
+    html.push_str("<table><tr><th>Image<th>Answer<th>Confidence<th>Why</tr>");
+    for record in records {
+        let _ = write!(html, "<tr><td>{}", escape(&record.image.key));
+        for cell in cells(record) {
+            let _ = write!(html, "<td>{}", escape(&cell));
+        }
+        html.push_str("</tr>");
+    }
+    html.push_str("</table>");
+}
+
+/// Text as HTML shows it; quotes too, so that it is safe in attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+const HEAD: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<meta name="viewport" content="width=device-width"><title>Giemsa</title>
+<style>
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { color: #7b3fa0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.5rem; } dt { opacity: .7; } dd { margin: 0; }
+table { border-collapse: collapse; width: 100%; } th { text-align: left; opacity: .7; font-weight: normal; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; overflow-wrap: anywhere; vertical-align: top; }
+</style><main><h1>Giemsa</h1>
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_text_and_never_markup() {
+        assert_eq!(escape("<script>\"'&"), "&lt;script&gt;&quot;&#39;&amp;");
+    }
+}
