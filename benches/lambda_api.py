@@ -16,6 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 EVENT_TIMEOUT_S = 300
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A contestant that was stopped resets its connection; whatever else fails shows as a missing answer."""
+
+
 class RuntimeApi:
     """Hands out events and takes answers; one contestant at a time."""
 
@@ -57,7 +62,7 @@ class RuntimeApi:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.address = "127.0.0.1:%d" % self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
