@@ -33,7 +33,8 @@ struct Subject {
 fn stages(criterion: &mut Criterion) {
     let limits = Limits::default().decode();
     let model = sample_model();
-    let crop = Subject { name: "crop_png", bytes: std::fs::read(sample_crop()).expect("the sample is there") };
+    let crop =
+        Subject { name: "crop_png", bytes: std::fs::read(sample_crop()).expect("the sample is there") };
     let field = Subject { name: "field_jpeg_12mp", bytes: field_jpeg(&crop.bytes) };
     let subjects = [crop, field];
 
