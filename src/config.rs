@@ -60,7 +60,7 @@ pub struct Limits {
     /// Largest model file, bytes (`GIEMSA_MAX_MODEL_BYTES`, default 100 MiB).
     pub max_model_bytes: u64,
     /// Images in flight at once: downloading, waiting, being classified or stored
-    /// (`GIEMSA_FETCH_CONCURRENCY`, default 8).
+    /// (`GIEMSA_FETCH_CONCURRENCY`, default 10: a whole batch of SQS).
     pub fetch_concurrency: NonZeroUsize,
     /// Images decoded and classified at once (`GIEMSA_CPUS`, default the processors of the machine).
     pub cpus: NonZeroUsize,
@@ -81,7 +81,7 @@ impl Default for Limits {
             max_height_px: 20_000,
             max_pixels: 40_000_000,
             max_model_bytes: 100 << 20,
-            fetch_concurrency: NonZeroUsize::new(8).expect("8 is not zero"),
+            fetch_concurrency: NonZeroUsize::new(10).expect("10 is not zero"),
             cpus: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             image_timeout: Duration::from_secs(30),
             deadline_margin: Duration::from_secs(2),
@@ -407,7 +407,7 @@ mod tests {
         let one_cpu = ("GIEMSA_CPUS", "1");
         assert!(config_with(&[memory, one_cpu]).is_ok());
         let error = config_with(&[memory, one_cpu, ("GIEMSA_MAX_PIXELS", "400000000")]).unwrap_err();
-        assert!(error.to_string().contains("may need 5614 MB"), "{error}");
+        assert!(error.to_string().contains("may need 5678 MB"), "{error}");
         assert!(config_with(&[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"), one_cpu]).is_err());
     }
 }
