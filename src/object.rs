@@ -42,18 +42,13 @@ impl ObjectRef {
         }
     }
 
-    /// The folder part of the key, which is the slide: `a/b/c.png` is on slide `a/b`, `c.png` on slide ``.
-    pub fn slide(&self) -> &str {
-        slide_of_key(&self.key)
-    }
-
     /// Whether an object of this key and `size_bytes` is the marker of an empty folder.
     pub fn is_folder_marker(&self, size_bytes: u64) -> bool {
         size_bytes == 0 && self.key.ends_with('/')
     }
 }
 
-/// The folder part of an object key, without the last `/`.
+/// The folder part of an object key, which is the slide: `a/b/c.png` is on slide `a/b`, `c.png` on slide ``.
 pub fn slide_of_key(key: &str) -> &str {
     key.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
@@ -117,7 +112,7 @@ mod tests {
         for (key, slide) in
             [("a/b/c.png", "a/b"), ("c.png", ""), ("a//c.png", "a/"), ("/c.png", ""), ("a/", "a")]
         {
-            assert_eq!(ObjectRef::new("b", key).slide(), slide, "{key:?}");
+            assert_eq!(slide_of_key(key), slide, "{key:?}");
         }
     }
 

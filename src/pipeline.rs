@@ -15,7 +15,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::analysis::{Analysis, analyse_image, elapsed_ms};
 use crate::aws::Clients;
-use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, Status, TimingsMs};
+use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::Config;
 use crate::model::{Model, Registry, RegistryError, Release, panic_message};
 use crate::object::ObjectRef;
@@ -237,10 +237,7 @@ fn answer_of(record: Record, is_current: bool) -> Answer {
     Answer {
         result_id: record.result_id,
         label: record.label,
-        reject: record
-            .reject
-            .filter(|_| record.status == Status::Rejected)
-            .map(|reject| (reject.code, reject.message)),
+        reject: record.reject.map(|reject| (reject.code, reject.message)),
         is_current,
     }
 }

@@ -143,16 +143,9 @@ impl LocalS3 {
         } = request.input.clone();
         let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
         loop {
-            let object = self.find(&bucket, &key).await?;
+            let object = self.find_if(&bucket, &key, &conditions).await?;
             let (e_tag, last_modified) =
                 (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
-            match conditions.judge(&object.etag, &timestamp(object.modified_s)) {
-                Verdict::Proceed => {}
-                Verdict::NotModified => {
-                    return Err(not_modified(&object));
-                }
-                Verdict::Failed => return Err(StoreError::ConditionFailed { key }.into()),
-            }
             let mut inner = request.clone();
             inner.input.key.clone_from(&object.file);
             inner.input.range =
@@ -185,16 +178,9 @@ impl LocalS3 {
         } = request.input.clone();
         let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
         loop {
-            let object = self.find(&bucket, &key).await?;
+            let object = self.find_if(&bucket, &key, &conditions).await?;
             let (e_tag, last_modified) =
                 (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
-            match conditions.judge(&object.etag, &timestamp(object.modified_s)) {
-                Verdict::Proceed => {}
-                Verdict::NotModified => {
-                    return Err(not_modified(&object));
-                }
-                Verdict::Failed => return Err(StoreError::ConditionFailed { key }.into()),
-            }
             let mut inner = request.clone();
             inner.input.key.clone_from(&object.file);
             let answer = self.files.head_object(inner).await;
@@ -231,6 +217,16 @@ impl LocalS3 {
     pub(super) async fn find(&self, bucket: &str, key: &str) -> Result<ObjectRow, StoreError> {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.state.read(move |connection| index::find(connection, &bucket, &key)).await
+    }
+
+    /// Finds an object for a read; conditions that do not hold are "not modified" or an error.
+    async fn find_if(&self, bucket: &str, key: &str, conditions: &ReadConditions) -> S3Result<ObjectRow> {
+        let object = self.find(bucket, key).await?;
+        match conditions.judge(&object.etag, &timestamp(object.modified_s)) {
+            Verdict::Proceed => Ok(object),
+            Verdict::NotModified => Err(not_modified(&object)),
+            Verdict::Failed => Err(StoreError::ConditionFailed { key: key.to_owned() }.into()),
+        }
     }
 
     /// Finds the source of a copy; conditions that do not hold are one error, whichever way.
