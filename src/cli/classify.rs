@@ -48,17 +48,25 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
         Format::Json => Writer::Json(stdout),
         Format::Csv => Writer::Csv(Box::new(output::csv_writer(stdout)?)),
     };
+    let bar = output::progress("classified", count);
     while let Some(record) = records.next().await {
-        match (record, &mut writer) {
+        // The bar makes way, for a terminal may show stdout as well.
+        bar.suspend(|| match (record, &mut writer) {
             (Err(error), _) => {
                 unanswered += 1;
                 complain(&format!("giemsa: {error:#}"));
+                Ok(())
             }
-            (Ok(record), Writer::Table) => kept.push(record),
-            (Ok(record), Writer::Json(out)) => output::write_json_line(out, &record)?,
-            (Ok(record), Writer::Csv(out)) => output::write_csv_row(out, &record)?,
-        }
+            (Ok(record), Writer::Table) => {
+                kept.push(record);
+                Ok(())
+            }
+            (Ok(record), Writer::Json(out)) => output::write_json_line(out, &record),
+            (Ok(record), Writer::Csv(out)) => output::write_csv_row(out, &record),
+        })?;
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     match writer {
         Writer::Table => {
             let mut stdout = std::io::stdout().lock();

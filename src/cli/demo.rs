@@ -15,7 +15,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use giemsa::classification::Record;
 use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
 use giemsa::store::TableReader;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{DemoArguments, Failed, complain, output};
 
@@ -101,7 +100,7 @@ fn read_expected(samples: &Path) -> anyhow::Result<Vec<Expected>> {
 }
 
 async fn upload_all(stack: &Stack, samples: &Path, expected: &[Expected]) -> anyhow::Result<()> {
-    let bar = progress("uploading", expected.len());
+    let bar = output::progress("uploading", expected.len());
     let uploads: Vec<_> = expected
         .iter()
         .map(|Expected { path, .. }| {
@@ -126,7 +125,7 @@ async fn upload_all(stack: &Stack, samples: &Path, expected: &[Expected]) -> any
 }
 
 async fn await_answers(stack: &Stack, total: usize) -> anyhow::Result<()> {
-    let bar = progress("answered", total);
+    let bar = output::progress("answered", total);
     let started = Instant::now();
     loop {
         let (unanswered, dead) = stack.unanswered().await?;
@@ -190,9 +189,4 @@ fn report(
         wrong.len(),
         wrong.join("\n  ")
     )))
-}
-
-fn progress(what: &'static str, total: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:>10} [{bar:40}] {pos}/{len}").expect("a valid template");
-    ProgressBar::new(total as u64).with_style(style.progress_chars("=> ")).with_message(what)
 }

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use giemsa::classification::Record;
 use giemsa::slide::SlideFigure;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Columns of the CSV.
 const CSV_HEADER: [&str; 14] = [
@@ -27,6 +28,12 @@ const CSV_HEADER: [&str; 14] = [
     "model",
     "model_sha256",
 ];
+
+/// A progress bar on stderr; nothing is drawn where stderr is no terminal.
+pub fn progress(what: &'static str, total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:>10} [{bar:40}] {pos}/{len}").expect("a valid template");
+    ProgressBar::new(total as u64).with_style(style.progress_chars("=> ")).with_message(what)
+}
 
 /// Whether output ended because its reader went away, e.g. `giemsa classify … | head`.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
