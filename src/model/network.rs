@@ -1,7 +1,8 @@
 //! Loads, checks and runs an ONNX network; the only file that names the inference engine (tract).
 //!
 //! It never reads a file or a bucket, and knows nothing of labels' meaning. Invariant: a `Network` that
-//! exists has one output of `score_count` values and gave finite scores on its probes.
+//! exists has one output of `score_count` values, at most one other, [`OUTLIER_OUTPUT`], of one value, and gave
+//! finite numbers on its probes.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +10,8 @@ use std::sync::Arc;
 
 use tract_onnx::pb;
 use tract_onnx::prelude::{
-    Datum, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedRunnableModel, tvec,
+    Datum, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedFact, TypedRunnableModel,
+    tvec,
 };
 use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 
@@ -18,6 +20,10 @@ use crate::image::{InputSpec, InputTensor};
 
 /// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
 const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];
+
+/// Name of the second output that a graph may have: one number for each image, the higher the less the image is
+/// like what the network was trained on.
+pub const OUTLIER_OUTPUT: &str = "outlier";
 
 /// Why a model file cannot serve, or a network failed on an image.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,16 @@ pub enum ModelError {
         /// Inputs that are no weights.
         found: usize,
     },
+    /// The graph gives something that nobody would read.
+    #[error(
+        "the graph has the outputs {found:?}; expected the scores, and after them at most one output, named \
+         {OUTLIER_OUTPUT:?}. To drop what comes after the scores, in Python: import onnx; \
+         m = onnx.load(\"model.onnx\"); del m.graph.output[1:]; onnx.save(m, \"model.onnx\")"
+    )]
+    Outputs {
+        /// Names of the outputs, in order.
+        found: Vec<String>,
+    },
     /// The metadata cannot be used.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -68,11 +84,28 @@ pub enum ModelError {
         /// Shape of the scores.
         found: String,
     },
+    /// The outlier score is not one number for each image.
+    #[error(
+        "the output {OUTLIER_OUTPUT:?} is {found} for one image; expected floating-point numbers of the shape [1] \
+         or [1, 1], which is [N] or [N, 1] for N images"
+    )]
+    OutlierShape {
+        /// Its type and shape.
+        found: String,
+    },
     /// A score is NaN or infinite.
     #[error("the network gave the scores {scores:?} on {input}; expected finite numbers")]
     NotFinite {
         /// The scores, in order.
         scores: Vec<f32>,
+        /// What it was run on.
+        input: &'static str,
+    },
+    /// The outlier score is NaN or infinite.
+    #[error("the network gave the outlier score {found} on {input}; expected a finite number")]
+    OutlierNotFinite {
+        /// The outlier score.
+        found: f32,
         /// What it was run on.
         input: &'static str,
     },
@@ -90,13 +123,15 @@ pub enum ModelError {
 pub struct OnnxFile {
     proto: pb::ModelProto,
     input_shape: Vec<Option<usize>>,
+    has_outlier_output: bool,
 }
 
 impl OnnxFile {
     /// Parses the bytes of an ONNX file.
     ///
     /// # Errors
-    /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`] or [`ModelError::InputCount`].
+    /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`], [`ModelError::InputCount`] or
+    /// [`ModelError::Outputs`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
         let not_onnx = |detail: String| ModelError::NotOnnx { size_bytes: bytes.len(), detail };
         let proto =
@@ -111,7 +146,14 @@ impl OnnxFile {
         let inputs: Vec<_> = graph.input.iter().filter(|input| !is_weight(&input.name)).collect();
         let [input] = inputs[..] else { return Err(ModelError::InputCount { found: inputs.len() }) };
         let input_shape = declared_shape(input);
-        Ok(Self { proto, input_shape })
+        let has_outlier_output = match &graph.output[..] {
+            [_] => false,
+            [_, second] if second.name == OUTLIER_OUTPUT => true,
+            outputs => {
+                return Err(ModelError::Outputs { found: outputs.iter().map(|o| o.name.clone()).collect() });
+            }
+        };
+        Ok(Self { proto, input_shape, has_outlier_output })
     }
 
     /// All `metadata_props`, by key; the last of equal keys counts.
@@ -128,6 +170,7 @@ impl OnnxFile {
         GraphFacts {
             input_shape: self.input_shape.clone(),
             ends_in_softmax: last_operator == Some("Softmax"),
+            has_outlier_output: self.has_outlier_output,
         }
     }
 }
@@ -147,6 +190,15 @@ fn declared_shape(input: &pb::ValueInfoProto) -> Vec<Option<usize>> {
         .collect()
 }
 
+/// What a network says of one image; all numbers are finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// One score for each label, in their order.
+    pub labels: Vec<f32>,
+    /// How little the image is like what the network was trained on, if it has the output; any range.
+    pub outlier: Option<f32>,
+}
+
 /// A network, optimised for one image at a time, shared by all threads.
 ///
 /// One image at a time because a batch dimension above 1 was slower for each image when measured.
@@ -160,30 +212,33 @@ impl Network {
     /// Builds and probes the network of `file` for inputs of `spec` and `score_count` scores.
     ///
     /// # Errors
-    /// [`ModelError::Unsupported`], [`ModelError::ScoreCount`], [`ModelError::Run`] or
-    /// [`ModelError::NotFinite`].
+    /// [`ModelError::Unsupported`], [`ModelError::ScoreCount`], [`ModelError::OutlierShape`],
+    /// [`ModelError::Run`], [`ModelError::NotFinite`] or [`ModelError::OutlierNotFinite`].
     pub fn build(file: &OnnxFile, spec: &InputSpec, score_count: usize) -> Result<Self, ModelError> {
         let shape = spec.shape();
         let unsupported = |detail: String| ModelError::Unsupported { shape, detail };
         let plan = guard(|| optimised_plan(file, shape)).map_err(unsupported)?;
-        let output = plan
-            .model()
-            .output_fact(0)
-            .map_err(|e| unsupported(root_cause(&e)))?
+        let output_fact = |index| plan.model().output_fact(index).map_err(|e| unsupported(root_cause(&e)));
+        let scores = output_fact(0)?;
+        // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
+        let is_scores = scores
             .shape
             .as_concrete()
-            .map(<[usize]>::to_vec);
-        // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
-        let is_scores = output
-            .as_ref()
             .is_some_and(|dims| dims.iter().product::<usize>() == score_count && dims.contains(&score_count));
-        if !is_scores || plan.model().outputs.len() != 1 {
-            let found = match (plan.model().outputs.len(), output) {
-                (1, Some(dims)) => format!("{dims:?}"),
-                (1, None) => "an unknown size".to_owned(),
-                (count, _) => format!("{count} outputs"),
-            };
-            return Err(ModelError::ScoreCount { labels: score_count, found });
+        if !is_scores {
+            return Err(ModelError::ScoreCount { labels: score_count, found: shown_shape(scores) });
+        }
+        if file.has_outlier_output {
+            let outlier = output_fact(1)?;
+            // Without a dimension it would be one number for a whole batch.
+            let is_one = outlier
+                .shape
+                .as_concrete()
+                .is_some_and(|dims| !dims.is_empty() && dims.iter().product::<usize>() == 1);
+            if !is_one || !outlier.datum_type.is_float() {
+                let found = format!("{:?} of the shape {}", outlier.datum_type, shown_shape(outlier));
+                return Err(ModelError::OutlierShape { found });
+            }
         }
         let network = Self { plan, score_count };
         for value in PROBE_VALUES {
@@ -193,30 +248,45 @@ impl Network {
         Ok(network)
     }
 
-    /// Runs the network on one image; returns its scores in the order of the labels, all finite.
+    /// Runs the network on one image.
     ///
     /// # Errors
-    /// [`ModelError::Run`] or [`ModelError::NotFinite`].
-    pub fn run(&self, input: InputTensor) -> Result<Vec<f32>, ModelError> {
+    /// [`ModelError::Run`], [`ModelError::NotFinite`] or [`ModelError::OutlierNotFinite`].
+    pub fn run(&self, input: InputTensor) -> Result<Scores, ModelError> {
         self.run_on(input, "this image")
     }
 
-    fn run_on(&self, input: InputTensor, what: &'static str) -> Result<Vec<f32>, ModelError> {
-        let scores = guard(|| {
+    fn run_on(&self, input: InputTensor, what: &'static str) -> Result<Scores, ModelError> {
+        let outputs = guard(|| {
             let tensor = Tensor::from_shape(&input.shape, &input.values).map_err(|e| root_cause(&e))?;
             let outputs = self.plan.run(tvec!(tensor.into_tvalue())).map_err(|e| root_cause(&e))?;
-            let scores = outputs[0].cast_to::<f32>().map_err(|e| root_cause(&e))?;
-            let view = scores.to_plain_array_view::<f32>().map_err(|e| root_cause(&e))?;
-            Ok(view.iter().copied().collect::<Vec<f32>>())
+            outputs.iter().map(|output| values_of(output)).collect::<Result<Vec<_>, _>>()
         })
         .map_err(|detail| ModelError::Run { input: what, detail })?;
-        debug_assert_eq!(scores.len(), self.score_count);
-        if scores.iter().all(|score| score.is_finite()) {
-            Ok(scores)
-        } else {
-            Err(ModelError::NotFinite { scores, input: what })
+        let mut outputs = outputs.into_iter();
+        let labels = outputs.next().expect("OnnxFile::parse saw the output of the scores");
+        // `build` made sure that it is one value.
+        let outlier = outputs.next().map(|values| values[0]);
+        debug_assert_eq!(labels.len(), self.score_count);
+        if !labels.iter().all(|score| score.is_finite()) {
+            return Err(ModelError::NotFinite { scores: labels, input: what });
+        }
+        match outlier {
+            Some(found) if !found.is_finite() => Err(ModelError::OutlierNotFinite { found, input: what }),
+            _ => Ok(Scores { labels, outlier }),
         }
     }
+}
+
+fn shown_shape(output: &TypedFact) -> String {
+    let dims = output.shape.as_concrete();
+    dims.map_or_else(|| "an unknown size".to_owned(), |dims| format!("{dims:?}"))
+}
+
+fn values_of(output: &Tensor) -> Result<Vec<f32>, String> {
+    let output = output.cast_to::<f32>().map_err(|e| root_cause(&e))?;
+    let view = output.to_plain_array_view::<f32>().map_err(|e| root_cause(&e))?;
+    Ok(view.iter().copied().collect())
 }
 
 fn optimised_plan(file: &OnnxFile, shape: [usize; 4]) -> Result<Arc<TypedRunnableModel>, String> {
