@@ -133,11 +133,19 @@ impl OnnxFile {
     /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`], [`ModelError::InputCount`] or
     /// [`ModelError::Outputs`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
-        let not_onnx = |detail: String| ModelError::NotOnnx { size_bytes: bytes.len(), detail };
+        let not_onnx =
+            |detail: &str| ModelError::NotOnnx { size_bytes: bytes.len(), detail: detail.to_owned() };
         let proto =
             guard(|| tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e)))
-                .map_err(not_onnx)?;
-        let Some(graph) = &proto.graph else { return Err(not_onnx("it holds no graph".to_owned())) };
+                .map_err(|detail| not_onnx(&detail))?;
+        if proto.graph.is_none() {
+            return Err(not_onnx("it holds no graph"));
+        }
+        Self::of_proto(proto)
+    }
+
+    fn of_proto(proto: pb::ModelProto) -> Result<Self, ModelError> {
+        let graph = proto.graph.as_ref().expect("parse saw a graph");
         const EXTERNAL: i32 = pb::tensor_proto::DataLocation::External as i32;
         if let Some(tensor) = graph.initializer.iter().find(|t| t.data_location == Some(EXTERNAL)) {
             return Err(ModelError::ExternalWeights { tensor: tensor.name.clone() });
@@ -319,4 +327,129 @@ fn root_cause(error: &tract_onnx::prelude::TractError) -> String {
     let (outer, inner) = (error.to_string(), error.root_cause().to_string());
     let text = if outer == inner { outer } else { format!("{outer}: {inner}") };
     text.chars().take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Metadata;
+
+    /// A toy network with an outlier output, parsed but not built.
+    fn parse_toy() -> OnnxFile {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/toy_outlier.onnx");
+        OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The toy network, its outputs and nodes changed by `change`, as [`OnnxFile::parse`] and
+    /// [`Network::build`] see it.
+    fn changed(change: impl FnOnce(&mut pb::GraphProto)) -> Result<Network, ModelError> {
+        let mut proto = parse_toy().proto;
+        change(proto.graph.as_mut().unwrap());
+        let file = OnnxFile::of_proto(proto)?;
+        let metadata = Metadata::parse(&file.properties(), &file.graph_facts())?;
+        Network::build(&file, &metadata.input, metadata.labels.len())
+    }
+
+    #[test]
+    fn the_second_output_is_the_outlier_score() {
+        let network = changed(|_| {}).unwrap();
+        let shape = [1, 3, 20, 24];
+        let length = shape.iter().product::<usize>();
+        let blank = network.run(InputTensor { shape, values: vec![0.3; length] }).unwrap();
+        assert_eq!(blank.labels.len(), 2);
+        // sigmoid(4): the toy's answer to a picture without contrast.
+        assert!((blank.outlier.unwrap() - 0.982_013_8).abs() < 1e-5, "{blank:?}");
+        let striped = (0..length).map(|i| (i % 2) as f32).collect();
+        let striped = network.run(InputTensor { shape, values: striped }).unwrap();
+        assert!(striped.outlier.unwrap() < 0.01, "{striped:?}");
+    }
+
+    #[test]
+    fn a_graph_with_other_outputs_is_refused_with_the_way_out() {
+        let cases: [(fn(&mut pb::GraphProto), &[&str]); 7] = [
+            (
+                |graph| graph.output[1].name = "contrast".to_owned(),
+                &["the outputs [\"logits\", \"contrast\"]", "named \"outlier\"", "del m.graph.output[1:]"],
+            ),
+            (
+                |graph| graph.output.push(graph.output[0].clone()),
+                &["the outputs [\"logits\", \"outlier\", \"logits\"]"],
+            ),
+            (|graph| graph.output.swap(0, 1), &["the outputs [\"outlier\", \"logits\"]"]),
+            (|graph| graph.output.clear(), &["the outputs []", "expected the scores"]),
+            (
+                |graph| {
+                    graph.output.pop();
+                },
+                &["outlier_above is 0.5, but the graph has no output named \"outlier\""],
+            ),
+            (
+                // One number for each colour.
+                |graph| is_made_of(graph, "mean"),
+                &["\"outlier\" is F32 of the shape [1, 3, 1, 1] for one image", "[1] or [1, 1]"],
+            ),
+            (
+                |graph| {
+                    let mut node = graph.node[4].clone();
+                    node.op_type = "ArgMax".to_owned();
+                    (node.input, node.output) = (vec!["logits".to_owned()], vec!["outlier".to_owned()]);
+                    node.attribute.clear();
+                    graph.node.retain(|node| node.output[0] != "outlier");
+                    graph.node.push(node);
+                },
+                &["\"outlier\" is I64"],
+            ),
+        ];
+        for (change, expected) in cases {
+            let message = changed(change).unwrap_err().to_string();
+            for part in expected {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
+        }
+    }
+
+    /// Makes the outlier output from another tensor of the graph.
+    fn is_made_of(graph: &mut pb::GraphProto, tensor: &str) {
+        let last = graph.node.last_mut().unwrap();
+        assert_eq!(last.output, ["outlier"]);
+        last.input = vec![tensor.to_owned()];
+    }
+
+    #[test]
+    fn an_outlier_score_that_is_no_number_is_refused_on_the_probe() {
+        // The logarithm of the contrast of a blank probe image.
+        let error = changed(|graph| {
+            is_made_of(graph, "contrast");
+            graph.node.last_mut().unwrap().op_type = "Log".to_owned();
+        })
+        .unwrap_err();
+        let expected =
+            "the network gave the outlier score -inf on a uniform probe image; expected a finite number";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn an_image_on_which_the_network_fails_is_an_error_and_never_an_answer() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/toy_gaps.onnx");
+        let file = OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap();
+        let metadata = Metadata::parse(&file.properties(), &file.graph_facts()).unwrap();
+        let network = Network::build(&file, &metadata.input, 2).unwrap();
+        let shape = metadata.input.shape();
+        // Half of red, green or blue.
+        let run = |half: Option<usize>| {
+            let value = |i: usize| if half == Some(i / 64) { 0.5 } else { 0.0 };
+            network.run(InputTensor { shape, values: (0..192).map(value).collect() })
+        };
+        let cases = [
+            (0, "the network gave the scores [NaN, 1.0] on this image"),
+            (1, "the network gave the outlier score NaN on this image"),
+            (2, "the network failed on this image: "),
+        ];
+        for (color, expected) in cases {
+            let message = run(Some(color)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+            // And the next image is answered.
+            assert!(run(None).is_ok());
+        }
+    }
 }

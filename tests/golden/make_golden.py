@@ -198,13 +198,13 @@ def make_outlier():
     """Two outputs: logits of a small convolution, and whether the picture is blank, from its contrast."""
     rng = np.random.default_rng(3)
     labels = ["negative", "positive"]
-    spec = {"layout": "nchw", "width": 24, "height": 20, "color": "rgb", "resize": "fit", "mean": [0.5] * 3, "std": [0.25] * 3}
+    spec = {"layout": "nchw", "width": 24, "height": 20, "color": "rgb", "resize": "stretch", "mean": [0.5] * 3, "std": [0.25] * 3}
     constants = {
         "w1": weights(rng, 6, 3, 3, 3),
         "b1": rng.normal(0, 0.1, 6).astype(np.float32),
         "w2": weights(rng, 2, 6) * 4,
         "b2": rng.normal(0, 0.1, 2).astype(np.float32),
-        "steepness": np.array(-12, dtype=np.float32),
+        "steepness": np.array(-40, dtype=np.float32),
         "blank": np.array(4, dtype=np.float32),
     }
     nodes = [
