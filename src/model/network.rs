@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_graph_with_other_outputs_is_refused_with_the_way_out() {
-        let cases: [(fn(&mut pb::GraphProto), &[&str]); 7] = [
+        let cases: [(fn(&mut pb::GraphProto), &[&str]); 8] = [
             (
                 |graph| graph.output[1].name = "contrast".to_owned(),
                 &["the outputs [\"logits\", \"contrast\"]", "named \"outlier\"", "del m.graph.output[1:]"],
@@ -382,6 +382,11 @@ mod tests {
                     graph.output.pop();
                 },
                 &["outlier_above is 0.5, but the graph has no output named \"outlier\""],
+            ),
+            (
+                // One number for the whole batch: the mean over all axes.
+                |graph| graph.node.iter_mut().for_each(|node| node.attribute.retain(|a| a.name != "axes")),
+                &["\"outlier\" is F32 of the shape [] for one image"],
             ),
             (
                 // One number for each colour.
