@@ -7,7 +7,10 @@ mod common;
 
 use common::events::{self, Upload};
 use common::{Lab, file};
-use giemsa::classification::{Record, Status};
+use giemsa::classification::{Finding, ImageInfo, Record, Status, decide};
+use giemsa::model::{Model, Scores};
+use giemsa::object::ObjectRef;
+use giemsa::store::TableWriter;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -64,6 +67,23 @@ async fn a_blank_field_needs_review_in_the_results_and_in_the_table() {
     // Delivered again, nothing changes.
     lab.handler().handle(&event, None).await.unwrap();
     assert_eq!(lab.result_objects().await, objects);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_keeps_scores_of_any_size() {
+    let lab = Lab::without_model().await;
+    let model = Model::load(&file("tests/golden/toy_outlier.onnx")).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), common::TABLE);
+    for (i, score) in [f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1e-40, 0.0, -0.0].into_iter().enumerate() {
+        let scores = Scores { labels: vec![1.0, 0.0], outlier: Some(score) };
+        let key = format!("s/{i}.png");
+        let image = ImageInfo::of_object(&ObjectRef::new(common::INPUT, &key));
+        let decision = decide(&scores, &model.metadata);
+        let record = Record::new(image, "prod", &model, Finding::Classified(decision));
+        table.put_current(&record, None).await.unwrap();
+        assert_eq!(lab.result(&key).await.unwrap().outlier_score, record.outlier_score, "{score:e}");
+        assert!((record.outlier_score.unwrap() - f64::from(score)).abs() <= 1e-5 * f64::from(score.abs()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
