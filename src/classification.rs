@@ -430,7 +430,8 @@ mod tests {
         const ODD: &str = "does not look like the images the model was trained on";
         let sure = [(0.001_f32).ln(), (0.999_f32).ln()];
         let unsure = [(0.3_f32).ln(), (0.7_f32).ln()];
-        let cases: [([f32; 2], Option<f32>, Option<(f64, bool)>, Option<String>); 7] = [
+        type Case = ([f32; 2], Option<f32>, Option<(f64, bool)>, Option<String>);
+        let cases: [Case; 7] = [
             (sure, None, None, None),
             (sure, Some(0.1), Some((0.1, false)), None),
             // The limit itself is not above it, and 0.1 is 0.1 whatever its 32 bits say.

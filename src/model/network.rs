@@ -366,7 +366,8 @@ mod tests {
 
     #[test]
     fn a_graph_with_other_outputs_is_refused_with_the_way_out() {
-        let cases: [(fn(&mut pb::GraphProto), &[&str]); 8] = [
+        type Change = fn(&mut pb::GraphProto);
+        let cases: [(Change, &[&str]); 8] = [
             (
                 |graph| graph.output[1].name = "contrast".to_owned(),
                 &["the outputs [\"logits\", \"contrast\"]", "named \"outlier\"", "del m.graph.output[1:]"],
