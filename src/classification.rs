@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::short_id;
-use crate::model::{Metadata, Model, ScoreKind};
+use crate::model::{Metadata, Model, ReviewRule, ScoreKind, Scores};
 use crate::object::{ObjectRef, slide_of_key};
 
 /// Name and version of the record's schema (`docs/record.schema.json`).
@@ -42,9 +42,16 @@ pub struct Record {
     /// Whether the label counts as positive in the slide's figure; absent if the model names no positive label.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub positive: Option<bool>,
+    /// How little the image is like what the model was trained on, in the model's own range, rounded to six
+    /// significant digits; absent if the model does not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outlier_score: Option<f64>,
+    /// Whether that is above the model's limit; absent with the score.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outlier: Option<bool>,
     /// Whether a human should look.
     pub needs_review: bool,
-    /// Why.
+    /// Why; several reasons are joined by `; `, an outlier first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub review_reason: Option<String>,
     /// Why the image was not classified.
@@ -194,16 +201,21 @@ pub struct Decision {
     pub probabilities: BTreeMap<String, f64>,
     /// Whether the label counts as positive; `None` if the model names no positive label.
     pub positive: Option<bool>,
+    /// Outlier score, rounded to six significant digits, if the model gives one.
+    pub outlier_score: Option<f64>,
+    /// Whether it is above the model's limit.
+    pub outlier: Option<bool>,
     /// Why a human should look, if one should.
     pub review_reason: Option<String>,
 }
 
-/// Decides from `scores`, which are finite and in the order of the metadata's labels.
+/// Decides from `scores` of the model that `metadata` is of.
 ///
 /// Probabilities are `softmax(logits / temperature)` (temperature scaling: Guo et al. 2017,
-/// arXiv:1706.04599); for a network that gives probabilities, their logarithm is the logit.
-pub fn decide(scores: &[f32], metadata: &Metadata) -> Decision {
-    let probabilities = calibrated_probabilities(scores, metadata.output, metadata.temperature);
+/// arXiv:1706.04599); for a network that gives probabilities, their logarithm is the logit. An outlier is
+/// answered like any image, because it may be a rare cell, but always needs a human look.
+pub fn decide(scores: &Scores, metadata: &Metadata) -> Decision {
+    let probabilities = calibrated_probabilities(&scores.labels, metadata.output, metadata.temperature);
     let best = (0..probabilities.len())
         .reduce(|best, i| if probabilities[i] > probabilities[best] { i } else { best })
         .expect("metadata has at least two labels");
@@ -211,9 +223,15 @@ pub fn decide(scores: &[f32], metadata: &Metadata) -> Decision {
     let rounded: Vec<f64> = probabilities.iter().map(|p| round_6(*p)).collect();
     let confidence = rounded[best];
     let probabilities: BTreeMap<String, f64> = metadata.labels.iter().cloned().zip(rounded).collect();
-    let review_reason = review_reason(&label, confidence, &probabilities, metadata);
     let positive = (!metadata.positive.is_empty()).then(|| metadata.positive.contains(&label));
-    Decision { label, confidence, probabilities, positive, review_reason }
+    let rule = &metadata.review;
+    let outlier_score = scores.outlier.map(|score| round_significant_6(f64::from(score)));
+    let outlier_reason = outlier_reason(outlier_score, rule);
+    let outlier = outlier_score.map(|_| outlier_reason.is_some());
+    let answer_reason = answer_reason(&label, confidence, &probabilities, rule);
+    let reasons: Vec<String> = outlier_reason.into_iter().chain(answer_reason).collect();
+    let review_reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+    Decision { label, confidence, probabilities, positive, outlier_score, outlier, review_reason }
 }
 
 /// `softmax(logits / temperature)`, in 64 bits and shifted by the largest logit so that it cannot overflow.
@@ -230,13 +248,23 @@ fn calibrated_probabilities(scores: &[f32], kind: ScoreKind, temperature: f32) -
     exponentials.iter().map(|value| value / sum).collect()
 }
 
-fn review_reason(
+/// Why the image may be nothing that the model can answer.
+fn outlier_reason(outlier_score: Option<f64>, rule: &ReviewRule) -> Option<String> {
+    let (score, limit) = (outlier_score?, rule.outlier_above?);
+    (score > limit).then(|| {
+        format!(
+            "does not look like the images the model was trained on (outlier score {score}, limit {limit})"
+        )
+    })
+}
+
+/// Why the answer may be wrong; the first reason is enough.
+fn answer_reason(
     label: &str,
     confidence: f64,
     probabilities: &BTreeMap<String, f64>,
-    metadata: &Metadata,
+    rule: &ReviewRule,
 ) -> Option<String> {
-    let rule = &metadata.review;
     let threshold = f64::from(rule.confidence_below);
     if confidence < threshold {
         return Some(format!("confidence {confidence:.3} is below {threshold:.3}"));
@@ -250,6 +278,14 @@ fn review_reason(
 
 fn round_6(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
+}
+
+/// Six digits of a number of any size, as an outlier score may be.
+///
+/// The limit is compared with what the record shows, so that a record cannot contradict itself.
+fn round_significant_6(value: f64) -> f64 {
+    // Through decimal text, because powers of ten below 1 are not exact in binary.
+    format!("{value:.5e}").parse().expect("a formatted number is a number")
 }
 
 /// What was found out about an image.
@@ -276,6 +312,8 @@ impl Record {
             confidence: None,
             probabilities: None,
             positive: None,
+            outlier_score: None,
+            outlier: None,
             needs_review: false,
             review_reason: None,
             reject: None,
@@ -292,6 +330,8 @@ impl Record {
                 record.confidence = Some(decision.confidence);
                 record.probabilities = Some(decision.probabilities);
                 record.positive = decision.positive;
+                record.outlier_score = decision.outlier_score;
+                record.outlier = decision.outlier;
                 record.needs_review = decision.review_reason.is_some();
                 record.review_reason = decision.review_reason;
             }
@@ -306,9 +346,14 @@ impl Record {
 
     /// How much a human should see this first, 0 to 1: the probability that it is positive if its label
     /// says so, or else how far the answer is from certain.
+    ///
+    /// What a model says with confidence of an outlier is worth nothing: an outlier that is not positive counts
+    /// as a toss-up (0.5) at least, after the positive answers and before all but the least certain others. A
+    /// folder of blank fields so hides no positive, and an odd-looking parasite does not end last.
     pub fn suspicion(&self) -> f64 {
         let confidence = self.confidence.unwrap_or(0.0);
-        if self.positive == Some(true) { confidence } else { 1.0 - confidence }
+        let of_answer = if self.positive == Some(true) { confidence } else { 1.0 - confidence };
+        if self.outlier == Some(true) { of_answer.max(0.5) } else { of_answer }
     }
 }
 
@@ -340,14 +385,19 @@ mod tests {
             review: ReviewRule {
                 confidence_below: 0.8,
                 label_above: [("parasitized".to_owned(), 0.05)].into(),
+                outlier_above: Some(0.5),
             },
             positive: vec!["parasitized".into()],
         }
     }
 
+    fn of(labels: [f32; 2]) -> Scores {
+        Scores { labels: labels.to_vec(), outlier: None }
+    }
+
     #[test]
     fn logits_are_divided_by_the_temperature() {
-        let decision = decide(&[2.0, 0.0], &metadata(ScoreKind::Logits, 2.0));
+        let decision = decide(&of([2.0, 0.0]), &metadata(ScoreKind::Logits, 2.0));
         // 1 / (1 + e^-1)
         assert_eq!(decision.confidence, 0.731059);
         assert_eq!((decision.label.as_str(), decision.positive), ("parasitized", Some(true)));
@@ -356,7 +406,7 @@ mod tests {
 
     #[test]
     fn probabilities_pass_unchanged_at_temperature_one() {
-        let decision = decide(&[0.25, 0.75], &metadata(ScoreKind::Probabilities, 1.0));
+        let decision = decide(&of([0.25, 0.75]), &metadata(ScoreKind::Probabilities, 1.0));
         assert_eq!(decision.probabilities["parasitized"], 0.25);
         assert_eq!(decision.label, "uninfected");
     }
@@ -364,15 +414,92 @@ mod tests {
     #[test]
     fn a_suspicion_of_a_named_label_asks_for_review() {
         let scores = [(0.1_f32).ln(), (0.9_f32).ln()];
-        let decision = decide(&scores, &metadata(ScoreKind::Logits, 1.0));
+        let decision = decide(&of(scores), &metadata(ScoreKind::Logits, 1.0));
         assert_eq!(decision.review_reason.as_deref(), Some("parasitized is possible: 0.100 is above 0.050"));
-        let sure = decide(&[(0.01_f32).ln(), (0.99_f32).ln()], &metadata(ScoreKind::Logits, 1.0));
+        let sure = decide(&of([(0.01_f32).ln(), (0.99_f32).ln()]), &metadata(ScoreKind::Logits, 1.0));
         assert_eq!(sure.review_reason, None);
     }
 
     #[test]
     fn of_equal_scores_the_first_label_answers() {
-        assert_eq!(decide(&[1.0, 1.0], &metadata(ScoreKind::Logits, 1.0)).label, "parasitized");
+        assert_eq!(decide(&of([1.0, 1.0]), &metadata(ScoreKind::Logits, 1.0)).label, "parasitized");
+    }
+
+    #[test]
+    fn an_outlier_needs_review_whatever_the_answer() {
+        const ODD: &str = "does not look like the images the model was trained on";
+        let sure = [(0.001_f32).ln(), (0.999_f32).ln()];
+        let unsure = [(0.3_f32).ln(), (0.7_f32).ln()];
+        type Case = ([f32; 2], Option<f32>, Option<(f64, bool)>, Option<String>);
+        let cases: [Case; 7] = [
+            (sure, None, None, None),
+            (sure, Some(0.1), Some((0.1, false)), None),
+            // The limit itself is not above it, and 0.1 is 0.1 whatever its 32 bits say.
+            (sure, Some(0.5), Some((0.5, false)), None),
+            (sure, Some(0.500_000_1), Some((0.5, false)), None),
+            (sure, Some(0.98), Some((0.98, true)), Some(format!("{ODD} (outlier score 0.98, limit 0.5)"))),
+            (
+                unsure,
+                Some(12.345_678),
+                Some((12.3457, true)),
+                Some(format!("{ODD} (outlier score 12.3457, limit 0.5); confidence 0.700 is below 0.800")),
+            ),
+            (unsure, Some(-3.0), Some((-3.0, false)), Some("confidence 0.700 is below 0.800".to_owned())),
+        ];
+        for (labels, outlier, expected, reason) in cases {
+            let scores = Scores { labels: labels.to_vec(), outlier };
+            let decision = decide(&scores, &metadata(ScoreKind::Logits, 1.0));
+            assert_eq!(decision.label, "uninfected");
+            assert_eq!(decision.outlier_score.zip(decision.outlier), expected, "{outlier:?}");
+            assert_eq!(decision.review_reason, reason, "{outlier:?}");
+        }
+    }
+
+    #[test]
+    fn outlier_scores_of_any_size_keep_six_digits() {
+        let cases =
+            [(0.0, 0.0), (1.234_567_8e-7, 1.23457e-7), (987_654_321.0, 987_654_000.0), (-0.25, -0.25)];
+        for (value, expected) in cases {
+            assert_eq!(round_significant_6(value), expected);
+        }
+        assert!(round_significant_6(f64::from(f32::MAX)).is_finite());
+    }
+
+    fn old_record() -> serde_json::Value {
+        serde_json::json!({
+            "schema": RECORD_SCHEMA, "result_id": "0123456789abcdef",
+            "image": {"bucket": "b", "key": "s/k.png"}, "slide": "s", "stage": "prod", "status": "classified",
+            "label": "uninfected", "confidence": 0.9,
+            "probabilities": {"parasitized": 0.1, "uninfected": 0.9}, "positive": false,
+            "needs_review": true, "review_reason": "parasitized is possible: 0.100 is above 0.050",
+            "model": {"name": "m", "version": "1", "sha256": "0"}, "software": "giemsa 0.1.0",
+        })
+    }
+
+    #[test]
+    fn a_record_from_before_outlier_scores_is_read_and_written_unchanged() {
+        let record: Record = serde_json::from_value(old_record()).unwrap();
+        assert_eq!((record.outlier_score, record.outlier), (None, None));
+        assert_eq!(serde_json::to_value(&record).unwrap(), old_record());
+    }
+
+    #[test]
+    fn outliers_stand_between_positives_and_doubtful_negatives() {
+        let record = |positive: bool, confidence: f64, outlier: Option<bool>| Record {
+            positive: Some(positive),
+            confidence: Some(confidence),
+            outlier,
+            ..serde_json::from_value(old_record()).unwrap()
+        };
+        let in_order = [
+            record(true, 0.99, Some(true)),
+            record(true, 0.8, None),
+            record(false, 0.999, Some(true)),
+            record(false, 0.6, Some(false)),
+            record(false, 0.999, Some(false)),
+        ];
+        let suspicions = in_order.map(|record| record.suspicion());
+        assert!(suspicions.is_sorted_by(|a, b| a > b), "{suspicions:?}");
     }
 
     proptest! {

@@ -108,6 +108,47 @@ fn classify_csv_starts_no_formula() {
 }
 
 #[test]
+fn classify_shows_outliers_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let blank = folder.path().join("blank.png");
+    image::RgbImage::from_pixel(30, 25, image::Rgb([230, 205, 214])).save(&blank).unwrap();
+    let classify = |model: &str, format: &str, image: &Path| {
+        let model = format!("tests/golden/{model}.onnx");
+        let arguments = ["classify", "--model", &model, "--format", format].map(OsStr::new);
+        run(arguments.into_iter().chain([image.as_os_str(), "tests/golden/field.png".as_ref()]))
+    };
+    let reason = "does not look like the images the model was trained on (outlier score 0.982014, limit 0.5)";
+
+    let json = classify("toy_outlier", "json", &blank);
+    let records: Vec<Record> =
+        stdout(&json).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(records[0].review_reason.as_ref().unwrap().starts_with(reason), "{:?}", records[0]);
+    assert_eq!((records[0].outlier_score, records[0].outlier), (Some(0.982014), Some(true)));
+    assert_eq!((records[1].outlier, records[1].needs_review), (Some(false), false));
+
+    let csv = classify("toy_outlier", "csv", &blank);
+    let mut reader = csv::Reader::from_reader(stdout(&csv).as_bytes());
+    let rows: Vec<std::collections::BTreeMap<String, String>> =
+        reader.deserialize().map(Result::unwrap).collect();
+    assert_eq!((rows[0]["outlier_score"].as_str(), rows[0]["outlier"].as_str()), ("0.982014", "true"));
+    assert!(rows[0]["review_reason"].starts_with(reason), "{rows:?}");
+    assert_eq!(rows[1]["outlier"], "false");
+    let csv = classify("toy_nchw", "csv", &blank);
+    let mut reader = csv::Reader::from_reader(stdout(&csv).as_bytes());
+    let silent: std::collections::BTreeMap<String, String> = reader.deserialize().next().unwrap().unwrap();
+    assert_eq!((silent["outlier_score"].as_str(), silent["outlier"].as_str()), ("", ""));
+
+    let table = classify("toy_outlier", "table", &blank);
+    assert!(stdout(&table).contains("review: does not look like the images"), "{}", stdout(&table));
+
+    // A network that fails on one image answers the others, and that is said.
+    let green = folder.path().join("green.png");
+    image::RgbImage::from_pixel(8, 8, image::Rgb([0, 128, 0])).save(&green).unwrap();
+    let failed = classify("toy_gaps", "json", &green);
+    assert_fails(&failed, 1, &["green.png cannot be classified", "the outlier score NaN", "1 of 2 files"]);
+}
+
+#[test]
 fn wrong_usage_ends_with_2_and_says_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().to_str().unwrap();

@@ -142,7 +142,7 @@ struct ScoreCase {
 #[test]
 fn golden_scores_fit_their_networks() {
     let cases: Vec<ScoreCase> = serde_json::from_slice(&read("scores.json")).expect("scores.json");
-    assert_eq!(cases.len(), 2);
+    assert_eq!(cases.len(), 3);
     for case in cases {
         assert_eq!(case.raw.len(), case.labels.len(), "{}", case.model);
         assert_close(&case.model, case.probabilities.iter().sum(), 1.0, 1e-9);

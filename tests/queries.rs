@@ -29,6 +29,8 @@ fn record(model: &Model, key: &str, at: DateTime<Utc>, parasitized: Option<f64>)
                 confidence: p.max(1.0 - p),
                 probabilities: [("parasitized".to_owned(), p), ("uninfected".to_owned(), 1.0 - p)].into(),
                 positive: Some(positive),
+                outlier_score: None,
+                outlier: None,
                 review_reason: (0.1..0.9).contains(&p).then(|| "unsure".to_owned()),
             })
         }

@@ -71,6 +71,8 @@ fn the_schema_refuses_what_must_not_be_written() {
         ("/label", json!("parasitized")),
         ("/needs_review", json!(true)),
         ("/patient", json!("name")),
+        ("/outlier_score", json!(0.1)),
+        ("/outlier", json!(false)),
     ] {
         let mut bad = good.clone();
         match bad.pointer_mut(pointer) {
@@ -79,4 +81,32 @@ fn the_schema_refuses_what_must_not_be_written() {
         }
         assert!(!validator.is_valid(&bad), "{pointer} = {value} is accepted");
     }
+}
+
+#[test]
+fn the_schema_knows_outliers() {
+    let validator = validator();
+    let good = json!({
+        "schema": "giemsa.record/1", "result_id": "0123456789abcdef", "image": {"bucket": "b", "key": "s/k"},
+        "slide": "s", "stage": "prod", "status": "classified",
+        "label": "a", "confidence": 0.9, "probabilities": {"a": 0.9, "b": 0.1},
+        "outlier_score": 12.5, "outlier": true, "needs_review": true, "review_reason": "odd",
+        "model": {"name": "m", "version": "1", "sha256": "0".repeat(64)}, "software": "giemsa 0.1.0",
+    });
+    assert_valid(&validator, &good);
+    let mut unknown = good.clone();
+    for field in ["outlier_score", "outlier", "review_reason"] {
+        unknown.as_object_mut().unwrap().remove(field);
+    }
+    unknown["needs_review"] = json!(false);
+    assert_valid(&validator, &unknown);
+    // One without the other, and an outlier that nobody looks at.
+    for (field, value) in [("outlier_score", json!(0.1)), ("outlier", json!(false))] {
+        let mut half = unknown.clone();
+        half[field] = value;
+        assert!(!validator.is_valid(&half), "{field} alone is accepted");
+    }
+    let mut unseen = unknown;
+    (unseen["outlier_score"], unseen["outlier"]) = (json!(0.9), json!(true));
+    assert!(!validator.is_valid(&unseen), "an outlier without a review is accepted");
 }

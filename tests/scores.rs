@@ -1,6 +1,6 @@
 //! Scores equal those of onnxruntime on the arrays that `tests/golden/make_golden.py` wrote.
 //!
-//! Tolerance: 0.01 on raw scores (of a size of about 3) and 0.002 on probabilities. The engines agree to about
+//! Tolerance: 0.01 on raw scores (of a size of about 3), 0.002 on probabilities and on the outlier score. The engines agree to about
 //! 1e-6; the rest is resampling, which may differ from Pillow's by one level of 255.
 
 use giemsa::classification::decide;
@@ -19,6 +19,7 @@ fn file(name: &str) -> Vec<u8> {
 fn scores_and_probabilities_equal_onnxruntime_on_a_non_square_image() {
     let cases: Vec<Value> = serde_json::from_slice(&file("scores.json")).unwrap();
     assert!(cases.len() >= 2, "both layouts are covered");
+    assert!(cases.iter().any(|case| case["outlier"].is_number()), "an outlier score is covered");
     for case in cases {
         let name = case["model"].as_str().unwrap();
         let model = Model::load(&file(name)).unwrap();
@@ -32,7 +33,7 @@ fn scores_and_probabilities_equal_onnxruntime_on_a_non_square_image() {
         let pixels = decode(&bytes, &limits).unwrap().pixels;
         assert_ne!(pixels.width_px, pixels.height_px);
         let scores = model.network.run(preprocess(&pixels, &model.metadata.input)).unwrap();
-        for (found, expected) in scores.iter().zip(case["raw"].as_array().unwrap()) {
+        for (found, expected) in scores.labels.iter().zip(case["raw"].as_array().unwrap()) {
             let difference = (f64::from(*found) - expected.as_f64().unwrap()).abs();
             assert!(
                 difference < SCORE_TOLERANCE,
@@ -40,6 +41,16 @@ fn scores_and_probabilities_equal_onnxruntime_on_a_non_square_image() {
             );
         }
         let decision = decide(&scores, &model.metadata);
+        assert_eq!(scores.outlier.is_some(), case["outlier"].is_number(), "{name}");
+        if let (Some(found), Some(expected)) = (scores.outlier, case["outlier"].as_f64()) {
+            let difference = (f64::from(found) - expected).abs();
+            assert!(
+                difference < PROBABILITY_TOLERANCE,
+                "{name}: outlier score {found} differs by {difference} from {expected}"
+            );
+            assert!((decision.outlier_score.unwrap() - f64::from(found)).abs() < 1e-6);
+            assert_eq!(decision.outlier, Some(false), "a field full of cells is no blank one");
+        }
         let labels = case["labels"].as_array().unwrap();
         for (label, expected) in labels.iter().zip(case["probabilities"].as_array().unwrap()) {
             let found = decision.probabilities[label.as_str().unwrap()];

@@ -12,7 +12,7 @@ use giemsa::slide::SlideFigure;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Columns of the CSV.
-const CSV_HEADER: [&str; 14] = [
+const CSV_HEADER: [&str; 16] = [
     "slide",
     "key",
     "status",
@@ -27,6 +27,8 @@ const CSV_HEADER: [&str; 14] = [
     "height_px",
     "model",
     "model_sha256",
+    "outlier_score",
+    "outlier",
 ];
 
 /// A progress bar on stderr; nothing is drawn where stderr is no terminal.
@@ -76,6 +78,8 @@ pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> 
         number(record.image.height_px),
         format!("{} {}", record.model.name, record.model.version),
         record.model.sha256.clone(),
+        record.outlier_score.map(|score| score.to_string()).unwrap_or_default(),
+        record.outlier.map(|o| o.to_string()).unwrap_or_default(),
     ];
     writer.write_record(row.iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
     Ok(())
@@ -90,10 +94,11 @@ fn csv_error(error: csv::Error) -> anyhow::Error {
 }
 
 /// A cell that no spreadsheet takes for a formula: an apostrophe is put before what could start one
-/// (OWASP, CSV injection).
+/// (OWASP, CSV injection). A plain number, which an outlier score below 0 is, starts none.
 fn neutralised(cell: &str) -> String {
     let cell = printable(cell);
-    if cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell }
+    let is_number = cell.parse::<f64>().is_ok_and(f64::is_finite);
+    if !is_number && cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell }
 }
 
 /// Text as a terminal may show it: without control characters, and without those that turn the direction of
@@ -208,6 +213,10 @@ mod tests {
         assert_eq!(neutralised("=cmd()"), "'=cmd()");
         assert_eq!(neutralised("\tcell\u{1b}[31m"), "\u{fffd}cell\u{fffd}[31m");
         assert_eq!(neutralised("cell.png"), "cell.png");
+        assert_eq!(neutralised("-1.5"), "-1.5");
+        for formula in ["-1+1", "-inf", "+1 "] {
+            assert_eq!(neutralised(formula), format!("'{formula}"));
+        }
     }
 
     #[test]

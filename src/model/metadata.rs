@@ -16,6 +16,8 @@ pub struct GraphFacts {
     pub input_shape: Vec<Option<usize>>,
     /// Whether the graph's last operator is a softmax.
     pub ends_in_softmax: bool,
+    /// Whether the graph has a second output, `outlier`.
+    pub has_outlier_output: bool,
 }
 
 impl GraphFacts {
@@ -67,11 +69,15 @@ pub struct ReviewRule {
     /// Review if a label that is not the answer has a probability above this, 0 to 1.
     #[serde(default)]
     pub label_above: BTreeMap<String, f32>,
+    /// Review if the network's outlier score is above this; finite, in the score's own range. There if and only
+    /// if the network gives that score.
+    #[serde(default)]
+    pub outlier_above: Option<f64>,
 }
 
 impl Default for ReviewRule {
     fn default() -> Self {
-        Self { confidence_below: 0.8, label_above: BTreeMap::new() }
+        Self { confidence_below: 0.8, label_above: BTreeMap::new(), outlier_above: None }
     }
 }
 
@@ -112,6 +118,7 @@ fn how_to_set(key: &str, example: &str) -> String {
 const LABELS_EXAMPLE: &str = r#"["parasitized","uninfected"]"#;
 const INPUT_EXAMPLE: &str = r#"{"layout":"nchw","width":64,"height":64,"color":"rgb","resize":"fit","mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}"#;
 const REVIEW_EXAMPLE: &str = r#"{"confidence_below":0.9,"label_above":{"parasitized":0.1}}"#;
+const OUTLIER_REVIEW_EXAMPLE: &str = r#"{"confidence_below":0.9,"outlier_above":0.5}"#;
 
 impl Metadata {
     /// Reads metadata from `properties`, filling from `graph` what is not said.
@@ -120,10 +127,7 @@ impl Metadata {
     /// [`MetadataError`] naming the key, what was found, what is expected and how to set it.
     pub fn parse(properties: &BTreeMap<String, String>, graph: &GraphFacts) -> Result<Self, MetadataError> {
         let labels = parse_labels(properties)?;
-        let review = match properties.get("giemsa.review") {
-            Some(text) => parse_review(text, &labels)?,
-            None => ReviewRule::default(),
-        };
+        let review = parse_review(properties.get("giemsa.review").map(String::as_str), &labels, graph)?;
         let text_or =
             |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
         Ok(Self {
@@ -260,11 +264,18 @@ fn parse_temperature(properties: &BTreeMap<String, String>) -> Result<f32, Metad
     }
 }
 
-fn parse_review(text: &str, labels: &[String]) -> Result<ReviewRule, MetadataError> {
+/// Reads `giemsa.review`, and refuses what contradicts the graph.
+fn parse_review(
+    text: Option<&str>,
+    labels: &[String],
+    graph: &GraphFacts,
+) -> Result<ReviewRule, MetadataError> {
     const KEY: &str = "giemsa.review";
-    let problem = |what: String| invalid(KEY, text, what, REVIEW_EXAMPLE);
-    let rule: ReviewRule =
-        serde_json::from_str(text).map_err(|e| problem(format!("it cannot be read ({e})")))?;
+    let problem = |what: String| invalid(KEY, text.unwrap_or("not set"), what, REVIEW_EXAMPLE);
+    let rule: ReviewRule = match text {
+        Some(text) => serde_json::from_str(text).map_err(|e| problem(format!("it cannot be read ({e})")))?,
+        None => ReviewRule::default(),
+    };
     let thresholds = rule.label_above.values().chain([&rule.confidence_below]);
     if let Some(wrong) = thresholds.into_iter().find(|p| !(0.0..=1.0).contains(*p)) {
         return Err(problem(format!("{wrong} is no probability; expected 0 to 1")));
@@ -272,7 +283,21 @@ fn parse_review(text: &str, labels: &[String]) -> Result<ReviewRule, MetadataErr
     if let Some(unknown) = rule.label_above.keys().find(|label| !labels.contains(label)) {
         return Err(problem(format!("{unknown:?} is none of the labels {labels:?}")));
     }
-    Ok(rule)
+    match (graph.has_outlier_output, rule.outlier_above) {
+        (true, Some(_)) | (false, None) => Ok(rule),
+        (false, Some(limit)) => Err(problem(format!(
+            "outlier_above is {limit}, but the graph has no output named \"outlier\" to compare with it; \
+             expected such an output after the scores, one number for each image, or no outlier_above"
+        ))),
+        // Without a limit the score would be computed and would mean nothing, and nobody would notice.
+        (true, None) => Err(invalid(
+            KEY,
+            text.unwrap_or("not set"),
+            "the graph has an output named \"outlier\", but outlier_above is missing; \
+             expected the outlier score above which an image needs a human look",
+            OUTLIER_REVIEW_EXAMPLE,
+        )),
+    }
 }
 
 fn parse_positive(
@@ -297,7 +322,7 @@ mod tests {
     use super::*;
 
     fn graph(shape: [Option<usize>; 4]) -> GraphFacts {
-        GraphFacts { input_shape: shape.to_vec(), ends_in_softmax: false }
+        GraphFacts { input_shape: shape.to_vec(), ends_in_softmax: false, has_outlier_output: false }
     }
 
     fn properties(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -332,7 +357,7 @@ mod tests {
 
     #[test]
     fn each_wrong_key_is_named_with_the_way_out() {
-        let cases: [(&[(&str, &str)], &str); 13] = [
+        let cases: [(&[(&str, &str)], &str); 16] = [
             (&[], "no metadata key giemsa.labels"),
             (&[("giemsa.labels", "a,b")], "expected a JSON array of texts"),
             (&[("giemsa.labels", r#"["a","a"]"#)], "two or more different"),
@@ -340,6 +365,12 @@ mod tests {
             (&[("giemsa.temperature", "0")], "expected a number above 0"),
             (&[("giemsa.review", r#"{"confidence_below":2}"#)], "2 is no probability"),
             (&[("giemsa.review", r#"{"label_above":{"c":0.5}}"#)], "\"c\" is none of the labels"),
+            (&[("giemsa.review", r#"{"outlier_above":"high"}"#)], "expected f64"),
+            (&[("giemsa.review", r#"{"outlier_above":1e999}"#)], "number out of range"),
+            (
+                &[("giemsa.review", r#"{"outlier_above":0.5}"#)],
+                "outlier_above is 0.5, but the graph has no output named \"outlier\"",
+            ),
             (&[("giemsa.positive", r#"["c"]"#)], "\"c\" is none of the labels"),
             (
                 &[("giemsa.input", r#"{"width":32}"#)],
@@ -359,6 +390,27 @@ mod tests {
             let message = Metadata::parse(&entries, &graph(NCHW)).unwrap_err().to_string();
             assert!(message.contains(expected), "{expected:?} is not in {message:?}");
             assert!(message.contains("metadata_props.add"), "{message:?} shows no way out");
+        }
+    }
+
+    #[test]
+    fn an_outlier_output_needs_its_limit() {
+        let facts = GraphFacts { has_outlier_output: true, ..graph(NCHW) };
+        let parse = |review: Option<&str>| {
+            let mut entries = properties(&[LABELS, OUTPUT, RESIZE]);
+            entries.extend(review.map(|text| ("giemsa.review".to_owned(), text.to_owned())));
+            Metadata::parse(&entries, &facts).map(|metadata| metadata.review)
+        };
+        // A limit may be of any range: others use a distance.
+        for limit in [0.5, 0.0, -12.5, 1e30] {
+            let review = parse(Some(&format!(r#"{{"outlier_above":{limit}}}"#))).unwrap();
+            assert_eq!((review.outlier_above, review.confidence_below), (Some(limit), 0.0));
+        }
+        for review in [None, Some(r#"{"confidence_below":0.9}"#), Some(r#"{"outlier_above":null}"#)] {
+            let error = parse(review).unwrap_err().to_string();
+            assert!(error.contains(&format!("{:?}", review.unwrap_or("not set"))), "{error}");
+            assert!(error.contains("outlier_above is missing"), "{error}");
+            assert!(error.contains(r#"value='{"confidence_below":0.9,"outlier_above":0.5}'"#), "{error}");
         }
     }
 

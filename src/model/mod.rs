@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::digest::sha256_hex;
 
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
-pub use network::{ModelError, Network, OnnxFile, panic_message};
+pub use network::{ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message};
 pub use registry::{Registry, RegistryError, Release};
 
 /// A model that can serve: built, checked against its metadata, and probed.

@@ -1,7 +1,8 @@
 //! Loads, checks and runs an ONNX network; the only file that names the inference engine (tract).
 //!
 //! It never reads a file or a bucket, and knows nothing of labels' meaning. Invariant: a `Network` that
-//! exists has one output of `score_count` values and gave finite scores on its probes.
+//! exists has one output of `score_count` values, at most one other, [`OUTLIER_OUTPUT`], of one value, and gave
+//! finite numbers on its probes.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +10,8 @@ use std::sync::Arc;
 
 use tract_onnx::pb;
 use tract_onnx::prelude::{
-    Datum, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedRunnableModel, tvec,
+    Datum, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedFact, TypedRunnableModel,
+    tvec,
 };
 use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 
@@ -18,6 +20,10 @@ use crate::image::{InputSpec, InputTensor};
 
 /// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
 const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];
+
+/// Name of the second output that a graph may have: one number for each image, the higher the less the image is
+/// like what the network was trained on.
+pub const OUTLIER_OUTPUT: &str = "outlier";
 
 /// Why a model file cannot serve, or a network failed on an image.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,16 @@ pub enum ModelError {
         /// Inputs that are no weights.
         found: usize,
     },
+    /// The graph gives something that nobody would read.
+    #[error(
+        "the graph has the outputs {found:?}; expected the scores, and after them at most one output, named \
+         {OUTLIER_OUTPUT:?}. To drop what comes after the scores, in Python: import onnx; \
+         m = onnx.load(\"model.onnx\"); del m.graph.output[1:]; onnx.save(m, \"model.onnx\")"
+    )]
+    Outputs {
+        /// Names of the outputs, in order.
+        found: Vec<String>,
+    },
     /// The metadata cannot be used.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -68,11 +84,28 @@ pub enum ModelError {
         /// Shape of the scores.
         found: String,
     },
+    /// The outlier score is not one number for each image.
+    #[error(
+        "the output {OUTLIER_OUTPUT:?} is {found} for one image; expected floating-point numbers of the shape [1] \
+         or [1, 1], which is [N] or [N, 1] for N images"
+    )]
+    OutlierShape {
+        /// Its type and shape.
+        found: String,
+    },
     /// A score is NaN or infinite.
     #[error("the network gave the scores {scores:?} on {input}; expected finite numbers")]
     NotFinite {
         /// The scores, in order.
         scores: Vec<f32>,
+        /// What it was run on.
+        input: &'static str,
+    },
+    /// The outlier score is NaN or infinite.
+    #[error("the network gave the outlier score {found} on {input}; expected a finite number")]
+    OutlierNotFinite {
+        /// The outlier score.
+        found: f32,
         /// What it was run on.
         input: &'static str,
     },
@@ -90,19 +123,29 @@ pub enum ModelError {
 pub struct OnnxFile {
     proto: pb::ModelProto,
     input_shape: Vec<Option<usize>>,
+    has_outlier_output: bool,
 }
 
 impl OnnxFile {
     /// Parses the bytes of an ONNX file.
     ///
     /// # Errors
-    /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`] or [`ModelError::InputCount`].
+    /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`], [`ModelError::InputCount`] or
+    /// [`ModelError::Outputs`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
-        let not_onnx = |detail: String| ModelError::NotOnnx { size_bytes: bytes.len(), detail };
+        let not_onnx =
+            |detail: &str| ModelError::NotOnnx { size_bytes: bytes.len(), detail: detail.to_owned() };
         let proto =
             guard(|| tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e)))
-                .map_err(not_onnx)?;
-        let Some(graph) = &proto.graph else { return Err(not_onnx("it holds no graph".to_owned())) };
+                .map_err(|detail| not_onnx(&detail))?;
+        if proto.graph.is_none() {
+            return Err(not_onnx("it holds no graph"));
+        }
+        Self::of_proto(proto)
+    }
+
+    fn of_proto(proto: pb::ModelProto) -> Result<Self, ModelError> {
+        let graph = proto.graph.as_ref().expect("parse saw a graph");
         const EXTERNAL: i32 = pb::tensor_proto::DataLocation::External as i32;
         if let Some(tensor) = graph.initializer.iter().find(|t| t.data_location == Some(EXTERNAL)) {
             return Err(ModelError::ExternalWeights { tensor: tensor.name.clone() });
@@ -111,7 +154,14 @@ impl OnnxFile {
         let inputs: Vec<_> = graph.input.iter().filter(|input| !is_weight(&input.name)).collect();
         let [input] = inputs[..] else { return Err(ModelError::InputCount { found: inputs.len() }) };
         let input_shape = declared_shape(input);
-        Ok(Self { proto, input_shape })
+        let has_outlier_output = match &graph.output[..] {
+            [_] => false,
+            [_, second] if second.name == OUTLIER_OUTPUT => true,
+            outputs => {
+                return Err(ModelError::Outputs { found: outputs.iter().map(|o| o.name.clone()).collect() });
+            }
+        };
+        Ok(Self { proto, input_shape, has_outlier_output })
     }
 
     /// All `metadata_props`, by key; the last of equal keys counts.
@@ -128,6 +178,7 @@ impl OnnxFile {
         GraphFacts {
             input_shape: self.input_shape.clone(),
             ends_in_softmax: last_operator == Some("Softmax"),
+            has_outlier_output: self.has_outlier_output,
         }
     }
 }
@@ -147,6 +198,15 @@ fn declared_shape(input: &pb::ValueInfoProto) -> Vec<Option<usize>> {
         .collect()
 }
 
+/// What a network says of one image; all numbers are finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// One score for each label, in their order.
+    pub labels: Vec<f32>,
+    /// How little the image is like what the network was trained on, if it has the output; any range.
+    pub outlier: Option<f32>,
+}
+
 /// A network, optimised for one image at a time, shared by all threads.
 ///
 /// One image at a time because a batch dimension above 1 was slower for each image when measured.
@@ -160,30 +220,33 @@ impl Network {
     /// Builds and probes the network of `file` for inputs of `spec` and `score_count` scores.
     ///
     /// # Errors
-    /// [`ModelError::Unsupported`], [`ModelError::ScoreCount`], [`ModelError::Run`] or
-    /// [`ModelError::NotFinite`].
+    /// [`ModelError::Unsupported`], [`ModelError::ScoreCount`], [`ModelError::OutlierShape`],
+    /// [`ModelError::Run`], [`ModelError::NotFinite`] or [`ModelError::OutlierNotFinite`].
     pub fn build(file: &OnnxFile, spec: &InputSpec, score_count: usize) -> Result<Self, ModelError> {
         let shape = spec.shape();
         let unsupported = |detail: String| ModelError::Unsupported { shape, detail };
         let plan = guard(|| optimised_plan(file, shape)).map_err(unsupported)?;
-        let output = plan
-            .model()
-            .output_fact(0)
-            .map_err(|e| unsupported(root_cause(&e)))?
+        let output_fact = |index| plan.model().output_fact(index).map_err(|e| unsupported(root_cause(&e)));
+        let scores = output_fact(0)?;
+        // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
+        let is_scores = scores
             .shape
             .as_concrete()
-            .map(<[usize]>::to_vec);
-        // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
-        let is_scores = output
-            .as_ref()
             .is_some_and(|dims| dims.iter().product::<usize>() == score_count && dims.contains(&score_count));
-        if !is_scores || plan.model().outputs.len() != 1 {
-            let found = match (plan.model().outputs.len(), output) {
-                (1, Some(dims)) => format!("{dims:?}"),
-                (1, None) => "an unknown size".to_owned(),
-                (count, _) => format!("{count} outputs"),
-            };
-            return Err(ModelError::ScoreCount { labels: score_count, found });
+        if !is_scores {
+            return Err(ModelError::ScoreCount { labels: score_count, found: shown_shape(scores) });
+        }
+        if file.has_outlier_output {
+            let outlier = output_fact(1)?;
+            // Without a dimension it would be one number for a whole batch.
+            let is_one = outlier
+                .shape
+                .as_concrete()
+                .is_some_and(|dims| !dims.is_empty() && dims.iter().product::<usize>() == 1);
+            if !is_one || !outlier.datum_type.is_float() {
+                let found = format!("{:?} of the shape {}", outlier.datum_type, shown_shape(outlier));
+                return Err(ModelError::OutlierShape { found });
+            }
         }
         let network = Self { plan, score_count };
         for value in PROBE_VALUES {
@@ -193,30 +256,45 @@ impl Network {
         Ok(network)
     }
 
-    /// Runs the network on one image; returns its scores in the order of the labels, all finite.
+    /// Runs the network on one image.
     ///
     /// # Errors
-    /// [`ModelError::Run`] or [`ModelError::NotFinite`].
-    pub fn run(&self, input: InputTensor) -> Result<Vec<f32>, ModelError> {
+    /// [`ModelError::Run`], [`ModelError::NotFinite`] or [`ModelError::OutlierNotFinite`].
+    pub fn run(&self, input: InputTensor) -> Result<Scores, ModelError> {
         self.run_on(input, "this image")
     }
 
-    fn run_on(&self, input: InputTensor, what: &'static str) -> Result<Vec<f32>, ModelError> {
-        let scores = guard(|| {
+    fn run_on(&self, input: InputTensor, what: &'static str) -> Result<Scores, ModelError> {
+        let outputs = guard(|| {
             let tensor = Tensor::from_shape(&input.shape, &input.values).map_err(|e| root_cause(&e))?;
             let outputs = self.plan.run(tvec!(tensor.into_tvalue())).map_err(|e| root_cause(&e))?;
-            let scores = outputs[0].cast_to::<f32>().map_err(|e| root_cause(&e))?;
-            let view = scores.to_plain_array_view::<f32>().map_err(|e| root_cause(&e))?;
-            Ok(view.iter().copied().collect::<Vec<f32>>())
+            outputs.iter().map(|output| values_of(output)).collect::<Result<Vec<_>, _>>()
         })
         .map_err(|detail| ModelError::Run { input: what, detail })?;
-        debug_assert_eq!(scores.len(), self.score_count);
-        if scores.iter().all(|score| score.is_finite()) {
-            Ok(scores)
-        } else {
-            Err(ModelError::NotFinite { scores, input: what })
+        let mut outputs = outputs.into_iter();
+        let labels = outputs.next().expect("OnnxFile::parse saw the output of the scores");
+        // `build` made sure that it is one value.
+        let outlier = outputs.next().map(|values| values[0]);
+        debug_assert_eq!(labels.len(), self.score_count);
+        if !labels.iter().all(|score| score.is_finite()) {
+            return Err(ModelError::NotFinite { scores: labels, input: what });
+        }
+        match outlier {
+            Some(found) if !found.is_finite() => Err(ModelError::OutlierNotFinite { found, input: what }),
+            _ => Ok(Scores { labels, outlier }),
         }
     }
+}
+
+fn shown_shape(output: &TypedFact) -> String {
+    let dims = output.shape.as_concrete();
+    dims.map_or_else(|| "an unknown size".to_owned(), |dims| format!("{dims:?}"))
+}
+
+fn values_of(output: &Tensor) -> Result<Vec<f32>, String> {
+    let output = output.cast_to::<f32>().map_err(|e| root_cause(&e))?;
+    let view = output.to_plain_array_view::<f32>().map_err(|e| root_cause(&e))?;
+    Ok(view.iter().copied().collect())
 }
 
 fn optimised_plan(file: &OnnxFile, shape: [usize; 4]) -> Result<Arc<TypedRunnableModel>, String> {
@@ -249,4 +327,135 @@ fn root_cause(error: &tract_onnx::prelude::TractError) -> String {
     let (outer, inner) = (error.to_string(), error.root_cause().to_string());
     let text = if outer == inner { outer } else { format!("{outer}: {inner}") };
     text.chars().take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Metadata;
+
+    /// A toy network with an outlier output, parsed but not built.
+    fn parse_toy() -> OnnxFile {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/toy_outlier.onnx");
+        OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The toy network, its outputs and nodes changed by `change`, as [`OnnxFile::parse`] and
+    /// [`Network::build`] see it.
+    fn changed(change: impl FnOnce(&mut pb::GraphProto)) -> Result<Network, ModelError> {
+        let mut proto = parse_toy().proto;
+        change(proto.graph.as_mut().unwrap());
+        let file = OnnxFile::of_proto(proto)?;
+        let metadata = Metadata::parse(&file.properties(), &file.graph_facts())?;
+        Network::build(&file, &metadata.input, metadata.labels.len())
+    }
+
+    #[test]
+    fn the_second_output_is_the_outlier_score() {
+        let network = changed(|_| {}).unwrap();
+        let shape = [1, 3, 20, 24];
+        let length = shape.iter().product::<usize>();
+        let blank = network.run(InputTensor { shape, values: vec![0.3; length] }).unwrap();
+        assert_eq!(blank.labels.len(), 2);
+        // sigmoid(4): the toy's answer to a picture without contrast.
+        assert!((blank.outlier.unwrap() - 0.982_013_8).abs() < 1e-5, "{blank:?}");
+        let striped = (0..length).map(|i| (i % 2) as f32).collect();
+        let striped = network.run(InputTensor { shape, values: striped }).unwrap();
+        assert!(striped.outlier.unwrap() < 0.01, "{striped:?}");
+    }
+
+    #[test]
+    fn a_graph_with_other_outputs_is_refused_with_the_way_out() {
+        type Change = fn(&mut pb::GraphProto);
+        let cases: [(Change, &[&str]); 8] = [
+            (
+                |graph| graph.output[1].name = "contrast".to_owned(),
+                &["the outputs [\"logits\", \"contrast\"]", "named \"outlier\"", "del m.graph.output[1:]"],
+            ),
+            (
+                |graph| graph.output.push(graph.output[0].clone()),
+                &["the outputs [\"logits\", \"outlier\", \"logits\"]"],
+            ),
+            (|graph| graph.output.swap(0, 1), &["the outputs [\"outlier\", \"logits\"]"]),
+            (|graph| graph.output.clear(), &["the outputs []", "expected the scores"]),
+            (
+                |graph| {
+                    graph.output.pop();
+                },
+                &["outlier_above is 0.5, but the graph has no output named \"outlier\""],
+            ),
+            (
+                // One number for the whole batch: the mean over all axes.
+                |graph| graph.node.iter_mut().for_each(|node| node.attribute.retain(|a| a.name != "axes")),
+                &["\"outlier\" is F32 of the shape [] for one image"],
+            ),
+            (
+                // One number for each colour.
+                |graph| is_made_of(graph, "mean"),
+                &["\"outlier\" is F32 of the shape [1, 3, 1, 1] for one image", "[1] or [1, 1]"],
+            ),
+            (
+                |graph| {
+                    let mut node = graph.node[4].clone();
+                    node.op_type = "ArgMax".to_owned();
+                    (node.input, node.output) = (vec!["logits".to_owned()], vec!["outlier".to_owned()]);
+                    node.attribute.clear();
+                    graph.node.retain(|node| node.output[0] != "outlier");
+                    graph.node.push(node);
+                },
+                &["\"outlier\" is I64"],
+            ),
+        ];
+        for (change, expected) in cases {
+            let message = changed(change).unwrap_err().to_string();
+            for part in expected {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
+        }
+    }
+
+    /// Makes the outlier output from another tensor of the graph.
+    fn is_made_of(graph: &mut pb::GraphProto, tensor: &str) {
+        let last = graph.node.last_mut().unwrap();
+        assert_eq!(last.output, ["outlier"]);
+        last.input = vec![tensor.to_owned()];
+    }
+
+    #[test]
+    fn an_outlier_score_that_is_no_number_is_refused_on_the_probe() {
+        // The logarithm of the contrast of a blank probe image.
+        let error = changed(|graph| {
+            is_made_of(graph, "contrast");
+            graph.node.last_mut().unwrap().op_type = "Log".to_owned();
+        })
+        .unwrap_err();
+        let expected =
+            "the network gave the outlier score -inf on a uniform probe image; expected a finite number";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn an_image_on_which_the_network_fails_is_an_error_and_never_an_answer() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/toy_gaps.onnx");
+        let file = OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap();
+        let metadata = Metadata::parse(&file.properties(), &file.graph_facts()).unwrap();
+        let network = Network::build(&file, &metadata.input, 2).unwrap();
+        let shape = metadata.input.shape();
+        // Half of red, green or blue.
+        let run = |half: Option<usize>| {
+            let value = |i: usize| if half == Some(i / 64) { 0.5 } else { 0.0 };
+            network.run(InputTensor { shape, values: (0..192).map(value).collect() })
+        };
+        let cases = [
+            (0, "the network gave the scores [NaN, 1.0] on this image"),
+            (1, "the network gave the outlier score NaN on this image"),
+            (2, "the network failed on this image: "),
+        ];
+        for (color, expected) in cases {
+            let message = run(Some(color)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+            // And the next image is answered.
+            assert!(run(None).is_ok());
+        }
+    }
 }

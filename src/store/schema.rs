@@ -11,6 +11,9 @@
 //! | what needs a human look, most suspicious first | sparse index `review`: `review_pk = <stage>#<shard>`, `review_sk = <suspicion>#<result id>` |
 //! | which model served at time t | `pk = model#<stage>`, `sk = <released at>#<digest>` |
 //!
+//! `<suspicion>` is [`Record::suspicion`](crate::classification::Record::suspicion) as it was when the record was
+//! written, 0 to 1 with six digits.
+//!
 //! `<shard>` is the first digit of the result id: sixteen partitions, so that a label that most images have
 //! takes 16,000 writes a second before a partition's 1,000 are reached.
 

@@ -1,13 +1,16 @@
-"""Computes the golden tensors and scores: Pillow and numpy for preprocessing, onnxruntime for two toy networks.
+"""Computes the golden tensors and scores: Pillow and numpy for preprocessing, onnxruntime for toy networks.
 
     pip install -r tests/fixtures/requirements.txt
     python tests/golden/make_golden.py
 
 Writes, beside itself:
   field.png, toy_nchw.onnx, toy_nhwc.onnx   inputs
+  toy_outlier.onnx                          a network with an outlier score, which is high for a blank field
+  toy_gaps.onnx                             a network that fails in three ways on three plain colours
   tensors.json + <case>.u8                  for each spec, the 8-bit samples after colour and size, in NHWC order;
                                             the tensor is (sample * scale - mean) / std in the spec's layout
-  scores.json                               for each network, its input spec, the raw output and the probabilities
+  scores.json                               for each network but the last, its input spec, the raw output, the
+                                            probabilities, and the outlier score or null
 
 The image is not square, and neither are the inputs, so that exchanged sides cannot go unseen. Samples are stored
 instead of floats: a quarter of the size, and a difference is read in levels.
@@ -191,6 +194,81 @@ def make_nhwc():
     return labels
 
 
+def make_outlier():
+    """Two outputs: logits of a small convolution, and whether the picture is blank, from its contrast."""
+    rng = np.random.default_rng(3)
+    labels = ["negative", "positive"]
+    spec = {"layout": "nchw", "width": 24, "height": 20, "color": "rgb", "resize": "stretch", "mean": [0.5] * 3, "std": [0.25] * 3}
+    constants = {
+        "w1": weights(rng, 6, 3, 3, 3),
+        "b1": rng.normal(0, 0.1, 6).astype(np.float32),
+        "w2": weights(rng, 2, 6) * 4,
+        "b2": rng.normal(0, 0.1, 2).astype(np.float32),
+        "steepness": np.array(-40, dtype=np.float32),
+        "blank": np.array(4, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w1", "b1"], ["c1"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("GlobalAveragePool", ["r1"], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "w2", "b2"], ["logits"], transB=1),
+        # Variance over the picture: 0 for a blank one, whatever its colour.
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=1),
+        helper.make_node("Sub", ["image", "mean"], ["difference"]),
+        helper.make_node("Mul", ["difference", "difference"], ["square"]),
+        helper.make_node("ReduceMean", ["square"], ["contrast"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["contrast", "steepness"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "blank"], ["shifted"]),
+        helper.make_node("Sigmoid", ["shifted"], ["outlier"]),
+    ]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 20, 24])]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
+        helper.make_tensor_value_info("outlier", TensorProto.FLOAT, ["n"]),
+    ]
+    review = {"confidence_below": 0.6, "outlier_above": 0.5}
+    save("toy_outlier", nodes, inputs, outputs, constants, metadata("toy-outlier", labels, spec, "logits", 1.0, review, ["positive"]))
+    return labels, spec
+
+
+def make_gaps():
+    """Good on black and white, and so on every probe; but half red has no score, half green no outlier score, and
+    half blue asks for an element that is not there."""
+    labels = ["negative", "positive"]
+    spec = {"layout": "nchw", "width": 8, "height": 8, "color": "rgb", "resize": "stretch"}
+    constants = {
+        "low": np.array(0.4, dtype=np.float32),
+        "high": np.array(0.6, dtype=np.float32),
+        "forty": np.array(40, dtype=np.float32),
+        "one": np.array([1], dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Sub", ["mean", "low"], ["above_low"]),
+        helper.make_node("Sub", ["mean", "high"], ["above_high"]),
+        # Below 0 only between 0.4 and 0.6, where the root is no number.
+        helper.make_node("Mul", ["above_low", "above_high"], ["gap"]),
+        helper.make_node("Split", ["gap"], ["red", "green", "blue"], axis=1),
+        helper.make_node("Sqrt", ["red"], ["score"]),
+        helper.make_node("Sqrt", ["green"], ["outlier"]),
+        helper.make_node("Neg", ["blue"], ["deep"]),
+        helper.make_node("Relu", ["deep"], ["depth"]),
+        helper.make_node("Mul", ["depth", "forty"], ["scaled"]),
+        helper.make_node("Ceil", ["scaled"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["one", "index"], ["other"], axis=0),
+        helper.make_node("Concat", ["score", "other"], ["logits"], axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 8, 8])]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
+        helper.make_tensor_value_info("outlier", TensorProto.FLOAT, ["n", 1]),
+    ]
+    review = {"outlier_above": 100}
+    save("toy_gaps", nodes, inputs, outputs, constants, metadata("toy-gaps", labels, spec, "logits", 1.0, review, ["positive"]))
+
+
 def softmax(logits):
     shifted = np.exp(logits - logits.max())
     return shifted / shifted.sum()
@@ -198,7 +276,8 @@ def softmax(logits):
 
 def score(model, labels, spec, image):
     session = onnxruntime.InferenceSession(OUT / f"{model}.onnx", providers=["CPUExecutionProvider"])
-    output = session.run(None, {session.get_inputs()[0].name: tensor(image, spec)})[0][0].astype(np.float64)
+    outputs = session.run(None, {session.get_inputs()[0].name: tensor(image, spec)})
+    output = outputs[0][0].astype(np.float64)
     is_logits = session.get_modelmeta().custom_metadata_map["giemsa.output"] == "logits"
     temperature = float(session.get_modelmeta().custom_metadata_map["giemsa.temperature"])
     # Calibrated: logits are divided by the temperature; probabilities are turned into logits first.
@@ -212,6 +291,7 @@ def score(model, labels, spec, image):
         "temperature": temperature,
         "raw": output.tolist(),
         "probabilities": softmax(logits / temperature).tolist(),
+        "outlier": float(outputs[1].item()) if len(outputs) > 1 else None,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
     }
 
@@ -260,6 +340,8 @@ def main():
             }
         )
     scores = [score("toy_nchw", make_nchw(), NCHW_SPEC, image), score("toy_nhwc", make_nhwc(), NHWC_SPEC, image)]
+    scores.append(score("toy_outlier", *make_outlier(), image))
+    make_gaps()
     for name, content in (("tensors", tensors), ("scores", scores)):
         (OUT / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(scores, indent=1), file=sys.stderr)
