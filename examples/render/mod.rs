@@ -8,5 +8,7 @@ pub mod canvas;
 pub mod cell;
 pub mod files;
 pub mod noise;
+pub mod outliers;
 pub mod parasite;
+pub mod plate;
 pub mod slides;

@@ -186,7 +186,8 @@ fn sample_cell(slide: u64, index: u64, kind: CellKind) -> Cell {
     draw_cell(seed_of(SAMPLES, slide, index + 1), &look, kind)
 }
 
-fn seed_of(family: u64, a: u64, b: u64) -> u64 {
+/// The seed of one picture: `family` keeps purposes apart, `a` and `b` the pictures of one purpose.
+pub fn seed_of(family: u64, a: u64, b: u64) -> u64 {
     let mut rng = ChaCha8Rng::seed_from_u64(family.wrapping_add(a.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     rng.set_stream(b);
     rng.random()
@@ -205,7 +206,11 @@ fn expected_csv(files: &[SampleFile]) -> String {
     format!("path,status,label,reject_code\n{}\n", rows.join("\n"))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file and the folder it lies in.
+///
+/// # Errors
+/// If one of them cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().expect("every sample lies in a folder");
     fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
