@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --example render_samples -- samples sample-images
 //! cargo run --example render_samples -- training /tmp/renders --seed 1 --count 2000
+//! cargo run --example render_samples -- golden models/golden
 //! cargo run --example render_samples -- outliers /tmp/outliers --seed 1 --count 250
 //! ```
 //!
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "\
 usage: render_samples samples OUT_DIR
+       render_samples golden OUT_DIR
        render_samples training OUT_DIR --seed N --count K
        render_samples outliers OUT_DIR --seed N --count K";
 
@@ -32,6 +34,10 @@ fn main() -> Result<()> {
             let seed = number("--seed", seed)?;
             let count = number("--count", count)?;
             render::slides::write_training(&PathBuf::from(folder), seed, count)?;
+            println!("{count} cells in {folder}");
+        }
+        ["golden", folder] => {
+            let count = render::golden::write_golden(&PathBuf::from(folder))?;
             println!("{count} cells in {folder}");
         }
         ["outliers", folder, "--seed", seed, "--count", count] => {

@@ -7,6 +7,7 @@
 pub mod canvas;
 pub mod cell;
 pub mod files;
+pub mod golden;
 pub mod noise;
 pub mod outliers;
 pub mod parasite;
