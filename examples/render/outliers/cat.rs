@@ -7,8 +7,9 @@ use image::RgbImage;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::super::blob::Blob;
 use super::super::noise::{Field, between, chance, polar};
-use super::super::plate::{Blob, Color, Plate, Point, any_color, blend};
+use super::super::plate::{Color, Plate, Point, any_color, blend};
 use super::cut_round;
 
 /// Where the head is: from places in units of half a head to pixels.

@@ -6,8 +6,9 @@ use image::RgbImage;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::super::blob::Blob;
 use super::super::noise::{Field, between, chance, direction, polar, step};
-use super::super::plate::{Blob, Color, Plate, Point, any_color};
+use super::super::plate::{Color, Plate, Point, any_color, blend};
 use super::cut_round;
 use super::plain::pale;
 
@@ -159,7 +160,7 @@ fn dust(plate: &mut Plate, rng: &mut ChaCha8Rng) {
             let cover = lump.cover(x, y, 0.2);
             if cover > 0.0 {
                 let k = 1.0 + 0.5 * inner.at(x, y);
-                *light = super::super::plate::blend(*light, color.map(|c| c * k), cover);
+                *light = blend(*light, color.map(|c| c * k), cover);
             }
         });
     }

@@ -6,6 +6,7 @@
 mod cat;
 mod cells;
 mod debris;
+mod leukocyte;
 mod plain;
 mod shapes;
 mod text;
@@ -17,9 +18,10 @@ use image::RgbImage;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::blob::Blob;
 use super::files::quick_png;
 use super::noise::{between, chance};
-use super::plate::{Blob, Plate};
+use super::plate::Plate;
 use super::slides::{seed_of, write};
 
 /// Seeds of outliers start in a family of their own.
@@ -122,7 +124,7 @@ pub fn draw_outlier(seed: u64, kind: OutlierKind) -> RgbImage {
         OutlierKind::Texture => plain::texture(rng, size),
         OutlierKind::Field => cells::field(rng, size),
         OutlierKind::Fragment => cells::fragment(rng, size),
-        OutlierKind::Leukocyte => cells::leukocyte(rng, size),
+        OutlierKind::Leukocyte => leukocyte::leukocyte(rng, size),
     }
 }
 

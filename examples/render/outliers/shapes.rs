@@ -7,8 +7,9 @@ use image::RgbImage;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::super::blob::Blob;
 use super::super::noise::{between, chance, direction, polar, step};
-use super::super::plate::{Blob, Color, Plate, Point, any_color};
+use super::super::plate::{Color, Plate, Point, any_color};
 use super::cut_round;
 use super::plain::pale;
 
