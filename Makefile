@@ -46,7 +46,7 @@ test: tools-or-skip ## all tests (those with aws and cargo lambda: also python3 
 check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --package package -- -D warnings
+	$(CARGO) clippy --package package --package engine-timer -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
 	$(CARGO) clippy --no-default-features --bin classifier -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
