@@ -3,7 +3,7 @@
     python tests/bring_your_own/make_toys.py OUT SAMPLE_IMAGE...
 
 Writes OUT/<toy>/ with the files that the guide's lines name, OUT/images/, and OUT/expected.json:
-{toy: {image: [probability of each label]}}. It never uses Giemsa, nor the scripts that are tested.
+{toy: {image: {"resampled": whether its size had to change, "probabilities": one for each label}}}. It never uses Giemsa, nor the scripts that are tested.
 It keeps one invariant: weights are random but seeded, and no network's answers are the same for all pictures.
 """
 
@@ -23,7 +23,7 @@ from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pixels import colour_ramp, tensor
+from pixels import colour_ramp, is_resampled, tensor
 
 HERE = Path(__file__).parent
 PLAIN = {"color": "rgb", "pad": [0, 0, 0], "scale": 1 / 255, "mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -58,7 +58,7 @@ def keras_functional(folder):
     model.layers[-1].set_weights([rng.normal(0, 1, (8, 3)), rng.normal(0, 0.1, 3)])
     model.save(folder / "model.keras")
     spec = PLAIN | {"width": 36, "height": 24, "resize": "fit", "scale": 1}
-    return lambda image: model.predict_on_batch(tensor(image, spec))[0]
+    return spec, lambda pixels: model.predict_on_batch(pixels)[0]
 
 
 def keras_sequential(folder):
@@ -67,7 +67,7 @@ def keras_sequential(folder):
         keras.Input((26, 18, 3)),
         layers.Conv2D(6, 3, activation="relu", name="stem_conv"),
         layers.BatchNormalization(),
-        layers.AveragePooling2D(),
+        layers.AveragePooling2D(2),
         layers.Flatten(),
         layers.Dense(2),
     ])
@@ -80,7 +80,7 @@ def keras_sequential(folder):
     model.save_weights(folder / "w.weights.h5")
     (folder / "w.weights.h5").rename(folder / "weights.h5")
     spec = PLAIN | {"width": 18, "height": 26, "resize": "stretch"}
-    return lambda image: softmax(model.predict_on_batch(tensor(image, spec))[0])
+    return spec, lambda pixels: softmax(model.predict_on_batch(pixels)[0])
 
 
 def keras_sigmoid(folder):
@@ -88,12 +88,11 @@ def keras_sigmoid(folder):
     model = keras.Sequential([
         keras.Input((20, 28, 1)),
         layers.Conv2D(5, 3, padding="same", activation="relu"),
-        layers.GlobalMaxPooling2D(),
+        layers.GlobalAveragePooling2D(),
         layers.Dense(1, activation="sigmoid"),
     ])
-    shake(model, 3)
     rng = np.random.default_rng(3)
-    model.layers[-1].set_weights([rng.normal(0, 1, (5, 1)), np.zeros(1)])
+    model.set_weights([rng.normal(0, 1.6, w.shape) for w in model.get_weights()])
     config = json.loads(model.to_json())
     for layer in config["config"]["layers"]:
         layer["config"]["dtype"] = "mixed_float16"
@@ -102,17 +101,19 @@ def keras_sigmoid(folder):
     (folder / "w.weights.h5").rename(folder / "weights.h5")
     spec = PLAIN | {"width": 28, "height": 20, "resize": "crop", "color": "gray", "mean": [0], "std": [1]}
 
-    def probabilities(image):
-        second = float(model.predict_on_batch(tensor(image, spec))[0, 0])
+    def probabilities(pixels):
+        second = float(model.predict_on_batch(pixels)[0, 0])
         return np.array([1 - second, second])
 
-    return probabilities
+    return spec, probabilities
 
 
 def keras_2(folder):
     """What make_keras2.py wrote; compared with Keras 2 itself, on its own four pictures."""
     for file in ("architecture.json", "weights.h5"):
         shutil.copyfile(HERE / "keras2" / file, folder / file)
+    scores = iter(json.loads((HERE / "keras2" / "scores.json").read_text()))
+    return PLAIN | {"width": 30, "height": 22, "resize": "fit"}, lambda pixels: next(scores)
 
 
 def pytorch_module(folder):
@@ -150,17 +151,17 @@ net.body[1].running_var.uniform_(0.5, 2)
     torch.export.save(program, folder / "net.pt2")
     torch.save(net.state_dict(), folder / "weights_only.pt")
 
-    def probabilities(image):
+    def probabilities(pixels):
         with torch.no_grad():
-            return softmax(net(torch.from_numpy(tensor(image, spec).transpose(0, 3, 1, 2).copy()))[0].numpy())
+            return softmax(net(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))[0].numpy())
 
-    return probabilities
+    return spec, probabilities
 
 
 def any_onnx(folder):
     """From no framework: a network written by hand, whose scores are compared with arithmetic in numpy."""
     rng = np.random.default_rng(6)
-    weights = {"k": rng.normal(0, 1, (3, 3, 1, 1)), "w": rng.normal(0, 3, (3, 2)), "b": np.array([0.2, -0.1])}
+    weights = {"k": rng.normal(0, 1, (3, 3, 1, 1)), "w": np.array([[3, -3], [-2, 2], [2, 1]]), "b": np.array([-0.5, 0.5])}
     weights = {name: value.astype(np.float32) for name, value in weights.items()}
     nodes = [
         helper.make_node("Conv", ["image", "k"], ["c"]),
@@ -176,34 +177,48 @@ def any_onnx(folder):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "any.onnx")
     spec = PLAIN | IMAGENET | {"width": 40, "height": 32, "resize": "crop"}
 
-    def probabilities(image):
-        mixed = np.maximum(tensor(image, spec)[0] @ weights["k"][:, :, 0, 0].T, 0).mean(axis=(0, 1))
+    def probabilities(pixels):
+        mixed = np.maximum(pixels[0] @ weights["k"][:, :, 0, 0].T, 0).mean(axis=(0, 1))
         return softmax(mixed @ weights["w"] + weights["b"])
 
-    return probabilities
+    return spec, probabilities
 
 
 TOYS = [keras_functional, keras_sequential, keras_sigmoid, keras_2, pytorch_module, any_onnx]
 
 
+def own_pictures(folder: Path, spec: dict) -> list[Path]:
+    """Pictures whose pixels reach the network unchanged: of its size, or padded or cut only. Four of the size first."""
+    width, height = spec["width"], spec["height"]
+    sizes = [(width, height)] * 4
+    if folder.name != keras_2.__name__:
+        sizes += {"stretch": [], "fit": [(width, height - 7), (width - 5, height)],
+                  "crop": [(width + 9, height), (width, height + 7)]}[spec["resize"]]
+    for seed, size in enumerate(sizes):
+        Image.fromarray(colour_ramp(*size, seed)).save(folder / f"own-{seed}.png")
+    return [folder / f"own-{seed}.png" for seed in range(len(sizes))]
+
+
 def main():
     out, samples = Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]]
-    images = out / "images"
-    images.mkdir(parents=True)
-    for seed, (width, height) in enumerate([(30, 22), (30, 22), (30, 22), (30, 22), (70, 41), (33, 90), (200, 200)]):
-        Image.fromarray(colour_ramp(width, height, seed)).save(images / f"ramp-{seed}.png")
+    common = out / "images"
+    common.mkdir(parents=True)
+    for seed, (width, height) in enumerate([(70, 41), (33, 90), (200, 150)]):
+        Image.fromarray(colour_ramp(width, height, seed)).save(common / f"ramp-{seed}.png")
     for number, path in enumerate(samples):
-        shutil.copyfile(path, images / f"cell-{number}{path.suffix}")
+        shutil.copyfile(path, common / f"cell-{number}{path.suffix}")
     expected = {}
     for make in TOYS:
-        (out / make.__name__).mkdir()
-        probabilities = make(out / make.__name__)
-        if probabilities is None:
-            scores = json.loads((HERE / "keras2" / "scores.json").read_text())
-            rows = {f"ramp-{seed}.png": row for seed, row in enumerate(scores)}
-        else:
-            rows = {path.name: [float(p) for p in probabilities(Image.open(path))] for path in sorted(images.iterdir())}
-        spread = float(np.ptp(list(rows.values()), axis=0).max())
+        folder = out / make.__name__
+        folder.mkdir()
+        spec, probabilities = make(folder)
+        paths = own_pictures(folder, spec) + (sorted(common.iterdir()) if make is not keras_2 else [])
+        rows = {}
+        for path in paths:
+            image = Image.open(path)
+            scores = [float(p) for p in probabilities(tensor(image, spec))]
+            rows[str(path.relative_to(out))] = {"resampled": is_resampled(image, spec), "probabilities": scores}
+        spread = float(np.ptp([row["probabilities"] for row in rows.values()], axis=0).max())
         if not spread > 0.05:
             raise SystemExit(f"{make.__name__}: its probabilities differ by {spread:.3f} only; a comparison shows little")
         expected[make.__name__] = rows

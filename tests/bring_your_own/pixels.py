@@ -18,22 +18,33 @@ def tensor(image, spec: dict) -> np.ndarray:
     """A Pillow image as float32 [1, height, width, C], by `spec` of the form of `giemsa.input`."""
     from PIL import Image  # Not needed, and not installed, where Keras 2 is.
 
-    w, h, (W, H) = spec["width"], spec["height"], image.size
-    image = image.convert("L" if spec["color"] == "gray" else "RGB")
-    width_binds = w * H <= h * W
-    if spec["resize"] == "stretch":
-        image = image.resize((w, h), Image.Resampling.BILINEAR)
-    elif spec["resize"] == "fit":
-        size = (w, max(1, _half_up(H, w, W))) if width_binds else (max(1, _half_up(W, h, H)), h)
+    w, h = spec["width"], spec["height"]
+    size = _scaled_size(image, spec)
+    image = image.convert("L" if spec["color"] == "gray" else "RGB").resize(size, Image.Resampling.BILINEAR)
+    if spec["resize"] == "fit":
         canvas = Image.new(image.mode, (w, h), tuple(spec["pad"]) if image.mode == "RGB" else spec["pad"][0])
-        canvas.paste(image.resize(size, Image.Resampling.BILINEAR), ((w - size[0]) // 2, (h - size[1]) // 2))
+        canvas.paste(image, ((w - size[0]) // 2, (h - size[1]) // 2))
         image = canvas
-    else:
-        size = (_half_up(W, h, H), h) if width_binds else (w, _half_up(H, w, W))
+    elif spec["resize"] == "crop":
         left, top = (size[0] - w) // 2, (size[1] - h) // 2
-        image = image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + w, top + h))
+        image = image.crop((left, top, left + w, top + h))
     levels = np.asarray(image, dtype=np.float32).reshape(h, w, -1)
     return ((levels * np.float32(spec["scale"]) - np.float32(spec["mean"])) / np.float32(spec["std"]))[None]
+
+
+def is_resampled(image, spec: dict) -> bool:
+    """Whether pixels are mixed; then Giemsa and Pillow may differ by one level in a sample, by rounding."""
+    return _scaled_size(image, spec) != image.size
+
+
+def _scaled_size(image, spec: dict) -> tuple[int, int]:
+    w, h, (W, H) = spec["width"], spec["height"], image.size
+    if spec["resize"] == "stretch":
+        return w, h
+    # `fit` is bound by the side that is relatively longer, `crop` by the other.
+    if (w * H <= h * W) == (spec["resize"] == "fit"):
+        return w, max(1, _half_up(H, w, W))
+    return max(1, _half_up(W, h, H)), h
 
 
 def _half_up(side: int, numerator: int, denominator: int) -> int:
