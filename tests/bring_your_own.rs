@@ -16,9 +16,24 @@ use serde_json::Value;
 const GUIDE: &str = "models/convert/README.md";
 /// Of a probability, on the same pixels; the same as the scripts allow themselves.
 const TOLERANCE: f64 = 1e-4;
-/// Where an image is resampled, Giemsa and Pillow round some samples to neighbouring levels (`src/image/preprocess.rs`), and the
-/// toys react to that more strongly than trained networks.
+/// Where an image is resampled, Giemsa and Pillow round some samples to neighbouring levels
+/// (`src/image/preprocess.rs`), and the toys react to that more strongly than trained networks.
 const TOLERANCE_RESAMPLED: f64 = 3e-3;
+
+/// Dropout that is never switched off.
+const RANDOM_MODULE: &str = r#"
+import sys
+sys.path.append("keras_2/models/convert")
+import torch
+from from_pytorch import convert
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(48, 2)
+    def forward(self, image):
+        return self.head(torch.nn.functional.dropout(image.flatten(1), 0.5, training=True))
+convert(Net(), "random.onnx", width=4, height=4, labels=["a", "b"], output="logits", resize="fit")
+"#;
 
 /// What the framework says, by image, by toy.
 type Expected = BTreeMap<String, BTreeMap<String, Answer>>;
@@ -212,7 +227,7 @@ fn the_lines_of_the_guide_give_the_scores_of_the_framework() {
 }
 
 fn networks_that_do_not_fit_are_named(python: &Path, out: &Path) {
-    let cases: [(&str, &[&str], &[&str]); 4] = [
+    let cases: [(&str, &[&str], &[&str]); 5] = [
         ("from_keras.py", &["keras_sequential/architecture.json"], &["expected its weights after it"]),
         (
             "from_keras.py",
@@ -225,6 +240,7 @@ fn networks_that_do_not_fit_are_named(python: &Path, out: &Path) {
             &["pytorch_module/weights_only.pt"],
             &["use convert() in the script that has the class"],
         ),
+        ("from_pytorch.py", &["pytorch_module/training.pt2"], &["in training mode", "net.eval()"]),
     ];
     for (script, files, expected) in cases {
         fails(
@@ -236,6 +252,13 @@ fn networks_that_do_not_fit_are_named(python: &Path, out: &Path) {
             expected,
         );
     }
+    // What gives other scores each time cannot be what was exported.
+    let mut random = command(python, python, out);
+    random.args(["-c", RANDOM_MODULE]);
+    let output = random.output().unwrap();
+    let message = both(&output);
+    assert!(!output.status.success() && message.contains("they differ by"), "{message}");
+    assert!(!out.join("random.onnx").exists());
 }
 
 /// A script that has to fail, with all `expected` in its message, no trace, and no file written.
@@ -261,7 +284,8 @@ fn mistakes_are_named_with_what_is_expected() {
     let softmax = project("tests/golden/toy_nhwc.onnx");
     let (logits, softmax) = (logits.to_str().unwrap(), softmax.to_str().unwrap());
     let three: &[&str] = &["--labels", "a", "b", "c", "--resize", "fit"];
-    let cases: [(&str, &[&str], &[&str], &[&str]); 12] = [
+    type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let cases: [Case; 12] = [
         (logits, &["--resize", "fit"], &[], &["required: --labels"]),
         (logits, &["--labels", "a", "b", "c"], &[], &["required: --resize"]),
         (logits, three, &[], &["output is missing", "logits"]),

@@ -56,12 +56,13 @@ def convert(model: keras.Model, out, *, width=None, height=None, color=None, lay
     channels, rows, columns = (shape[i] for i in ((1, 2, 3) if layout == "nchw" else (3, 1, 2)))
     width, height = width or columns, height or rows
     if not width or not height:
-        raise Refused(f"the model's input shape {shape} leaves sides open; expected width and height (--width, --height)")
+        raise Refused(f"the model's input shape {shape} leaves sides open; expected width and height (--width, "
+                      f"--height)")
     prepares = [layer.name for layer in model._flatten_layers() if isinstance(
         layer, (keras.layers.Rescaling, keras.layers.Normalization))]
     if scale is None:
         scale = 1.0 if prepares else 1 / 255
-        why = f"the layer {prepares[0]} prepares them itself" if prepares else "no layer prepares them; else use --scale"
+        why = f"the layer {prepares[0]} prepares them itself" if prepares else "no layer does; if wrong, --scale"
         print(f"pixels of 0 to 255 are multiplied by {scale:.4g}: {why}")
     export(_Inference(model).eval(), out, width=width, height=height, layout=layout, scale=scale,
            color=color or ("gray" if channels == 1 else "rgb"), output=output or _output_kind(model), **metadata)

@@ -4,7 +4,8 @@ In your own script, where the module's class is known:
 
     import sys; sys.path.append("models/convert")
     from from_pytorch import convert
-    convert(net, "my-model.onnx", width=64, height=48, labels=["parasitized", "uninfected"], output="logits", resize="fit")
+    convert(net, "my-model.onnx", width=64, height=48, labels=["parasitized", "uninfected"], output="logits",
+            resize="fit")
 
 or, for a program saved by `torch.export.save`:
 

@@ -1,4 +1,4 @@
-"""Puts into an ONNX file what Giemsa must know of it (`giemsa.*` in `metadata_props`), and refuses what cannot be right.
+"""Puts into an ONNX file what Giemsa must know of it (`giemsa.*` in `metadata_props`); refuses what cannot be right.
 
     python models/convert/giemsa_metadata.py any.onnx --out my-model.onnx --labels parasitized uninfected --resize fit
 
@@ -246,8 +246,8 @@ def _review(review, labels, has_outlier) -> dict:
 def _check_scores(rows: list[np.ndarray], labels: list[str], output: str) -> None:
     scores = np.stack(rows).astype(np.float64)
     if scores.shape[1] != len(labels):
-        raise Refused(f"{len(labels)} labels are given, {labels}, but the network gives {scores.shape[1]} scores for an "
-                      f"image; expected one label for each score, in their order")
+        raise Refused(f"{len(labels)} labels are given, {labels}, but the network gives {scores.shape[1]} scores for "
+                      f"an image; expected one label for each score, in their order")
     if not np.isfinite(scores).all():
         raise Refused(f"the network gives {scores[~np.isfinite(scores).all(axis=1)][0].tolist()} on a random image; "
                       f"expected finite scores")
