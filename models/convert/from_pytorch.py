@@ -135,7 +135,7 @@ def load_program(path: Path) -> tuple[torch.nn.Module, tuple[int, ...]]:
     except Exception as error:
         raise Refused(f"it is not a program of torch.export.save ({type(error).__name__}: {str(error)[:200]}). Weights "
                       f"alone (state_dict), pickled modules and TorchScript cannot be taken here: use convert() in the "
-                      f"script that has the class, see models/convert/README.md") from error
+                      f"script that has the class, see models/README.md") from error
     for node in program.graph.nodes:
         # Dropout and batch normalisation as they are in training; arguments as in native_functions.yaml.
         place = {torch.ops.aten.dropout.default: 2, torch.ops.aten.batch_norm.default: 5}.get(node.target)
