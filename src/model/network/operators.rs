@@ -8,7 +8,7 @@ use tract_onnx::pb;
 use super::error::ModelError;
 
 /// Most nodes of a graph; some passes of the engine take their square in time.
-pub(super) const MAX_NODES: usize = 10_000;
+pub(super) const MAX_NODES: usize = 5_000;
 
 /// Most positions of a pooling or convolution kernel; the engine lists them.
 const MAX_KERNEL: i64 = 1 << 16;
