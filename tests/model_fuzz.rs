@@ -145,7 +145,7 @@ fn fuzz_child() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    let runs = number_from("GIEMSA_FUZZ_RUNS", 1_000);
+    let runs = number_from("GIEMSA_FUZZ_RUNS", 2_000);
     let first = number_from("GIEMSA_FUZZ_SEED", 0);
     // What is caught is no failure, and would be most of the output.
     std::panic::set_hook(Box::new(|_| {}));
