@@ -321,7 +321,7 @@ impl Registry {
             }
             RegistryError::Absent { .. } => {
                 if !std::mem::replace(&mut state.said_absent, true) {
-                    tracing::error!(%error, %stage, %serving, "model is gone, {so}");
+                    tracing::error!(%error, %stage, %serving, "model is missing, {so}");
                 }
             }
             RegistryError::StillLoading { .. } => {
@@ -380,8 +380,10 @@ fn is_not_modified<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     error.raw_response().is_some_and(|response| response.status().as_u16() == 304)
 }
 
-#[cfg(all(test, feature = "local"))]
+#[cfg(test)]
 mod tests {
+    #![cfg(feature = "local")]
+
     use super::*;
     use crate::aws::Clients;
     use crate::local::credentials;
