@@ -19,6 +19,7 @@ pub mod handler;
 pub mod image;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod metrics;
 pub mod model;
 pub mod object;
 pub mod outcome;
