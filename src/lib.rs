@@ -24,4 +24,5 @@ pub mod object;
 pub mod outcome;
 pub mod pipeline;
 pub mod slide;
+pub mod statistics;
 pub mod store;

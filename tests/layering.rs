@@ -11,16 +11,17 @@ use std::path::Path;
 const MODULES: &[(&str, &[&str])] = &[
     // Pure: no network, no clock, no disk.
     ("digest", &[]),
+    ("statistics", &[]),
     ("object", &[]),
     ("image", &[]),
     ("event", &["object"]),
     ("config", &["image"]),
     // Clients, and the model.
     ("aws", &["config"]),
-    ("model", &["digest", "image", "config"]),
+    ("model", &["digest", "statistics", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
-    ("slide", &["classification"]),
+    ("slide", &["statistics", "classification"]),
     ("analysis", &["digest", "image", "model", "classification"]),
     // What goes in and out, and what it means.
     ("store", &["digest", "object", "classification"]),

@@ -1,5 +1,7 @@
 //! A model: the network and what it says of itself, and which one a stage serves.
 
+mod gate;
+mod gate_rules;
 mod metadata;
 mod network;
 mod registry;
@@ -8,6 +10,12 @@ use std::sync::Arc;
 
 use crate::digest::sha256_hex;
 
+pub use gate::{
+    Answered, Difference, GateModel, GateReport, GoldenAnswer, GoldenSummary, LabelFigures,
+    ProductionComparison, Proportion, REPORT_SCHEMA, Speed, Trial, Unanswered, UnreadableImage, Waiver,
+    WrongImage, archive_key, report_key, report_page_key,
+};
+pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message};
 pub use registry::{Registry, RegistryError, Release};
