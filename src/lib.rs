@@ -16,6 +16,7 @@ pub mod config;
 pub mod digest;
 pub mod event;
 pub mod handler;
+pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
 pub mod local;

@@ -12,13 +12,14 @@ const MODULES: &[(&str, &[&str])] = &[
     // Pure: no network, no clock, no disk.
     ("digest", &[]),
     ("statistics", &[]),
+    ("html", &[]),
     ("object", &[]),
     ("image", &[]),
     ("event", &["object"]),
     ("config", &["image"]),
     // Clients, and the model.
     ("aws", &["config"]),
-    ("model", &["digest", "statistics", "image", "config"]),
+    ("model", &["digest", "statistics", "html", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
     ("slide", &["statistics", "classification"]),
@@ -43,7 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("handler", &["object", "event", "outcome", "pipeline"]),
     // Shells.
-    ("local", &["digest", "config", "aws", "classification", "slide", "store", "pipeline", "handler"]),
+    ("local", &["digest", "html", "config", "aws", "classification", "slide", "store", "pipeline", "handler"]),
     (
         "cli",
         &[

@@ -1,6 +1,8 @@
 //! A model: the network and what it says of itself, and which one a stage serves.
 
 mod gate;
+mod gate_html;
+mod gate_report;
 mod gate_rules;
 mod metadata;
 mod network;
@@ -10,10 +12,11 @@ use std::sync::Arc;
 
 use crate::digest::sha256_hex;
 
-pub use gate::{
-    Answered, Difference, GateModel, GateReport, GoldenAnswer, GoldenSummary, LabelFigures,
-    ProductionComparison, Proportion, REPORT_SCHEMA, Speed, Trial, Unanswered, UnreadableImage, Waiver,
-    WrongImage, archive_key, report_key, report_page_key,
+pub use gate::{Answered, GoldenAnswer, Trial, Unanswered};
+pub use gate_html::render_report;
+pub use gate_report::{
+    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion, REPORT_SCHEMA,
+    Speed, UnreadableImage, Waiver, WrongImage, archive_key, report_key, report_page_key,
 };
 pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};

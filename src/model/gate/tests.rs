@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Waiver;
 
 fn image(key: &str, expected: &str, answered: &str) -> GoldenAnswer {
     let answered =
