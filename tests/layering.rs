@@ -51,6 +51,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "local",
         &[
             "digest",
+            "object",
             "html",
             "config",
             "aws",
@@ -59,7 +60,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "store",
             "pipeline",
             "handler",
-            "model",
             "golden",
             "gate_handler",
         ],
