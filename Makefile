@@ -85,18 +85,27 @@ bench: ## speed of the stages, and end to end against a Python handler (python3 
 
 SHARED_CELLS := ../shared/data/thin-smear
 TRAINING := target/training
+DRAWN := $(TRAINING)/drawn
+MODEL_PYTHON = $(TRAINING)/venv/bin/python
 .PHONY: model
 model: ## train models/thin-smear.onnx again (python3 with venv, the labelled cells, an hour)
 	@if [ ! -f $(SHARED_CELLS)/manifest.csv ]; then \
 		echo 'SKIPPED make model: the labelled cells are not part of this repository; expected $(SHARED_CELLS)/manifest.csv' >&2; \
-	else \
-		$(PYTHON) -m venv $(TRAINING)/venv && \
-		$(TRAINING)/venv/bin/pip install --quiet -r models/train/requirements.txt && \
-		$(CARGO) run --example render_samples -- training $(TRAINING)/renders --seed 1 --count 1600 && \
-		$(TRAINING)/venv/bin/python models/train/train.py --data $(SHARED_CELLS) --renders $(TRAINING)/renders \
-			--out models/thin-smear.onnx && \
-		$(TRAINING)/venv/bin/python models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images; \
-	fi
+	else $(MAKE) --no-print-directory train-model; fi
+
+# Drawing is arithmetic for minutes, hence optimised; the rest of the tree is not built anew for it.
+.PHONY: train-model
+train-model: $(TRAINING)/venv/.installed
+	$(CARGO) rustc --example render_samples -- -C opt-level=3
+	rm -rf $(DRAWN)
+	target/debug/examples/render_samples training $(DRAWN)/cells --seed 1 --count 1600 & \
+	target/debug/examples/render_samples outliers $(DRAWN)/outliers --seed 2 --count 240 && \
+	target/debug/examples/render_samples outliers $(DRAWN)/outliers-test --seed 3 --count 60 && wait $$!
+	$(CARGO) build --release --package engine-timer
+	$(MODEL_PYTHON) models/train/candidates.py --timer target/release/engine-timer --out $(TRAINING)/candidates.json
+	$(MODEL_PYTHON) models/train/train.py --data $(SHARED_CELLS) --drawn $(DRAWN) --out models/thin-smear.onnx \
+		--report models/report --work $(TRAINING)/networks --candidates $(TRAINING)/candidates.json
+	$(MODEL_PYTHON) models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images
 
 # One environment for all that models need. Apart from the other tools: it is large, and few need it.
 $(TRAINING)/venv/.installed: models/requirements.txt
