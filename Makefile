@@ -43,6 +43,12 @@ test: tools-or-skip ## all tests but test-models (those with aws and cargo lambd
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
 	$(CARGO) test
 
+FUZZ_RUNS ?= 20000
+.PHONY: fuzz
+fuzz: ## load FUZZ_RUNS mutated model files in a process with limited memory; each run begins elsewhere
+	GIEMSA_FUZZ_RUNS=$(FUZZ_RUNS) GIEMSA_FUZZ_SEED=$${GIEMSA_FUZZ_SEED:-$$(date +%s)000} \
+		$(CARGO) test --test model_fuzz -- --nocapture
+
 .PHONY: check
 check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check

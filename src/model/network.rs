@@ -30,6 +30,9 @@ pub use memory::{LoadLimits, MemoryNeed};
 /// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
 const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];
 
+/// What the names and nodes of an ordinary network take decoded, beside its weights; part of the process's base memory.
+const STRUCTURE_BYTES: u64 = 8 << 20;
+
 /// Name of the second output that a graph may have: one number for each image, the higher the less the image is
 /// like what the network was trained on.
 pub const OUTLIER_OUTPUT: &str = "outlier";
@@ -63,7 +66,8 @@ impl OnnxFile {
         }
         let wire::WireSize { decoded_bytes, nodes } = wire::measure(bytes).map_err(|e| not_onnx(&e))?;
         // Beside the file and the copy that the engine's reader makes of it.
-        let limit_bytes = limits.model_bytes.saturating_sub(2 * size_bytes as u64);
+        let copies = 2 * size_bytes as u64;
+        let limit_bytes = limits.model_bytes.saturating_add(STRUCTURE_BYTES).saturating_sub(copies);
         if decoded_bytes > limit_bytes || nodes > operators::MAX_NODES {
             return Err(ModelError::TooManyParts { size_bytes, decoded_bytes, nodes, limit_bytes });
         }
@@ -442,5 +446,17 @@ mod tests {
             // And the next image is answered.
             assert!(run(None).is_ok());
         }
+    }
+
+    #[test]
+    fn a_network_that_takes_longer_than_an_image_may_is_refused() {
+        let file = parse_toy();
+        let metadata = Metadata::parse(&file.properties(), &file.graph_facts()).unwrap();
+        let limits = LoadLimits { image_timeout: Duration::from_nanos(1), ..LoadLimits::default() };
+        let error = Network::build(file, &metadata.input, 2, &limits).unwrap_err();
+        assert!(
+            error.to_string().contains("more than the 0 ms allowed (GIEMSA_IMAGE_TIMEOUT_MS)"),
+            "{error}"
+        );
     }
 }

@@ -112,19 +112,6 @@ pub enum RegistryError {
     },
 }
 
-impl RegistryError {
-    /// Whether there is a file, and it is refused: then what served last may go on.
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::TooLarge { .. }
-            | Self::Refused { .. }
-            | Self::NotAccepted { .. }
-            | Self::StillRefused { .. } => true,
-            Self::Absent { .. } | Self::StillLoading { .. } | Self::Unreachable { .. } => false,
-        }
-    }
-}
-
 /// Holds the model that a stage serves.
 #[derive(Debug)]
 pub struct Registry {
@@ -375,31 +362,34 @@ impl Registry {
 
     /// Says what someone has to mend, once for each file; and counts what is refused.
     fn log_trouble(&self, error: &RegistryError, state: &mut State) {
-        let serving = state.serving.as_ref().map_or("none", |release| release.model.sha256.as_str());
         let stage = &self.stage;
+        let (serving, so) = match &state.serving {
+            Some(release) => (release.model.sha256.as_str(), "the last good model serves"),
+            None => ("none", "no model serves and events are retried"),
+        };
         match error {
             // Said when it was refused.
             RegistryError::StillRefused { .. } => {}
             RegistryError::Unreachable { .. } => {
-                tracing::warn!(%error, %stage, %serving, "model bucket not reached, the last good model serves");
+                tracing::warn!(%error, %stage, %serving, "model bucket not reached, {so}");
             }
             RegistryError::Absent { .. } => {
                 if !std::mem::replace(&mut state.said_absent, true) {
-                    tracing::error!(%error, %stage, %serving, "model is gone, the last good model serves");
+                    tracing::error!(%error, %stage, %serving, "model is missing, {so}");
                 }
             }
             RegistryError::StillLoading { .. } => {
                 if let Some(loading) = &mut state.loading
                     && !std::mem::replace(&mut loading.said_slow, true)
                 {
-                    tracing::error!(%error, %stage, %serving, "model loads slowly, the last good model serves");
+                    tracing::error!(%error, %stage, %serving, "model loads slowly, {so}");
                 }
             }
             RegistryError::TooLarge { .. }
             | RegistryError::Refused { .. }
             | RegistryError::NotAccepted { .. } => {
                 metrics::count(Metric::ModelRefused, stage);
-                tracing::error!(%error, %stage, %serving, "model refused, the last good model serves");
+                tracing::error!(%error, %stage, %serving, "model refused, {so}");
             }
         }
     }
@@ -445,4 +435,56 @@ impl State {
 /// S3 answers 304, which the SDK reports as an error without a code of its own.
 fn is_not_modified<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     error.raw_response().is_some_and(|response| response.status().as_u16() == 304)
+}
+
+#[cfg(feature = "local")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::Clients;
+    use crate::local::credentials;
+
+    fn toy(name: &str) -> Arc<Model> {
+        let path = format!("{}/tests/golden/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        Model::load(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// A registry of an address where nobody answers.
+    fn registry() -> Registry {
+        let config = Config::from_lookup(|name| match name {
+            "GIEMSA_STAGE" => Some("slow".to_owned()),
+            "GIEMSA_INPUT_BUCKET" => Some("in".to_owned()),
+            _ => Some("own".to_owned()).filter(|_| name.ends_with("_BUCKET") || name == "GIEMSA_TABLE"),
+        });
+        let nowhere = "http://127.0.0.1:9";
+        Registry::new(Clients::at(nowhere, nowhere, credentials()).s3, &config.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_last_good_model_serves_while_another_is_loaded_for_too_long() {
+        let registry = registry();
+        let (good, new) = (toy("toy_nchw"), toy("toy_nhwc"));
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let loaded = new.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            finished.recv().unwrap();
+            Ok(loaded)
+        });
+        let started = Instant::now().checked_sub(LONGEST_WAIT_BESIDE).unwrap();
+        let (released_at, sha256) = (DateTime::default(), new.sha256.clone());
+        *registry.state.lock().await = State {
+            serving: Some(Release { model: good.clone(), released_at }),
+            loading: Some(Loading { etag: None, released_at, sha256, task, started, said_slow: false }),
+            ..State::default()
+        };
+        for _ in 0..2 {
+            assert_eq!(registry.refresh().await.unwrap().model.sha256, good.sha256);
+        }
+        assert!(registry.state.lock().await.loading.as_ref().unwrap().said_slow);
+        drop(good);
+        finish.send(()).unwrap();
+        while registry.refresh().await.unwrap().model.sha256 != new.sha256 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }

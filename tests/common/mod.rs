@@ -4,6 +4,8 @@
 
 pub mod events;
 pub mod faults;
+pub mod log;
+pub mod onnx;
 
 use std::path::Path;
 use std::time::Duration;

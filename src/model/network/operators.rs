@@ -8,7 +8,7 @@ use tract_onnx::pb;
 use super::error::ModelError;
 
 /// Most nodes of a graph; some passes of the engine take their square in time.
-pub(super) const MAX_NODES: usize = 10_000;
+pub(super) const MAX_NODES: usize = 5_000;
 
 /// Most positions of a pooling or convolution kernel; the engine lists them.
 const MAX_KERNEL: i64 = 1 << 16;
@@ -189,7 +189,7 @@ fn check_operator(node: &pb::NodeProto) -> Result<(), ModelError> {
         }
         _ => {
             "export it with the standard operators of ONNX that image classifiers are made of \
-             (docs/shipping-a-model.md lists them)"
+             (docs/model-limits.md lists them)"
         }
     };
     let operator = if is_own_domain { name.to_owned() } else { format!("{}.{name}", node.domain) };
@@ -264,5 +264,16 @@ mod tests {
         for name in OPERATORS {
             assert!(engine.op_register.0.contains_key(*name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_them() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/model-limits.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (text, list) = text.split_once("graph by constants.").unwrap();
+        let listed: Vec<&str> =
+            list.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        assert_eq!(listed, OPERATORS);
+        assert!(text.contains("5,000; 32") && MAX_NODES == 5_000, "the number of nodes is documented");
     }
 }

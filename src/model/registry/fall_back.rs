@@ -12,6 +12,19 @@ use super::{LONGEST_WAIT_FOR_FIRST, Registry, RegistryError, Release};
 use crate::digest::sha256_hex;
 use crate::model::{Model, archive_key, panic_message};
 
+impl RegistryError {
+    /// Whether there is a file, and it is refused: then what served last may go on.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::TooLarge { .. }
+            | Self::Refused { .. }
+            | Self::NotAccepted { .. }
+            | Self::StillRefused { .. } => true,
+            Self::Absent { .. } | Self::StillLoading { .. } | Self::Unreachable { .. } => false,
+        }
+    }
+}
+
 impl Registry {
     /// Serves the model of the digest `sha256`, which the stage has served since `released_at`, until the file of the
     /// stage is accepted. Without an archive of it, the stage's own file serves if it is that model: one that served
