@@ -15,7 +15,10 @@ pub mod classification;
 pub mod config;
 pub mod digest;
 pub mod event;
+pub mod gate_handler;
+pub mod golden;
 pub mod handler;
+pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
 pub mod local;
@@ -25,4 +28,5 @@ pub mod object;
 pub mod outcome;
 pub mod pipeline;
 pub mod slide;
+pub mod statistics;
 pub mod store;

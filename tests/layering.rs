@@ -11,6 +11,8 @@ use std::path::Path;
 const MODULES: &[(&str, &[&str])] = &[
     // Pure: no network, no clock, no disk.
     ("digest", &[]),
+    ("statistics", &[]),
+    ("html", &[]),
     ("metrics", &[]),
     ("object", &[]),
     ("image", &[]),
@@ -18,13 +20,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ("config", &["image"]),
     // Clients, and the model.
     ("aws", &["config"]),
-    ("model", &["digest", "metrics", "image", "config"]),
+    ("model", &["digest", "statistics", "html", "metrics", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
-    ("slide", &["classification"]),
+    ("slide", &["statistics", "classification"]),
     ("analysis", &["digest", "image", "model", "classification"]),
     // What goes in and out, and what it means.
     ("store", &["digest", "object", "classification"]),
+    ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("outcome", &["image", "model", "store"]),
     (
         "pipeline",
@@ -42,8 +45,25 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("handler", &["object", "event", "outcome", "pipeline"]),
+    ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
-    ("local", &["digest", "config", "aws", "classification", "slide", "store", "pipeline", "handler"]),
+    (
+        "local",
+        &[
+            "digest",
+            "object",
+            "html",
+            "config",
+            "aws",
+            "classification",
+            "slide",
+            "store",
+            "pipeline",
+            "handler",
+            "golden",
+            "gate_handler",
+        ],
+    ),
     (
         "cli",
         &[
@@ -58,10 +78,11 @@ const MODULES: &[(&str, &[&str])] = &[
             "analysis",
             "store",
             "outcome",
+            "golden",
             "local",
         ],
     ),
-    ("bin", &["metrics", "config", "aws", "model", "pipeline", "handler"]),
+    ("bin", &["metrics", "config", "aws", "model", "pipeline", "handler", "gate_handler"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
