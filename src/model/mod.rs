@@ -2,6 +2,7 @@
 
 mod metadata;
 mod network;
+mod pack;
 mod registry;
 
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use crate::digest::sha256_hex;
 
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
-pub use network::{ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message};
+pub use network::{GraphSummary, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message};
+pub use pack::{MetadataChanges, PackError, pack};
 pub use registry::{Registry, RegistryError, Release};
 
 /// A model that can serve: built, checked against its metadata, and probed.

@@ -1,8 +1,10 @@
-//! Loads, checks and runs an ONNX network; the only file that names the inference engine (tract).
+//! Loads, checks and runs an ONNX network; the only file that names the inference engine (tract), with its folder.
 //!
 //! It never reads a file or a bucket, and knows nothing of labels' meaning. Invariant: a `Network` that
 //! exists has one output of `score_count` values, at most one other, [`OUTLIER_OUTPUT`], of one value, and gave
 //! finite numbers on its probes.
+
+mod summary;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +19,8 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 
 use super::metadata::{GraphFacts, MetadataError};
 use crate::image::{InputSpec, InputTensor};
+
+pub use summary::GraphSummary;
 
 /// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
 const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];
