@@ -1,8 +1,11 @@
-//! Draws Giemsa-stained red cells: the folder `sample-images/`, or more cells of the same kind to train on.
+//! Draws Giemsa-stained red cells: the folder `sample-images/`, or more cells of the same kind to train on;
+//! and pictures that are no single red cell, so that a model can learn to doubt them.
 //!
 //! ```text
 //! cargo run --example render_samples -- samples sample-images
 //! cargo run --example render_samples -- training /tmp/renders --seed 1 --count 2000
+//! cargo run --example render_samples -- golden models/golden
+//! cargo run --example render_samples -- outliers /tmp/outliers --seed 1 --count 250
 //! ```
 //!
 //! It never reads an image or a model. It keeps one invariant: the same arguments write the same bytes.
@@ -13,8 +16,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str =
-    "usage: render_samples samples OUT_DIR\n       render_samples training OUT_DIR --seed N --count K";
+const USAGE: &str = "\
+usage: render_samples samples OUT_DIR
+       render_samples golden OUT_DIR
+       render_samples training OUT_DIR --seed N --count K
+       render_samples outliers OUT_DIR --seed N --count K";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +35,15 @@ fn main() -> Result<()> {
             let count = number("--count", count)?;
             render::slides::write_training(&PathBuf::from(folder), seed, count)?;
             println!("{count} cells in {folder}");
+        }
+        ["golden", folder] => {
+            let count = render::golden::write_golden(&PathBuf::from(folder))?;
+            println!("{count} cells in {folder}");
+        }
+        ["outliers", folder, "--seed", seed, "--count", count] => {
+            let (seed, count) = (number("--seed", seed)?, number("--count", count)?);
+            let total = render::outliers::write_outliers(&PathBuf::from(folder), seed, count)?;
+            println!("{total} pictures in {folder}, {count} of each kind");
         }
         _ => bail!("{USAGE}"),
     }

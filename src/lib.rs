@@ -16,6 +16,7 @@ pub mod config;
 pub mod digest;
 pub mod event;
 pub mod handler;
+pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
 pub mod local;
@@ -24,4 +25,5 @@ pub mod object;
 pub mod outcome;
 pub mod pipeline;
 pub mod slide;
+pub mod statistics;
 pub mod store;

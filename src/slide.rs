@@ -3,9 +3,7 @@
 //! Pure. Invariant: every record is counted once, as a cell or as rejected.
 
 use crate::classification::{Record, Status};
-
-/// 97.5 % quantile of the standard normal distribution: the bounds of a two-sided 95 % interval.
-const Z_95: f64 = 1.959_963_984_540_054;
+use crate::statistics::wilson_interval;
 
 /// What a slide's records add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
@@ -49,14 +47,8 @@ impl SlideFigure {
     ///
     /// It is of the count of cells alone, and knows nothing of the model's own errors.
     pub fn parasitemia_interval_percent(&self) -> Option<(f64, f64)> {
-        (self.cells_with_sign > 0).then(|| {
-            let n = self.cells_with_sign as f64;
-            let p = self.positives as f64 / n;
-            let z2 = Z_95 * Z_95;
-            let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-            let half = Z_95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-            (100.0 * (centre - half).max(0.0), 100.0 * (centre + half).min(1.0))
-        })
+        let (low, high) = wilson_interval(self.positives, self.cells_with_sign)?;
+        Some((100.0 * low, 100.0 * high))
     }
 }
 

@@ -292,6 +292,32 @@ fn demo_fails_on_another_answer_and_names_the_file() {
 }
 
 #[test]
+fn demo_checks_whether_review_is_asked_for_where_the_row_says_so() {
+    let cell = "slide-005-trouble/cell-01.png";
+    let with_review = |label: &str, review: &str| {
+        samples_copy(|line| match line.starts_with(cell) {
+            true => format!("{cell},classified,{label},,{review}"),
+            false => line.to_owned(),
+        })
+    };
+    let (yes, no) = (demo(with_review("", "yes").path()), demo(with_review("", "no").path()));
+    // Which of the two it is, is the model's affair; it cannot be both.
+    let (failed, expected, found) = match yes.status.success() {
+        true => (&no, "any label, not to be reviewed", ", to be reviewed"),
+        false => (&yes, "any label, to be reviewed", ", not to be reviewed"),
+    };
+    assert_ne!(yes.status.success(), no.status.success());
+    assert_fails(failed, 1, &[&format!("{cell}: expected {expected}, found uninfected{found}"), "1 of "]);
+    assert!(demo(with_review("uninfected", "").path()).status.success());
+    assert_fails(&demo(with_review("parasitized", "").path()), 1, &[cell, "expected parasitized, found"]);
+    assert_fails(
+        &demo(with_review("", "maybe").path()),
+        2,
+        &["expected.csv", "needs_review (yes, no or empty)"],
+    );
+}
+
+#[test]
 fn demo_needs_an_expected_csv_for_every_file_but_hidden_ones() {
     let folder = tempfile::tempdir().unwrap();
     assert_fails(&demo(folder.path()), 2, &["expected.csv", "--samples"]);

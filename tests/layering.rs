@@ -11,16 +11,18 @@ use std::path::Path;
 const MODULES: &[(&str, &[&str])] = &[
     // Pure: no network, no clock, no disk.
     ("digest", &[]),
+    ("statistics", &[]),
+    ("html", &[]),
     ("object", &[]),
     ("image", &[]),
     ("event", &["object"]),
     ("config", &["image"]),
     // Clients, and the model.
     ("aws", &["config"]),
-    ("model", &["digest", "image", "config"]),
+    ("model", &["digest", "statistics", "html", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
-    ("slide", &["classification"]),
+    ("slide", &["statistics", "classification"]),
     ("analysis", &["digest", "image", "model", "classification"]),
     // What goes in and out, and what it means.
     ("store", &["digest", "object", "classification"]),
@@ -42,7 +44,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("handler", &["object", "event", "outcome", "pipeline"]),
     // Shells.
-    ("local", &["digest", "config", "aws", "classification", "slide", "store", "pipeline", "handler"]),
+    ("local", &["digest", "html", "config", "aws", "classification", "slide", "store", "pipeline", "handler"]),
     (
         "cli",
         &[

@@ -37,7 +37,7 @@ impl Canvas {
             let d = density(x, y);
             if d != 0.0 {
                 for (light, absorbed) in self.light[index].iter_mut().zip(stain) {
-                    *light *= (-absorbed * d).exp();
+                    *light *= libm::expf(-absorbed * d);
                 }
             }
         }
@@ -47,7 +47,7 @@ impl Canvas {
     pub fn blur(&mut self, sigma_px: f32) {
         let reach = (sigma_px * 3.0).ceil() as i32;
         let mut kernel: Vec<f32> =
-            (-reach..=reach).map(|i| (-((i * i) as f32) / (2.0 * sigma_px * sigma_px)).exp()).collect();
+            (-reach..=reach).map(|i| libm::expf(-((i * i) as f32) / (2.0 * sigma_px * sigma_px))).collect();
         let total: f32 = kernel.iter().sum();
         kernel.iter_mut().for_each(|k| *k /= total);
         for (dx, dy) in [(1, 0), (0, 1)] {

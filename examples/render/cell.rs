@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::canvas::Canvas;
-use super::noise::{Field, between, chance, direction, mix, step};
-use super::parasite::{draw_dirt, draw_platelet, draw_ring, draw_trophozoite};
+use super::noise::{Field, between, chance, direction, mix, polar, step};
+use super::parasite::{RingForm, draw_dirt, draw_platelet, draw_ring, draw_trophozoite};
 
 /// What the cell holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,8 +83,9 @@ pub struct Outline {
 }
 
 impl Outline {
-    fn draw(rng: &mut impl Rng) -> Self {
-        let radius_px = between(rng, 53.0, 76.0);
+    /// An outline with a mean radius between `low_px` and `high_px`.
+    pub fn draw(rng: &mut impl Rng, low_px: f32, high_px: f32) -> Self {
+        let radius_px = between(rng, low_px, high_px);
         let oval = between(rng, 0.0, 0.14);
         // Most cells are nearly round; some are bent by their neighbours.
         let bent = if chance(rng, 0.25) { 2.2 } else { 1.0 };
@@ -97,13 +98,13 @@ impl Outline {
 
     /// Distance from the centre to the border in a direction (radians), in pixels.
     pub fn reach_px(&self, angle: f32) -> f32 {
-        let bumps: f32 = self.waves.iter().map(|(k, size, phase)| size * (k * angle + phase).cos()).sum();
+        let bumps: f32 = self.waves.iter().map(|(k, size, phase)| size * libm::cosf(k * angle + phase)).sum();
         self.radius_px * (1.0 + bumps)
     }
 
     /// How far inside the border a position lies, in pixels; negative outside.
     pub fn depth_px(&self, x: f32, y: f32) -> f32 {
-        self.reach_px(y.atan2(x)) - x.hypot(y)
+        self.reach_px(libm::atan2f(y, x)) - libm::hypotf(x, y)
     }
 }
 
@@ -118,7 +119,7 @@ pub struct Cell {
 /// Draws the cell with this seed as it looks on a slide.
 pub fn draw_cell(seed: u64, look: &Look, kind: CellKind) -> Cell {
     let rng = &mut ChaCha8Rng::seed_from_u64(seed);
-    let outline = Outline::draw(rng);
+    let outline = Outline::draw(rng, 53.0, 76.0);
     let side_px = (outline.radius_px * 2.9) as u32;
     let mut canvas = draw_body(rng, side_px, &outline, look);
     let stain = look.stain * between(rng, 0.88, 1.12);
@@ -126,7 +127,7 @@ pub fn draw_cell(seed: u64, look: &Look, kind: CellKind) -> Cell {
         CellKind::Uninfected => {}
         CellKind::Ring => {
             let rings = if chance(rng, 0.2) { 2 } else { 1 };
-            (0..rings).for_each(|_| draw_ring(&mut canvas, rng, &outline, stain));
+            (0..rings).for_each(|_| draw_ring(&mut canvas, rng, &outline, &RingForm::ANY, stain));
         }
         CellKind::Trophozoite => draw_trophozoite(&mut canvas, rng, &outline, stain),
     }
@@ -138,18 +139,24 @@ pub fn draw_cell(seed: u64, look: &Look, kind: CellKind) -> Cell {
     }
     canvas.blur(look.blur_px * between(rng, 0.85, 1.25));
     canvas.grain(rng, look.grain);
-    let (border, margin) = (Field::new(rng, 16.0), between(rng, 0.5, 2.5));
-    let ragged = if chance(rng, 0.3) { between(rng, 3.0, 9.0) } else { 1.5 };
-    let block_px = rng.random_range(2..4);
-    canvas.cut(block_px, |x, y| outline.depth_px(x, y) > -margin - ragged * border.rough(x, y).max(-0.6));
+    cut_out(&mut canvas, rng, &outline);
     let (picture, mask) = canvas.finish();
     Cell { picture, mask }
 }
 
-fn draw_body(rng: &mut impl Rng, side_px: u32, outline: &Outline, look: &Look) -> Canvas {
+/// Cuts the cell out onto black, as jagged as segmentations do.
+pub fn cut_out(canvas: &mut Canvas, rng: &mut impl Rng, outline: &Outline) {
+    let (border, margin) = (Field::new(rng, 16.0), between(rng, 0.5, 2.5));
+    let ragged = if chance(rng, 0.3) { between(rng, 3.0, 9.0) } else { 1.5 };
+    let block_px = rng.random_range(2..4);
+    canvas.cut(block_px, |x, y| outline.depth_px(x, y) > -margin - ragged * border.rough(x, y).max(-0.6));
+}
+
+/// The cell without anything in it, on its background.
+pub fn draw_body(rng: &mut impl Rng, side_px: u32, outline: &Outline, look: &Look) -> Canvas {
     let tint: [f32; 3] = std::array::from_fn(|_| between(rng, 0.97, 1.03));
     let brightness = between(rng, 0.95, 1.04);
-    let (lamp, lamp_strength) = (direction(rng), between(rng, 0.0, 0.05));
+    let (lamp, lamp_strength) = (polar(direction(rng)), between(rng, 0.0, 0.05));
     let pallor = if chance(rng, 0.55) { between(rng, 0.05, 0.20) } else { between(rng, 0.0, 0.05) };
     let pallor_px = outline.radius_px * between(rng, 0.25, 0.5);
     let pale = (between(rng, -0.12, 0.12) * outline.radius_px, between(rng, -0.12, 0.12) * outline.radius_px);
@@ -159,8 +166,9 @@ fn draw_body(rng: &mut impl Rng, side_px: u32, outline: &Outline, look: &Look) -
     Canvas::paint(side_px, |x, y| {
         let depth = outline.depth_px(x, y);
         let inside = step(-1.4, 1.4, depth);
-        let shade = 1.0 + lamp_strength * (x * lamp.cos() + y * lamp.sin()) / outline.radius_px;
-        let centre = (-((x - pale.0).powi(2) + (y - pale.1).powi(2)) / (2.0 * pallor_px * pallor_px)).exp();
+        let shade = 1.0 + lamp_strength * (x * lamp.0 + y * lamp.1) / outline.radius_px;
+        let centre =
+            libm::expf(-((x - pale.0).powi(2) + (y - pale.1).powi(2)) / (2.0 * pallor_px * pallor_px));
         let body = 1.0 + 0.025 * mottle.rough(x, y) - rim * (1.0 - step(2.0, 12.0, depth));
         std::array::from_fn(|i| {
             let stained = cell[i] * tint[i] * brightness * body;

@@ -75,6 +75,21 @@ pub fn pack(cell: &Cell, container: Container) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The bytes of a PNG, packed quickly rather than tightly.
+///
+/// # Errors
+/// If the encoder refuses the picture.
+pub fn quick_png(picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Sub).write_image(
+        picture.as_raw(),
+        picture.width(),
+        picture.height(),
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes)
+}
+
 /// The first `percent` (1..=99) of a file, as an upload that was cut off leaves it.
 ///
 /// # Errors

@@ -68,6 +68,11 @@ pub fn direction(rng: &mut impl Rng) -> f32 {
     between(rng, 0.0, std::f32::consts::TAU)
 }
 
+/// Cosine and sine of an angle in radians, the same on every platform.
+pub fn polar(angle: f32) -> (f32, f32) {
+    (libm::cosf(angle), libm::sinf(angle))
+}
+
 /// `a` at `t` = 0, `b` at `t` = 1.
 pub fn mix(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t

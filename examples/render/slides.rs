@@ -12,11 +12,15 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::cell::{Cell, CellKind, Look, draw_cell};
-use super::files::{Container, cut_short, heic, large_png, pack, pdf};
+use super::files::{Container, cut_short, heic, large_png, pack, pdf, quick_png};
+use super::outliers::{OutlierKind, draw_outlier};
 
 /// Seeds of the samples and of the training renders never meet: they start in different families.
 const SAMPLES: u64 = 0x5341_4D50_4C45_5300;
 const TRAINING: u64 = 0x5452_4149_4E00_0000;
+
+/// The first number of the samples that are no cell, far from those of the slides.
+const NOT_A_CELL: u64 = 60;
 
 /// Cells of one slide among the training renders.
 const CELLS_PER_LOOK: u64 = 12;
@@ -24,12 +28,28 @@ const CELLS_PER_LOOK: u64 = 12;
 /// What must come out for a file.
 enum Truth {
     Classified(CellKind),
+    Doubted,
     Rejected(&'static str),
 }
 
-struct SampleFile {
-    path: String,
-    bytes: Vec<u8>,
+impl Truth {
+    /// The row's columns after the path: status, label, reject code, whether review is needed.
+    /// Nothing in the last one means that either will do, as no label means any.
+    fn columns(&self) -> String {
+        match self {
+            Self::Classified(kind) => format!("classified,{},,", kind.label()),
+            Self::Doubted => "classified,,,yes".into(),
+            Self::Rejected(code) => format!("rejected,,{code},"),
+        }
+    }
+}
+
+/// A file of the folder of samples.
+pub struct SampleFile {
+    /// Where it lies in the folder.
+    pub path: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
     truth: Truth,
 }
 
@@ -44,6 +64,7 @@ pub fn write_samples(folder: &Path) -> Result<usize> {
     files.extend(mixed_slide()?);
     files.extend(oddly_named_slide()?);
     files.extend(trouble_slide()?);
+    files.extend(not_a_cell()?);
     for file in &files {
         write(&folder.join(&file.path), &file.bytes)?;
     }
@@ -162,6 +183,27 @@ fn trouble_slide() -> Result<Vec<SampleFile>> {
     Ok(files)
 }
 
+/// The samples that are no cell; the numbers pick drawings that are typical of their kind.
+///
+/// # Errors
+/// If a file cannot be packed.
+pub fn not_a_cell() -> Result<Vec<SampleFile>> {
+    [
+        ("blank.png", OutlierKind::Blank, 0),
+        ("debris.png", OutlierKind::Debris, 13),
+        ("out-of-focus.png", OutlierKind::Defocus, 0),
+        ("text.png", OutlierKind::Text, 12),
+        ("cat.png", OutlierKind::Cat, 0),
+    ]
+    .into_iter()
+    .map(|(name, kind, index)| {
+        let picture = draw_outlier(seed_of(SAMPLES, NOT_A_CELL + index, kind as u64), kind);
+        let (path, bytes) = (format!("not-a-cell/{name}"), quick_png(&picture)?);
+        Ok(SampleFile { path, bytes, truth: Truth::Doubted })
+    })
+    .collect()
+}
+
 fn named_slide(number: u64, name: &str, cells: &[(&str, CellKind, Container)]) -> Result<Vec<SampleFile>> {
     let cells = cells.iter().enumerate();
     cells
@@ -186,26 +228,26 @@ fn sample_cell(slide: u64, index: u64, kind: CellKind) -> Cell {
     draw_cell(seed_of(SAMPLES, slide, index + 1), &look, kind)
 }
 
-fn seed_of(family: u64, a: u64, b: u64) -> u64 {
+/// The seed of one picture: `family` keeps purposes apart, `a` and `b` the pictures of one purpose.
+pub fn seed_of(family: u64, a: u64, b: u64) -> u64 {
     let mut rng = ChaCha8Rng::seed_from_u64(family.wrapping_add(a.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     rng.set_stream(b);
     rng.random()
 }
 
 fn expected_csv(files: &[SampleFile]) -> String {
-    let mut rows: Vec<String> = files
-        .iter()
-        .map(|file| match file.truth {
-            Truth::Classified(kind) => format!("{},classified,{},", file.path, kind.label()),
-            Truth::Rejected(code) => format!("{},rejected,,{code}", file.path),
-        })
-        .collect();
-    rows.push("expected.csv,rejected,,not_an_image".into());
+    let mut rows: Vec<String> =
+        files.iter().map(|file| format!("{},{}", file.path, file.truth.columns())).collect();
+    rows.push(format!("expected.csv,{}", Truth::Rejected("not_an_image").columns()));
     rows.sort();
-    format!("path,status,label,reject_code\n{}\n", rows.join("\n"))
+    format!("path,status,label,reject_code,needs_review\n{}\n", rows.join("\n"))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file and the folder it lies in.
+///
+/// # Errors
+/// If one of them cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().expect("every sample lies in a folder");
     fs::create_dir_all(folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))

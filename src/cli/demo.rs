@@ -29,21 +29,57 @@ const PATIENCE: Duration = Duration::from_secs(300);
 struct Expected {
     path: String,
     status: String,
+    /// Empty where any label will do.
     label: String,
     reject_code: String,
+    /// Whether the answer has to ask for a reader; empty where that is not checked.
+    #[serde(default)]
+    needs_review: Option<YesNo>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum YesNo {
+    Yes,
+    No,
 }
 
 impl Expected {
     fn shown(&self) -> String {
-        if self.status == "rejected" { format!("rejected: {}", self.reject_code) } else { self.label.clone() }
+        if self.status == "rejected" {
+            return format!("rejected: {}", self.reject_code);
+        }
+        let label = if self.label.is_empty() { "any label" } else { &self.label };
+        match self.needs_review {
+            Some(review) => format!("{label}, {}", review_shown(review == YesNo::Yes)),
+            None => label.to_owned(),
+        }
+    }
+
+    /// What became of the file, in the words of `shown` and no more of them than it has.
+    fn found(&self, record: &Record) -> String {
+        if let Some(reject) = &record.reject {
+            return format!("rejected: {}", reject.code);
+        }
+        let label = record.label.clone().unwrap_or_default();
+        match self.needs_review {
+            Some(_) => format!("{label}, {}", review_shown(record.needs_review)),
+            None => label,
+        }
     }
 
     fn is_met_by(&self, record: &Record) -> bool {
         let reject_code = record.reject.as_ref().map_or("", |reject| reject.code.as_str());
         let label = record.label.as_deref().unwrap_or_default();
-        (record.status.as_str(), label, reject_code)
-            == (self.status.as_str(), self.label.as_str(), self.reject_code.as_str())
+        let review = self.needs_review.is_none_or(|review| record.needs_review == (review == YesNo::Yes));
+        (record.status.as_str(), reject_code) == (self.status.as_str(), self.reject_code.as_str())
+            && (self.label.is_empty() || label == self.label)
+            && review
     }
+}
+
+fn review_shown(needed: bool) -> &'static str {
+    if needed { "to be reviewed" } else { "not to be reviewed" }
 }
 
 /// Runs the demo.
@@ -73,10 +109,12 @@ fn read_expected(samples: &Path) -> anyhow::Result<Vec<Expected>> {
     let mut reader = csv::Reader::from_path(&path).with_context(|| {
         format!("{} cannot be read; run it in the project's folder, or give --samples", path.display())
     })?;
-    let expected: Vec<Expected> = reader
-        .deserialize()
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{} is not as expected: path,status,label,reject_code", path.display()))?;
+    let expected: Vec<Expected> = reader.deserialize().collect::<Result<_, _>>().with_context(|| {
+        format!(
+            "{} is not as expected: path,status,label,reject_code,needs_review (yes, no or empty)",
+            path.display()
+        )
+    })?;
     if expected.is_empty() {
         bail!("{} lists no file; expected a line for each file of the folder", path.display());
     }
@@ -171,9 +209,8 @@ fn report(
         match answers.get(&expected.path) {
             Some(record) if expected.is_met_by(record) => {}
             Some(record) => {
-                let reject = record.reject.as_ref().map(|reject| format!("rejected: {}", reject.code));
-                let found = reject.or(record.label.clone()).unwrap_or_default();
-                wrong.push(format!("{}: expected {}, found {found}", expected.path, expected.shown()));
+                let (shown, found) = (expected.shown(), expected.found(record));
+                wrong.push(format!("{}: expected {shown}, found {found}", expected.path));
             }
             None => wrong.push(format!("{}: expected {}, found no answer", expected.path, expected.shown())),
         }

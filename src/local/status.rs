@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::queue::{Queue, dead_letter_queue};
 use crate::classification::Record;
+use crate::html::escape;
 use crate::slide::SlideFigure;
 use crate::store::{LabelOrRejected, LabelQuery, LedgerEntry, TableReader};
 
@@ -251,22 +252,6 @@ fn table<const N: usize, const M: usize>(
     html.push_str("</table>");
 }
 
-/// Text as HTML shows it; quotes too, so that it is safe in attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
 const HEAD: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <meta name="viewport" content="width=device-width"><title>Giemsa</title>
 <style>
@@ -279,13 +264,3 @@ th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; vertical-
 td:first-child, td:last-child { overflow-wrap: anywhere; } td:not(:first-child):not(:last-child) { white-space: nowrap; }
 </style><main><h1>Giemsa</h1>
 "#;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_text_and_never_markup() {
-        assert_eq!(escape("<script>\"'&"), "&lt;script&gt;&quot;&#39;&amp;");
-    }
-}

@@ -1,5 +1,9 @@
 //! A model: the network and what it says of itself, and which one a stage serves.
 
+mod gate;
+mod gate_html;
+mod gate_report;
+mod gate_rules;
 mod metadata;
 mod network;
 mod pack;
@@ -9,6 +13,13 @@ use std::sync::Arc;
 
 use crate::digest::sha256_hex;
 
+pub use gate::{Answered, GoldenAnswer, Trial, Unanswered};
+pub use gate_html::render_report;
+pub use gate_report::{
+    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion, REPORT_SCHEMA,
+    Speed, UnreadableImage, Waiver, WrongImage, archive_key, report_key, report_page_key,
+};
+pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{GraphSummary, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message};
 pub use pack::{MetadataChanges, PackError, pack};
