@@ -57,6 +57,14 @@ impl Pipeline {
         }
     }
 
+    /// Digest of the model that the next batch will be answered by.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if there is none.
+    pub async fn model_digest(&self) -> Result<String, Arc<RegistryError>> {
+        Ok(self.release().await?.model.sha256.clone())
+    }
+
     /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
     /// back as [`Outcome::Retry`].
     pub async fn run(&self, objects: &[ObjectRef], deadline: Option<Instant>) -> Vec<Outcome> {

@@ -16,10 +16,11 @@ pub use history::{Event, History, HistoryEntry};
 use crate::classification::ModelInfo;
 use crate::config::model_key;
 use crate::digest::sha256_hex;
-use crate::model::gate::{GateModel, GateReport, GateRules, GoldenSummary, Trial, Waiver, archive_key, report_key};
-use crate::model::{Model, ModelError};
+use crate::model::{
+    GateModel, GateReport, GateRules, GoldenSummary, Model, ModelError, Trial, Waiver, archive_key, report_key,
+};
 use crate::store::{
-    ModelBucket, ModelBucketError, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoreError, StoredFile,
+    ModelFiles, ModelFilesError, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoreError, StoredFile,
     TableReader, TableWriter,
 };
 
@@ -29,7 +30,7 @@ const MIN_DIGEST_DIGITS: usize = 6;
 /// Releases models.
 #[derive(Debug, Clone)]
 pub struct Releaser {
-    bucket: ModelBucket,
+    bucket: ModelFiles,
     reader: TableReader,
     writer: TableWriter,
 }
@@ -48,7 +49,7 @@ pub struct Author {
 /// What the golden set said of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum ReportState {
     /// The report passed.
     Passed,
     /// It failed, and a person decided to let the model serve.
@@ -184,7 +185,7 @@ pub enum ReleaseError {
     },
     /// The model bucket failed.
     #[error(transparent)]
-    Bucket(#[from] ModelBucketError),
+    Bucket(#[from] ModelFilesError),
     /// The table could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -195,7 +196,7 @@ pub enum ReleaseError {
 
 impl Releaser {
     /// Releases in `bucket`, recorded in the table.
-    pub fn new(bucket: ModelBucket, reader: TableReader, writer: TableWriter) -> Self {
+    pub fn new(bucket: ModelFiles, reader: TableReader, writer: TableWriter) -> Self {
         Self { bucket, reader, writer }
     }
 
@@ -211,14 +212,14 @@ impl Releaser {
     ///
     /// # Errors
     /// [`ReleaseError::BadReport`], or if the bucket cannot be read.
-    pub async fn verdict(&self, sha256: &str) -> Result<Verdict, ReleaseError> {
+    pub async fn report_state(&self, sha256: &str) -> Result<ReportState, ReleaseError> {
         let key = report_key(sha256);
-        let Some(file) = self.bucket.get(&key).await? else { return Ok(Verdict::Missing) };
+        let Some(file) = self.bucket.get(&key).await? else { return Ok(ReportState::Missing) };
         let head: ReportHead = self.parse_report(&key, &file.bytes)?;
         Ok(match head.waiver {
-            _ if head.passed => Verdict::Passed,
-            Some(_) => Verdict::Waived,
-            None => Verdict::Failed(head.failures),
+            _ if head.passed => ReportState::Passed,
+            Some(_) => ReportState::Waived,
+            None => ReportState::Failed(head.failures),
         })
     }
 
@@ -301,8 +302,8 @@ impl Releaser {
             let stage = stage.to_owned();
             return Ok(Released { stage, model: info, previous_sha256, released_at: None, kind: None });
         }
-        let verdict = self.verdict(&info.sha256).await?;
-        let kind = self.permit(&info.sha256, verdict, kind, author)?;
+        let report = self.report_state(&info.sha256).await?;
+        let kind = self.permit(&info.sha256, report, kind, author)?;
         self.archive(&info.sha256, &bytes).await?;
         if let (Some(file), Some(sha256)) = (&current, &previous_sha256) {
             self.archive(sha256, &file.bytes).await?;
@@ -336,18 +337,18 @@ impl Releaser {
     fn permit(
         &self,
         sha256: &str,
-        verdict: Verdict,
+        report: ReportState,
         kind: ReleaseKind,
         author: &Author,
     ) -> Result<ReleaseKind, ReleaseError> {
         let location = self.bucket.location(&report_key(sha256));
         let sha256 = sha256.to_owned();
-        match verdict {
-            Verdict::Passed | Verdict::Waived => Ok(kind),
+        match report {
+            ReportState::Passed | ReportState::Waived => Ok(kind),
             _ if author.force && author.why.is_none() => Err(ReleaseError::NoReason),
             _ if author.force => Ok(ReleaseKind::Force),
-            Verdict::Missing => Err(ReleaseError::NoReport { sha256, location }),
-            Verdict::Failed(reasons) => Err(ReleaseError::FailedReport { sha256, location, reasons }),
+            ReportState::Missing => Err(ReleaseError::NoReport { sha256, location }),
+            ReportState::Failed(reasons) => Err(ReleaseError::FailedReport { sha256, location, reasons }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
 mod answered;
-mod model_bucket;
+mod model_files;
 mod objects;
 mod queries;
 mod releases;
@@ -10,7 +10,7 @@ mod schema;
 mod table;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
-pub use model_bucket::{FileFacts, ModelBucket, ModelBucketError, StoredFile};
+pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};

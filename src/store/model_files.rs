@@ -1,6 +1,6 @@
 //! The files of the model bucket, as commands read and write them.
 //!
-//! It never looks into a file. Invariant: what is replaced is what was read before ([`ModelBucket::replace`]), so that
+//! It never looks into a file. Invariant: what is replaced is what was read before ([`ModelFiles::replace`]), so that
 //! of two people who release at once one is told.
 
 use aws_sdk_s3::Client;
@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 /// The model bucket.
 #[derive(Debug, Clone)]
-pub struct ModelBucket {
+pub struct ModelFiles {
     s3: Client,
     bucket: String,
 }
@@ -40,7 +40,7 @@ pub struct StoredFile {
 
 /// Why the model bucket did not do as asked.
 #[derive(Debug, thiserror::Error)]
-pub enum ModelBucketError {
+pub enum ModelFilesError {
     /// A file or a listing could not be read.
     #[error("{location} cannot be read: {detail}")]
     Read {
@@ -59,7 +59,7 @@ pub enum ModelBucketError {
     },
 }
 
-impl ModelBucket {
+impl ModelFiles {
     /// The files of `bucket`.
     pub fn new(s3: Client, bucket: impl Into<String>) -> Self {
         Self { s3, bucket: bucket.into() }
@@ -73,8 +73,8 @@ impl ModelBucket {
     /// Reads a file, if it is there.
     ///
     /// # Errors
-    /// [`ModelBucketError::Read`].
-    pub async fn get(&self, key: &str) -> Result<Option<StoredFile>, ModelBucketError> {
+    /// [`ModelFilesError::Read`].
+    pub async fn get(&self, key: &str) -> Result<Option<StoredFile>, ModelFilesError> {
         let failed = |detail: String| self.unreadable(key, detail);
         match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => {
@@ -93,8 +93,8 @@ impl ModelBucket {
     /// What S3 knows of a file, if it is there.
     ///
     /// # Errors
-    /// [`ModelBucketError::Read`].
-    pub async fn facts(&self, key: &str) -> Result<Option<FileFacts>, ModelBucketError> {
+    /// [`ModelFilesError::Read`].
+    pub async fn facts(&self, key: &str) -> Result<Option<FileFacts>, ModelFilesError> {
         match self.s3.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => {
                 Ok(Some(facts(key, found.e_tag(), found.content_length(), found.last_modified())))
@@ -107,8 +107,8 @@ impl ModelBucket {
     /// All files whose key starts with `prefix`, in the order of their keys.
     ///
     /// # Errors
-    /// [`ModelBucketError::Read`].
-    pub async fn list(&self, prefix: &str) -> Result<Vec<FileFacts>, ModelBucketError> {
+    /// [`ModelFilesError::Read`].
+    pub async fn list(&self, prefix: &str) -> Result<Vec<FileFacts>, ModelFilesError> {
         let request = self.s3.list_objects_v2().bucket(&self.bucket).prefix(prefix);
         let mut pages = request.into_paginator().send();
         let mut files = Vec::new();
@@ -125,8 +125,8 @@ impl ModelBucket {
     /// Writes a file, whatever is there.
     ///
     /// # Errors
-    /// [`ModelBucketError::Write`].
-    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ModelBucketError> {
+    /// [`ModelFilesError::Write`].
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), ModelFilesError> {
         let request = self.s3.put_object().bucket(&self.bucket).key(key).body(ByteStream::from(bytes));
         let sent = request.send().await;
         sent.map(drop).map_err(|e| self.unwritable(key, DisplayErrorContext(&e).to_string()))
@@ -138,13 +138,13 @@ impl ModelBucket {
     /// no, if the answer was lost and the request sent again; so look what is there.
     ///
     /// # Errors
-    /// [`ModelBucketError::Write`].
+    /// [`ModelFilesError::Write`].
     pub async fn replace(
         &self,
         key: &str,
         bytes: Bytes,
         expected: Option<&str>,
-    ) -> Result<bool, ModelBucketError> {
+    ) -> Result<bool, ModelFilesError> {
         let request = self.s3.put_object().bucket(&self.bucket).key(key).body(ByteStream::from(bytes));
         let request = match expected {
             Some(etag) => request.if_match(etag),
@@ -157,12 +157,12 @@ impl ModelBucket {
         }
     }
 
-    fn unreadable(&self, key: &str, detail: String) -> ModelBucketError {
-        ModelBucketError::Read { location: self.location(key), detail }
+    fn unreadable(&self, key: &str, detail: String) -> ModelFilesError {
+        ModelFilesError::Read { location: self.location(key), detail }
     }
 
-    fn unwritable(&self, key: &str, detail: String) -> ModelBucketError {
-        ModelBucketError::Write { location: self.location(key), detail }
+    fn unwritable(&self, key: &str, detail: String) -> ModelFilesError {
+        ModelFilesError::Write { location: self.location(key), detail }
     }
 }
 
