@@ -42,8 +42,56 @@ pub struct Config {
     pub results_prefix: String,
     /// DynamoDB table (`GIEMSA_TABLE`).
     pub table: String,
+    /// Which models the stage may serve (`GIEMSA_GATE`, default `required` for the stage `prod`, else `off`).
+    pub gate: GatePolicy,
     /// Bounds on work and memory.
     pub limits: Limits,
+}
+
+/// The stage whose answers count for people; its models need a passing golden report unless the setting says otherwise.
+pub const PRODUCTION_STAGE: &str = "prod";
+
+/// Which models a stage may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatePolicy {
+    /// Those whose golden report lets them serve.
+    Required,
+    /// All that load and answer a probe.
+    Off,
+}
+
+/// What the gate function is told from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateConfig {
+    /// Bucket that models are copied to (`GIEMSA_MODEL_BUCKET`).
+    pub model_bucket: String,
+    /// Bounds on work and memory, by the same names as the classifier's.
+    pub limits: Limits,
+}
+
+impl GateConfig {
+    /// Reads the process environment.
+    ///
+    /// # Errors
+    /// As [`GateConfig::from_lookup`].
+    #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// Reads settings by name from `lookup`, and checks them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem there is, not only the first.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut settings = Settings { lookup, problems: Vec::new() };
+        let model_bucket = settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models");
+        let config = Self { model_bucket, limits: settings.limits() };
+        let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+        let mut problems = settings.problems;
+        config.limits.check(memory_mb, &mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
 }
 
 /// Bounds on work and memory; each has a default.
@@ -194,8 +242,7 @@ impl Config {
     /// [`ConfigError`] with every problem there is, not only the first.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut settings = Settings { lookup, problems: Vec::new() };
-        let defaults = Limits::default();
-        let config = Config {
+        let mut config = Config {
             stage: settings.required("GIEMSA_STAGE", "the stage, e.g. prod or dev"),
             input_bucket: settings.required("GIEMSA_INPUT_BUCKET", "the bucket that images are uploaded to"),
             model_bucket: settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models"),
@@ -204,28 +251,15 @@ impl Config {
                 .optional("GIEMSA_RESULTS_PREFIX")
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
-            limits: Limits {
-                max_object_bytes: settings.number("GIEMSA_MAX_OBJECT_BYTES", defaults.max_object_bytes),
-                max_width_px: settings.number("GIEMSA_MAX_WIDTH_PX", defaults.max_width_px),
-                max_height_px: settings.number("GIEMSA_MAX_HEIGHT_PX", defaults.max_height_px),
-                max_pixels: settings.number("GIEMSA_MAX_PIXELS", defaults.max_pixels),
-                max_model_bytes: settings.number("GIEMSA_MAX_MODEL_BYTES", defaults.max_model_bytes),
-                fetch_concurrency: settings.number("GIEMSA_FETCH_CONCURRENCY", defaults.fetch_concurrency),
-                cpus: settings.number("GIEMSA_CPUS", defaults.cpus),
-                image_timeout: settings.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
-                deadline_margin: settings.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
-                model_check_interval: settings
-                    .milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
-            },
+            gate: GatePolicy::Off,
+            limits: settings.limits(),
         };
+        config.gate = settings.gate_policy(&config.stage);
         let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
         let mut problems = settings.problems;
         config.check_stage(&mut problems);
         config.check_overlap(&mut problems);
-        config.check_limits(&mut problems);
-        if let Some(memory_mb) = memory_mb {
-            config.check_memory(memory_mb, &mut problems);
-        }
+        config.limits.check(memory_mb, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
@@ -272,9 +306,19 @@ impl Config {
             }
         }
     }
+}
 
-    fn check_limits(&self, problems: &mut Vec<String>) {
-        let limits = &self.limits;
+impl Limits {
+    /// Each limit for itself, and all together against the function's memory.
+    fn check(&self, memory_mb: Option<u64>, problems: &mut Vec<String>) {
+        self.check_each(problems);
+        if let Some(memory_mb) = memory_mb {
+            self.check_memory(memory_mb, problems);
+        }
+    }
+
+    fn check_each(&self, problems: &mut Vec<String>) {
+        let limits = self;
         for (name, value) in [
             ("GIEMSA_MAX_OBJECT_BYTES", limits.max_object_bytes),
             ("GIEMSA_MAX_WIDTH_PX", limits.max_width_px.into()),
@@ -290,7 +334,7 @@ impl Config {
     }
 
     fn check_memory(&self, memory_mb: u64, problems: &mut Vec<String>) {
-        let limits = &self.limits;
+        let limits = self;
         let needed = limits.peak_memory_bytes();
         if needed > memory_mb << 20 {
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -365,6 +409,38 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
     fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
         self.parsed(name).map_or(default, Duration::from_millis)
     }
+
+    fn gate_policy(&mut self, stage: &str) -> GatePolicy {
+        match self.optional("GIEMSA_GATE").as_deref() {
+            Some("required") => GatePolicy::Required,
+            Some("off") => GatePolicy::Off,
+            None if stage == PRODUCTION_STAGE => GatePolicy::Required,
+            None => GatePolicy::Off,
+            Some(text) => {
+                self.problems.push(format!(
+                    "GIEMSA_GATE is {text:?}; expected required (a model needs a passing golden report) or off"
+                ));
+                GatePolicy::Required
+            }
+        }
+    }
+
+    /// The limits, each with its default.
+    fn limits(&mut self) -> Limits {
+        let defaults = Limits::default();
+        Limits {
+            max_object_bytes: self.number("GIEMSA_MAX_OBJECT_BYTES", defaults.max_object_bytes),
+            max_width_px: self.number("GIEMSA_MAX_WIDTH_PX", defaults.max_width_px),
+            max_height_px: self.number("GIEMSA_MAX_HEIGHT_PX", defaults.max_height_px),
+            max_pixels: self.number("GIEMSA_MAX_PIXELS", defaults.max_pixels),
+            max_model_bytes: self.number("GIEMSA_MAX_MODEL_BYTES", defaults.max_model_bytes),
+            fetch_concurrency: self.number("GIEMSA_FETCH_CONCURRENCY", defaults.fetch_concurrency),
+            cpus: self.number("GIEMSA_CPUS", defaults.cpus),
+            image_timeout: self.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
+            deadline_margin: self.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
+            model_check_interval: self.milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -423,6 +499,41 @@ mod tests {
         let error = config_with(&[("GIEMSA_RESULTS_BUCKET", "in")]).unwrap_err();
         assert!(error.to_string().contains("GIEMSA_RESULTS_BUCKET and GIEMSA_INPUT_BUCKET"), "{error}");
         assert!(config_with(&[("GIEMSA_MODEL_BUCKET", "in")]).is_err());
+    }
+
+    #[test]
+    fn production_needs_a_report_unless_the_setting_says_otherwise() {
+        for (stage, setting, policy) in [
+            ("prod", "", GatePolicy::Required),
+            ("prod", "off", GatePolicy::Off),
+            ("dev", "", GatePolicy::Off),
+            ("dev", "required", GatePolicy::Required),
+        ] {
+            let config = config_with(&[("GIEMSA_STAGE", stage), ("GIEMSA_GATE", setting)]).unwrap();
+            assert_eq!(config.gate, policy, "{stage} {setting:?}");
+        }
+        let error = config_with(&[("GIEMSA_GATE", "no")]).unwrap_err();
+        assert!(error.to_string().contains("GIEMSA_GATE is \"no\""), "{error}");
+    }
+
+    #[test]
+    fn gate_needs_a_bucket_and_fits_its_memory() {
+        let gate = |memory: &str| {
+            GateConfig::from_lookup(|name| match name {
+                "GIEMSA_MODEL_BUCKET" => Some("models".to_owned()),
+                "GIEMSA_CPUS" => Some("1".to_owned()),
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" => Some(memory.to_owned()),
+                _ => None,
+            })
+        };
+        assert_eq!(gate("1769").unwrap().model_bucket, "models");
+        assert!(gate("512").unwrap_err().to_string().contains("512 MB"));
+        assert!(
+            GateConfig::from_lookup(|_| None)
+                .unwrap_err()
+                .to_string()
+                .contains("GIEMSA_MODEL_BUCKET is not set")
+        );
     }
 
     #[test]

@@ -20,6 +20,32 @@ pub fn short_id(parts: &[&str]) -> String {
     hex(&hasher.finalize()[..8])
 }
 
+/// SHA-256 of `parts`, each ended by a zero byte, 64 lower-case hexadecimal digits.
+pub fn sha256_of_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut digest = Sha256Stream::default();
+    for part in parts {
+        digest.update(part.as_bytes());
+        digest.update(&[0]);
+    }
+    digest.finish()
+}
+
+/// SHA-256 of what comes in pieces, for what is too large to be held.
+#[derive(Debug, Clone, Default)]
+pub struct Sha256Stream(Sha256);
+
+impl Sha256Stream {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of all pieces, 64 lower-case hexadecimal digits.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -31,7 +57,12 @@ mod tests {
     #[test]
     fn equals_the_published_vector() {
         // FIPS 180-2, appendix B.1.
-        assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_hex(b"abc"), expected);
+        let mut stream = Sha256Stream::default();
+        stream.update(b"a");
+        stream.update(b"bc");
+        assert_eq!(stream.finish(), expected);
     }
 
     #[test]

@@ -15,11 +15,14 @@ pub mod classification;
 pub mod config;
 pub mod digest;
 pub mod event;
+pub mod gate_handler;
+pub mod golden;
 pub mod handler;
 pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod metrics;
 pub mod model;
 pub mod object;
 pub mod outcome;

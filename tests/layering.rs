@@ -13,6 +13,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("digest", &[]),
     ("statistics", &[]),
     ("html", &[]),
+    ("metrics", &[]),
     ("object", &[]),
     ("image", &[]),
     ("event", &["object"]),
@@ -26,6 +27,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("analysis", &["digest", "image", "model", "classification"]),
     // What goes in and out, and what it means.
     ("store", &["digest", "object", "classification"]),
+    ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("outcome", &["image", "model", "store"]),
     (
         "pipeline",
@@ -43,8 +45,25 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("handler", &["object", "event", "outcome", "pipeline"]),
+    ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
-    ("local", &["digest", "html", "config", "aws", "classification", "slide", "store", "pipeline", "handler"]),
+    (
+        "local",
+        &[
+            "digest",
+            "html",
+            "config",
+            "aws",
+            "classification",
+            "slide",
+            "store",
+            "pipeline",
+            "handler",
+            "model",
+            "golden",
+            "gate_handler",
+        ],
+    ),
     (
         "cli",
         &[
@@ -59,10 +78,11 @@ const MODULES: &[(&str, &[&str])] = &[
             "analysis",
             "store",
             "outcome",
+            "golden",
             "local",
         ],
     ),
-    ("bin", &["config", "aws", "model", "pipeline", "handler"]),
+    ("bin", &["config", "aws", "model", "pipeline", "handler", "gate_handler"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::gate_report::{
-    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion, REPORT_SCHEMA,
-    Speed, UnreadableImage, WrongImage,
+    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion,
+    REPORT_SCHEMA, Speed, UnreadableImage, WrongImage,
 };
 use super::gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY};
 

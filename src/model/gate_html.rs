@@ -17,7 +17,10 @@ pub fn render_report(report: &GateReport) -> String {
     let mut html = String::from(HEAD);
     let name = report.model.name.as_deref().unwrap_or("a model that cannot be read");
     let version = report.model.version.as_deref().unwrap_or_default();
-    push(&mut html, format_args!("<title>{} {}: golden report</title></head><body><main>", escape(name), escape(version)));
+    push(
+        &mut html,
+        format_args!("<title>{} {}: golden report</title></head><body><main>", escape(name), escape(version)),
+    );
     verdict(&mut html, report, name, version);
     facts(&mut html, report);
     figures(&mut html, report);
@@ -51,7 +54,10 @@ fn verdict(html: &mut String, report: &GateReport, name: &str, version: &str) {
         (false, Some(_)) => ("failed", "FAILED, and let serve all the same"),
         (false, None) => ("failed", "FAILED"),
     };
-    push(html, format_args!("<h1>{} {}</h1><p class=\"verdict {class}\">{word}</p>", escape(name), escape(version)));
+    push(
+        html,
+        format_args!("<h1>{} {}</h1><p class=\"verdict {class}\">{word}</p>", escape(name), escape(version)),
+    );
     if let Some(waiver) = &report.waiver {
         push(
             html,
@@ -113,7 +119,9 @@ fn figures(html: &mut String, report: &GateReport) {
     if report.labels.is_empty() {
         return;
     }
-    html.push_str("<h2>By label</h2><table><tr><th>Label<th class=\"n\">Images<th>Sensitivity<th>Specificity</tr>");
+    html.push_str(
+        "<h2>By label</h2><table><tr><th>Label<th class=\"n\">Images<th>Sensitivity<th>Specificity</tr>",
+    );
     for figures in &report.labels {
         push(
             html,
@@ -174,7 +182,10 @@ fn unreadable_images(html: &mut String, report: &GateReport) {
     if report.unreadable.is_empty() {
         return;
     }
-    let rows = report.unreadable.iter().map(|image| [&image.key, &image.expected, &image.code, &image.message].map(|text| escape(text)));
+    let rows = report
+        .unreadable
+        .iter()
+        .map(|image| [&image.key, &image.expected, &image.code, &image.message].map(|text| escape(text)));
     html.push_str("<h2>Images without an answer</h2>");
     list(html, ["Image", "Expected", "Code", "Why"], rows);
 }
@@ -212,7 +223,11 @@ fn comparison(html: &mut String, report: &GateReport, production: &ProductionCom
 }
 
 /// A table of cells that are HTML already.
-fn list<const N: usize>(html: &mut String, headings: [&str; N], rows: impl ExactSizeIterator<Item = [String; N]>) {
+fn list<const N: usize>(
+    html: &mut String,
+    headings: [&str; N],
+    rows: impl ExactSizeIterator<Item = [String; N]>,
+) {
     let left_out = rows.len().saturating_sub(LONGEST_LIST);
     html.push_str("<table><tr>");
     for heading in headings {
@@ -232,9 +247,10 @@ fn rules(html: &mut String, report: &GateReport) {
     let rules = &report.rules;
     let percent = |floor: &f64| format!("{:.1} %", 100.0 * floor);
     let mut rows = vec![("accuracy_at_least".to_owned(), percent(&rules.accuracy_at_least))];
-    for (name, floors) in
-        [("sensitivity_at_least", &rules.sensitivity_at_least), ("specificity_at_least", &rules.specificity_at_least)]
-    {
+    for (name, floors) in [
+        ("sensitivity_at_least", &rules.sensitivity_at_least),
+        ("specificity_at_least", &rules.specificity_at_least),
+    ] {
         rows.extend(floors.iter().map(|(label, floor)| (format!("{name}: {label}"), percent(floor))));
     }
     let counts = rules.images_at_least.iter();
@@ -283,7 +299,8 @@ mod tests {
         let evil = "<script>alert(1)</script>".to_owned();
         let answered =
             Answered { label: evil.clone(), confidence: 0.5, needs_review: false, milliseconds: 1.0 };
-        let answers = vec![GoldenAnswer { key: evil.clone(), expected: evil.clone() + "2", answer: Ok(answered) }];
+        let answers =
+            vec![GoldenAnswer { key: evil.clone(), expected: evil.clone() + "2", answer: Ok(answered) }];
         let model = GateModel {
             name: Some(evil.clone()),
             version: Some(evil.clone()),

@@ -16,8 +16,8 @@ use crate::digest::sha256_hex;
 pub use gate::{Answered, GoldenAnswer, Trial, Unanswered};
 pub use gate_html::render_report;
 pub use gate_report::{
-    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion, REPORT_SCHEMA,
-    Speed, UnreadableImage, Waiver, WrongImage, archive_key, report_key, report_page_key,
+    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion,
+    REPORT_SCHEMA, Speed, UnreadableImage, Waiver, WrongImage, archive_key, report_key, report_page_key,
 };
 pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
