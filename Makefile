@@ -25,7 +25,7 @@ PACKAGE_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/car
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## upload sample-images/ to a stack in a temporary folder and print what became of each
@@ -36,7 +36,7 @@ up: ## start the local stack and keep it, data in .giemsa/
 	$(CARGO) run --bin giemsa -- up
 
 .PHONY: test
-test: tools-or-skip ## all tests (those with aws and cargo lambda: also python3 with venv)
+test: tools-or-skip ## all tests but test-models (those with aws and cargo lambda: also python3 with venv)
 	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
@@ -46,7 +46,7 @@ test: tools-or-skip ## all tests (those with aws and cargo lambda: also python3 
 check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --package package -- -D warnings
+	$(CARGO) clippy --package package --package engine-timer -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
 	$(CARGO) clippy --no-default-features --bin classifier -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
@@ -93,6 +93,17 @@ model: ## train models/thin-smear.onnx again (python3 with venv, the labelled ce
 			--out models/thin-smear.onnx && \
 		$(TRAINING)/venv/bin/python models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images; \
 	fi
+
+# One environment for all that models need. Apart from the other tools: it is large, and few need it.
+$(TRAINING)/venv/.installed: models/requirements.txt
+	@rm -rf $(TRAINING)/venv
+	$(PYTHON) -m venv $(TRAINING)/venv
+	$(TRAINING)/venv/bin/pip install --quiet --disable-pip-version-check -r models/requirements.txt
+	@touch $@
+
+.PHONY: test-models
+test-models: $(TRAINING)/venv/.installed ## your own networks by the guide (python3 with venv; downloads several GB)
+	GIEMSA_TEST_MODEL_PYTHON='$(CURDIR)/$(TRAINING)/venv/bin/python' $(CARGO) test --test bring_your_own -- --nocapture
 
 .PHONY: clean
 clean: ## remove everything that was built (data in .giemsa/ stays)

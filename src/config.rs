@@ -14,6 +14,9 @@ use crate::image::DecodeLimits;
 /// result (3), and one for the decoder itself.
 pub const DECODED_BYTES_PER_PIXEL: u64 = 12;
 
+/// Bytes of a decoded image for each pixel, once decoding is over.
+const RGB_BYTES_PER_PIXEL: u64 = 3;
+
 /// What decoding one image may hold beside its pixels: tables that a damaged WebP or the tags of a TIFF claim.
 const DECODER_OVERHEAD_BYTES: u64 = 20 << 20;
 
@@ -23,8 +26,9 @@ const DECODER_FILE_COPIES: u64 = 2;
 /// Memory of the process beside images and models: code, runtime, SDK clients, sockets.
 const BASE_MEMORY_BYTES: u64 = 96 << 20;
 
-/// Memory a loaded model needs for each byte of its file: the bytes while it is read, its weights, and
-/// the weights packed for the kernels.
+/// Memory a model may need for each byte of its file: the file, the reader's copy and what it reads, while it is
+/// parsed; then its weights, the weights packed for the kernels, and what a probe holds. `model/network/memory.rs`
+/// refuses a model that would need more, before it takes it.
 const MODEL_MEMORY_FACTOR: u64 = 3;
 
 /// Everything the classifier is told from outside.
@@ -117,7 +121,7 @@ pub struct Limits {
     /// Time kept back at the end of an invocation: nothing is started in it
     /// (`GIEMSA_DEADLINE_MARGIN_MS`, default 2,000).
     pub deadline_margin: Duration,
-    /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_MS`, default 0: every batch).
+    /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_SECONDS`, default 0: every batch).
     pub model_check_interval: Duration,
 }
 
@@ -170,7 +174,18 @@ impl Limits {
     }
 
     fn model_bytes(&self) -> u64 {
-        self.max_model_bytes.saturating_mul(2 * MODEL_MEMORY_FACTOR)
+        self.model_memory_bytes().saturating_mul(2)
+    }
+
+    /// The most memory that one model may take while it is loaded and probed.
+    pub fn model_memory_bytes(&self) -> u64 {
+        self.max_model_bytes.saturating_mul(MODEL_MEMORY_FACTOR)
+    }
+
+    /// The most memory that a network may take for one image beside its weights: what decoding has let go of by then,
+    /// which is all but the RGB result.
+    pub fn run_memory_bytes(&self) -> u64 {
+        self.max_pixels.saturating_mul(DECODED_BYTES_PER_PIXEL - RGB_BYTES_PER_PIXEL)
     }
 }
 
@@ -406,6 +421,10 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
         self.parsed(name).unwrap_or(default)
     }
 
+    fn seconds(&mut self, name: &str, default: Duration) -> Duration {
+        self.parsed(name).map_or(default, Duration::from_secs)
+    }
+
     fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
         self.parsed(name).map_or(default, Duration::from_millis)
     }
@@ -438,7 +457,7 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
             cpus: self.number("GIEMSA_CPUS", defaults.cpus),
             image_timeout: self.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
             deadline_margin: self.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
-            model_check_interval: self.milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
+            model_check_interval: self.seconds("GIEMSA_MODEL_CHECK_SECONDS", defaults.model_check_interval),
         }
     }
 }

@@ -50,10 +50,11 @@ impl Pipeline {
         }
     }
 
-    /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again.
+    /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again, and the
+    /// registry has said what is wrong with the model.
     pub async fn warm_up(&self) {
         if let Err(error) = self.release().await {
-            tracing::error!(%error, stage = %self.config.stage, "no model at start, events will be retried");
+            tracing::warn!(%error, stage = %self.config.stage, "no model at start, events will be retried");
         }
     }
 

@@ -3,7 +3,7 @@
     python models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images
 
 It reads the files with Pillow, apart from the Rust side, so that a mistake in either shows. It keeps one
-invariant: it fails if one label is wrong, a file has no row, or a row has no file.
+invariant: it fails if a label or a wanted review is wrong, a file has no row, or a row has no file.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import onnx
 import onnxruntime
 
 from data import fit, open_rgb
-from measure import needs_review, softmax
+from measure import softmax
+from review import needs_review
 
 
 def main():
@@ -37,23 +38,26 @@ def main():
     wanted = [row for row in rows.values() if row["status"] == "classified" and row["path"] in files]
     confidences, flagged = [], 0
     for row in wanted:
-        probabilities, review = classify(args.samples / row["path"])
-        answer = labels[int(probabilities.argmax())]
-        confidences.append(float(probabilities.max()))
+        probabilities, outlier, review = classify(args.samples / row["path"])
+        answer, confidence = labels[int(probabilities.argmax())], float(probabilities.max())
         flagged += review
-        if answer != row["label"]:
-            problems.append(f"{row['path']}: {answer} ({confidences[-1]:.3f}), expected {row['label']}")
-        if review or answer != row["label"]:
-            print(f"  review: {row['path']} {answer} {confidences[-1]:.3f} (truth {row['label']})")
-    print(f"{len(wanted)} images to classify, {flagged} sent to review, confidence: lowest {min(confidences):.3f}, "
+        if row["label"]:
+            confidences.append(confidence)
+        if answer != (row["label"] or answer):
+            problems.append(f"{row['path']}: {answer} ({confidence:.3f}), expected {row['label']}")
+        if row["needs_review"] and review != (row["needs_review"] == "yes"):
+            problems.append(f"{row['path']}: review {review}, expected {row['needs_review']} (outlier score {outlier:.3f})")
+        if review:
+            print(f"  review: {row['path']} {answer} {confidence:.3f}, outlier {outlier:.3f} (truth {row['label'] or 'no cell'})")
+    print(f"{len(wanted)} images to classify, {flagged} sent to review; confidence of the cells: lowest {min(confidences):.3f}, "
           f"median {np.median(confidences):.3f}")
     if problems:
         raise SystemExit("\n".join(problems))
-    print("all labels as expected")
+    print("all as expected")
 
 
 def load(path: Path):
-    """A function from an image's path to its probabilities and whether it needs review; and the labels."""
+    """A function from an image's path to its probabilities, outlier score and whether it needs review; and the labels."""
     meta = {p.key: p.value for p in onnx.load(path).metadata_props}
     spec, review = json.loads(meta["giemsa.input"]), json.loads(meta["giemsa.review"])
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -62,9 +66,10 @@ def load(path: Path):
     def classify(image_path):
         pixels = np.asarray(fit(open_rgb(image_path), spec["width"]), dtype=np.float32)
         values = ((pixels * np.float32(spec["scale"]) - mean) / std).transpose(2, 0, 1)[None]
-        logits = session.run(["logits"], {"image": values})[0]
+        logits, outlier = session.run(["logits", "outlier"], {"image": values})
         probabilities = softmax(logits, float(meta["giemsa.temperature"]))
-        return probabilities[0], bool(needs_review(probabilities, review)[0])
+        flagged = outlier.item() > review["outlier_above"] or bool(needs_review(probabilities, review)[0])
+        return probabilities[0], outlier.item(), flagged
 
     return classify, json.loads(meta["giemsa.labels"])
 

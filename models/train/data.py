@@ -1,30 +1,34 @@
-"""Reads the labelled cells, splits them by patient, and prepares them exactly as the Rust side does.
+"""Reads the labelled cells, deals the patients into folds, and prepares pixels exactly as the Rust side does.
 
 It never splits by image: cells of one patient look alike, and a split by image flatters the model.
-It keeps one invariant: a patient is in one part only (train, calibration or test).
+It keeps one invariant: all cells of a patient are in the same fold.
 """
 
 import csv
+import io
 from collections import defaultdict
 from dataclasses import dataclass
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 LABELS = ["parasitized", "uninfected"]
+POSITIVE = 0  # index of `parasitized`
 SIDE_PX = 64
 # The picture that augmentation turns and shifts: a little finer, so that the result is as sharp as SIDE_PX.
 FINE_PX = 80
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
-    """One labelled cell; `patient` is empty for a render."""
+    """One picture. `label` indexes LABELS, or is -1 for a picture that is no cell; `patient` is empty for a drawing."""
 
     path: Path
     label: int
-    patient: str
+    patient: str = ""
+    kind: str = "cell"
 
 
 def fit_size(width_px: int, height_px: int, side_px: int) -> tuple[int, int]:
@@ -52,24 +56,35 @@ def open_rgb(path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def load_exact(samples: list[Sample]) -> np.ndarray:
-    """Pixels [n, SIDE_PX, SIDE_PX, 3], uint8: what the model sees when it serves."""
-    return np.stack([np.asarray(fit(open_rgb(s.path), SIDE_PX)) for s in samples])
+def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """The image after a round trip through JPEG of this quality, 1 to 95, with halved colour resolution."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return Image.open(file).convert("RGB")
 
 
-def load_fine(samples: list[Sample]) -> np.ndarray:
-    """Pixels [n, FINE_PX, FINE_PX, 5], uint8: red, green, blue, share of cell, share of picture.
+def exact_pixels(sample: Sample) -> np.ndarray:
+    """Pixels [SIDE_PX, SIDE_PX, 3], uint8: what the model sees when it serves."""
+    return np.asarray(fit(open_rgb(sample.path), SIDE_PX))
 
-    The last two tell the black around a cut-out cell from the black that pads a picture to a square.
+
+def fine_pixels(sample: Sample) -> np.ndarray:
+    """Pixels [FINE_PX, FINE_PX, 8], uint8: red, green, blue, share of cell, share of picture, the colours as JPEG.
+
+    The two shares tell the black around a cut-out cell from the black that pads a picture to a square. The quality of the
+    JPEG, 30 to 90, follows from the file's name, so that it is the same in each run.
     """
-    out = np.zeros((len(samples), FINE_PX, FINE_PX, 5), np.uint8)
-    for index, sample in enumerate(samples):
-        image = open_rgb(sample.path)
-        cell = Image.fromarray(np.where(np.asarray(image).any(axis=2), 255, 0).astype(np.uint8))
-        out[index, ..., :3] = fit(image, FINE_PX)
-        out[index, ..., 3] = fit(cell, FINE_PX)
-        out[index, ..., 4] = fit(Image.new("L", image.size, 255), FINE_PX)
-    return out
+    image = open_rgb(sample.path)
+    cell = Image.fromarray(np.where(np.asarray(image).any(axis=2), 255, 0).astype(np.uint8))
+    quality = 30 + sum(sample.path.name.encode()) % 61
+    parts = [image, cell, Image.new("L", image.size, 255), as_jpeg(image, quality)]
+    return np.concatenate([np.asarray(fit(p, FINE_PX)).reshape(FINE_PX, FINE_PX, -1) for p in parts], axis=2)
+
+
+def load(samples: list[Sample], pixels_of) -> np.ndarray:
+    """`pixels_of` of each sample, stacked; on all processors."""
+    with Pool() as pool:
+        return np.stack(pool.map(pixels_of, samples, chunksize=64))
 
 
 def read_manifest(folder: Path) -> tuple[list[Sample], dict[str, str]]:
@@ -84,24 +99,23 @@ def read_manifest(folder: Path) -> tuple[list[Sample], dict[str, str]]:
 
 def read_renders(folder: Path) -> list[Sample]:
     """The drawn cells of `render_samples training`."""
-    return [
-        Sample(path, label, "")
-        for label, name in enumerate(LABELS)
-        for path in sorted((folder / name).glob("*.png"))
-    ]
+    return [Sample(path, label, kind="drawn cell") for label, name in enumerate(LABELS)
+            for path in sorted((folder / name).glob("*.png"))]
 
 
-def split_patients(donors: dict[str, str], seed: int) -> dict[str, str]:
-    """For each patient `test` (20 %), `calibration` (10 %) or `train`, infected and healthy donors alike."""
+def read_outliers(folder: Path) -> list[Sample]:
+    """The drawn pictures of `render_samples outliers`, which are no cells; the folder's name is the kind."""
+    return [Sample(path, -1, kind=path.parent.name) for path in sorted(folder.glob("*/*.png"))]
+
+
+def deal_patients(donors: dict[str, str], folds: int, seed: int) -> dict[str, int]:
+    """For each patient the fold, 0 to `folds` - 1; infected and healthy donors are dealt out evenly."""
     by_donor = defaultdict(list)
     for patient, donor in sorted(donors.items()):
         by_donor[donor].append(patient)
-    parts = {}
     rng = np.random.default_rng(seed)
+    fold_of = {}
     for donor in sorted(by_donor):
-        order = rng.permutation(by_donor[donor])
-        test, calibration = round(0.2 * len(order)), round(0.1 * len(order))
-        for rank, patient in enumerate(order):
-            part = "test" if rank < test else "calibration" if rank < test + calibration else "train"
-            parts[str(patient)] = part
-    return parts
+        for rank, patient in enumerate(rng.permutation(by_donor[donor])):
+            fold_of[str(patient)] = rank % folds
+    return fold_of

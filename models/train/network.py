@@ -1,41 +1,78 @@
-"""The network: a small residual network in Keras, and the same network as ONNX with batch normalisation folded in.
+"""The network in PyTorch, and the same network as ONNX with batch normalisation folded in.
 
-It never uses depthwise convolutions: plain 3x3 and 1x1 ones are what the engine behind Giemsa runs best.
-It keeps one invariant: the ONNX file gives the logits of the Keras network (checked in train.py).
+It is shaped for the engine behind Giemsa, which runs a wide plain 3x3 convolution best: few layers of many channels, no
+depthwise layer, no strided shortcut, one activation (`candidates.py` measures the alternatives). It keeps one invariant: the
+ONNX file gives the outputs of the PyTorch network (checked in `train.py`).
 """
 
-import keras
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
-from keras import layers
+import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from data import SIDE_PX
 
-STEM = 16
-STAGES = [(24, 2), (48, 2), (96, 1)]  # width, residual blocks; each stage halves the picture
-WEIGHT_DECAY = 1e-3
+# The formula of the Rust side: (v * SCALE - MEAN) / STD for v of 0 to 255.
+SCALE, MEAN, STD = 1 / 255, 0.5, 0.25
 
 
-def build() -> keras.Model:
-    """Normalised pixels [n, SIDE_PX, SIDE_PX, 3] to logits [n, 2]."""
-    entry = keras.Input((SIDE_PX, SIDE_PX, 3))
-    x = layers.ReLU()(_convolution(entry, "stem", STEM, 3, 1))
-    for stage, (width, blocks) in enumerate(STAGES):
-        for block in range(blocks):
-            name, stride = f"s{stage}b{block}", 2 if block == 0 else 1
-            y = layers.ReLU()(_convolution(x, f"{name}.a", width, 3, stride))
-            y = _convolution(y, f"{name}.b", width, 3, 1)
-            shortcut = _convolution(x, f"{name}.shortcut", width, 1, stride) if stride == 2 else x
-            x = layers.ReLU()(layers.Add()([y, shortcut]))
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(0.2)(x)
-    return keras.Model(entry, layers.Dense(2, name="head")(x))
+@dataclass(frozen=True)
+class Shape:
+    """Channels, kernel and stride of the first convolution; then for each halving its channels and residual blocks."""
+
+    stem: tuple[int, int, int]
+    stages: tuple[tuple[int, int], ...]
 
 
-def _convolution(x, name, width, size, stride):
-    x = layers.Conv2D(width, size, strides=stride, padding="same", use_bias=False, name=f"{name}.conv")(x)
-    return layers.BatchNormalization(momentum=0.95, name=f"{name}.norm")(x)
+SHIPPED = Shape(stem=(16, 3, 2), stages=((80, 1), (96, 0)))
+
+
+class Unit(nn.Sequential):
+    """A convolution that keeps the size (but for its stride), and its normalisation."""
+
+    def __init__(self, channels_in, channels_out, kernel=3, stride=1):
+        super().__init__(nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
+                         nn.BatchNorm2d(channels_out, momentum=0.05))
+
+
+class Block(nn.Module):
+    """Two units around which the input is added."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.first, self.second = Unit(channels, channels), Unit(channels, channels)
+
+    def forward(self, x):
+        return F.relu(self.second(F.relu(self.first(x))) + x)
+
+
+class Network(nn.Module):
+    """Normalised pixels [n, 3, SIDE_PX, SIDE_PX] to label logits [n, 2] and the logit of being no cell [n]."""
+
+    def __init__(self, shape: Shape = SHIPPED):
+        super().__init__()
+        channels, kernel, stride = shape.stem
+        layers = [Unit(3, channels, kernel, stride), nn.ReLU()]
+        for wider, blocks in shape.stages:
+            layers += [Unit(channels, wider, stride=2), nn.ReLU()]
+            layers += [Block(wider) for _ in range(blocks)]
+            channels = wider
+        self.body = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.2)
+        self.label_head, self.outlier_head = nn.Linear(channels, 2), nn.Linear(channels, 1)
+
+    def forward(self, x):
+        features = self.dropout(self.body(x).mean((2, 3)))
+        return self.label_head(features), self.outlier_head(features)[:, 0]
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels of 0 to 1 as the network takes them."""
+    return (pixels - MEAN) / STD
 
 
 class _Graph:
@@ -50,50 +87,44 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=np.float32), name))
         return name
 
-    def convolution(self, model, x, name, side_px):
-        """Adds a convolution with its normalisation folded in; gives its output and the side after it."""
-        conv, norm = model.get_layer(f"{name}.conv"), model.get_layer(f"{name}.norm")
-        gamma, beta, mean, variance = (w.astype("float64") for w in norm.get_weights())
-        factor = gamma / np.sqrt(variance + norm.epsilon)
-        kernel = conv.get_weights()[0].astype("float64") * factor
-        size, stride = conv.kernel_size[0], conv.strides[0]
-        out_px = -(-side_px // stride)
-        # Keras' "same": what is missing is added, the odd pixel at the right and the bottom.
-        total = max((out_px - 1) * stride + size - side_px, 0)
-        before, after = total // 2, total - total // 2
-        inputs = [
-            x,
-            self.weight(f"{name}.weight", kernel.transpose(3, 2, 0, 1)),
-            self.weight(f"{name}.bias", beta - mean * factor),
-        ]
-        y = self.add("Conv", inputs, name, kernel_shape=[size, size], strides=[stride, stride],
-                     pads=[before, before, after, after])
-        return y, out_px
+    def unit(self, x, name, unit: Unit):
+        convolution, norm = unit
+        factor = (norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)).detach().numpy()
+        kernel = convolution.weight.detach().double().numpy() * factor[:, None, None, None]
+        bias = norm.bias.detach().double().numpy() - norm.running_mean.double().numpy() * factor
+        pad = convolution.padding[0]
+        return self.add("Conv", [x, self.weight(f"{name}.weight", kernel), self.weight(f"{name}.bias", bias)], name,
+                        kernel_shape=list(convolution.kernel_size), strides=list(convolution.stride), pads=[pad] * 4)
+
+    def linear(self, x, name, layer: nn.Linear):
+        kernel, bias = (self.weight(f"{name}.{part}", values.detach().numpy())
+                        for part, values in (("weight", layer.weight), ("bias", layer.bias)))
+        return self.add("Gemm", [x, kernel, bias], name, transB=1)
 
 
-def to_onnx(model: keras.Model, metadata: dict[str, str]) -> onnx.ModelProto:
-    """The network as ONNX: `image` [N, 3, SIDE_PX, SIDE_PX] to `logits` [N, 2], float32, opset 17."""
-    graph = _Graph()
-    x, side = graph.convolution(model, "image", "stem", SIDE_PX)
-    x = graph.add("Relu", [x], "stem.relu")
-    for stage, (_, blocks) in enumerate(STAGES):
-        for block in range(blocks):
-            name = f"s{stage}b{block}"
-            y, out_side = graph.convolution(model, x, f"{name}.a", side)
-            y = graph.add("Relu", [y], f"{name}.a.relu")
-            y, _ = graph.convolution(model, y, f"{name}.b", out_side)
-            shortcut = graph.convolution(model, x, f"{name}.shortcut", side)[0] if block == 0 else x
-            x = graph.add("Relu", [graph.add("Add", [y, shortcut], f"{name}.sum")], f"{name}.relu")
-            side = out_side
+def to_onnx(network: Network, metadata: dict[str, str]) -> onnx.ModelProto:
+    """The network as ONNX: `image` [N, 3, SIDE_PX, SIDE_PX] to `logits` [N, 2] and `outlier` [N, 1], float32, opset 17."""
+    graph, x = _Graph(), "image"
+    for index, layer in enumerate(network.body):
+        name = f"layer{index}"
+        if isinstance(layer, Unit):
+            x = graph.unit(x, name, layer)
+        elif isinstance(layer, Block):
+            y = graph.add("Relu", [graph.unit(x, f"{name}.first", layer.first)], f"{name}.first.relu")
+            y = graph.add("Add", [graph.unit(y, f"{name}.second", layer.second), x], f"{name}.sum")
+            x = graph.add("Relu", [y], f"{name}.relu")
+        else:
+            x = graph.add("Relu", [x], name)
     x = graph.add("GlobalAveragePool", [x], "pool")
-    x = graph.add("Flatten", [x], "flat", axis=1)
-    kernel, bias = model.get_layer("head").get_weights()
-    graph.add("Gemm", [x, graph.weight("head.weight", kernel.T), graph.weight("head.bias", bias)], "logits", transB=1)
+    x = graph.add("Flatten", [x], "features", axis=1)
+    graph.linear(x, "logits", network.label_head)
+    graph.add("Sigmoid", [graph.linear(x, "outlier.logit", network.outlier_head)], "outlier")
     entry = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE_PX, SIDE_PX])
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])
-    body = helper.make_graph(graph.nodes, "thin-smear", [entry], [output], graph.weights)
-    onnx_model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8,
-                                   producer_name="giemsa models/train")
-    helper.set_model_props(onnx_model, metadata)
-    onnx.checker.check_model(onnx_model, full_check=True)
-    return onnx_model
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width])
+               for name, width in (("logits", 2), ("outlier", 1))]
+    body = helper.make_graph(graph.nodes, "thin-smear", [entry], outputs, graph.weights)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8,
+                              producer_name="giemsa models/train")
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use giemsa::aws::Clients;
 use giemsa::config::Config;
 use giemsa::handler::Handler;
+use giemsa::metrics;
 use giemsa::pipeline::Pipeline;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
@@ -24,6 +25,7 @@ const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
 #[tokio::main]
 async fn main() -> ExitCode {
     start_log();
+    metrics::write_to_stdout();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {

@@ -93,6 +93,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         dynamodb_port: 0,
         http_port: 0,
         run_worker: true,
+        with_development: false,
     };
     let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
     let started = Instant::now();

@@ -24,6 +24,7 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         dynamodb_port: arguments.dynamodb_port,
         http_port: arguments.http_port,
         run_worker: !arguments.no_worker,
+        with_development: true,
     };
     // Before anything is printed: whoever reads the endpoints may stop us at once.
     let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;

@@ -11,6 +11,7 @@
 //! what was uploaded and not answered.
 
 pub mod dynamodb;
+mod furnish;
 pub mod listener;
 pub mod lock;
 pub mod queue;

@@ -1,27 +1,28 @@
-//! The whole embedded stack: servers, buckets, table, sample model, worker and status page, started in order.
+//! The whole embedded stack: servers, buckets, table, stages, gate and status page, started in order.
 //!
-//! It never answers an image itself: the worker calls the same handler as Lambda does. Invariant: one process
-//! holds a data folder, and what was uploaded and not answered goes on at the next start.
+//! It never answers an image itself: the workers call the same handlers as Lambda does. Each stage has its own queue,
+//! workers and model, fed by the same uploads, so that production does not notice what development does. Invariant: one
+//! process holds a data folder, and what was uploaded and not answered goes on at the next start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::primitives::ByteStream;
 use chrono::Utc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
-use super::worker::{self, QUEUE_SETTINGS};
+use super::worker::{self, CLASSIFY, GATE};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials, status};
 use crate::aws::Clients;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE};
+use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
 use crate::pipeline::Pipeline;
-use crate::store::{StoreError, TableReader, create_table};
+use crate::store::{StoreError, TableReader};
 
 /// Bucket that images are uploaded to.
 pub const INPUT_BUCKET: &str = "giemsa-input";
@@ -32,14 +33,14 @@ pub const RESULTS_BUCKET: &str = "giemsa-results";
 /// DynamoDB table.
 pub const TABLE: &str = "giemsa";
 
-/// The one stage of the embedded stack.
-const STAGE: &str = "prod";
+/// The stage in which a model is tried on the same uploads.
+const DEVELOPMENT_STAGE: &str = "dev";
 
-/// Batches that are worked on at once: while one waits for the disk, the other computes.
+/// Queue of the model bucket's notifications.
+const GATE_QUEUE: &str = "gate";
+
+/// Batches of production that are worked on at once: while one waits for the disk, the other computes.
 const WORKERS: usize = 2;
-
-/// The model that is put in place where there is none.
-const SAMPLE_MODEL: &[u8] = include_bytes!("../../models/thin-smear.onnx");
 
 /// What the stack needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct StackSettings {
     pub http_port: u16,
     /// Whether to classify; without it uploads only queue up.
     pub run_worker: bool,
+    /// Whether there is a stage `dev` besides `prod`.
+    pub with_development: bool,
 }
 
 /// Why the stack could not start.
@@ -92,7 +95,7 @@ pub enum StackError {
 pub struct Stack {
     /// SDK clients of its servers.
     pub clients: Clients,
-    /// What its classifier was told.
+    /// What its classifier of production was told.
     pub config: Config,
     /// Where the status page is.
     pub status: SocketAddr,
@@ -110,12 +113,26 @@ impl Stack {
     /// # Errors
     /// [`StackError`] if the folder or a port is in use, or anything cannot be put in place.
     pub async fn start(settings: &StackSettings) -> Result<Self, StackError> {
-        let config = Config::embedded(STAGE, [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET], TABLE)?;
+        let mut stages = vec![PRODUCTION_STAGE];
+        if settings.with_development {
+            stages.push(DEVELOPMENT_STAGE);
+        }
+        let config_of =
+            |stage: &str| Config::embedded(stage, [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET], TABLE);
+        let configs =
+            stages.iter().map(|stage| config_of(stage)).collect::<Result<Vec<Config>, ConfigError>>()?;
+        let config = configs[0].clone();
         let lock = DataDirLock::acquire(&settings.data_dir)?;
         let queue = Queue::open(&settings.data_dir.join("queue.sqlite"))?;
-        let queue_name = classify_queue();
-        queue.declare(&queue_name, QUEUE_SETTINGS).await?;
-        queue.release_in_flight(&queue_name, Utc::now()).await?;
+        let mut subscriptions = vec![(MODEL_BUCKET, GATE_QUEUE.to_owned(), GATE)];
+        subscriptions.extend(stages.iter().map(|stage| (INPUT_BUCKET, classify_queue(stage), CLASSIFY)));
+        for (_, name, duty) in &subscriptions {
+            queue.declare(name, duty.queue_settings()).await?;
+            queue.release_in_flight(name, Utc::now()).await?;
+        }
+        let subscriptions = subscriptions
+            .into_iter()
+            .map(|(bucket, queue, _)| Subscription { bucket: bucket.to_owned(), queue });
 
         let status_listener = bind_loopback("the status page", settings.http_port, "--http-port")?;
         let status = status_listener.local_addr().map_err(|source| ListenError::Bind {
@@ -128,32 +145,42 @@ impl Stack {
             data_dir: settings.data_dir.clone(),
             s3_port: settings.s3_port,
             dynamodb_port: settings.dynamodb_port,
-            subscriptions: vec![Subscription { bucket: INPUT_BUCKET.to_owned(), queue: queue_name.clone() }],
+            subscriptions: subscriptions.collect(),
         };
         let servers = Servers::start(&server_settings, queue.clone()).await?;
         let clients = Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());
-        furnish(&clients, &config).await?;
+        furnish(&clients, &stages).await?;
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         if settings.run_worker {
-            let pipeline = Pipeline::new(config.clone(), clients.clone());
-            pipeline.warm_up().await;
-            let handler = Arc::new(Handler::new(pipeline));
-            for _ in 0..WORKERS {
-                let work = worker::work(queue.clone(), queue_name.clone(), handler.clone(), stopped.clone());
-                tasks.push(tokio::spawn(async move {
-                    if let Err(error) = work.await {
-                        tracing::error!(%error, "worker stopped; uploads queue up until the next start");
-                    }
-                }));
+            let gate_config =
+                GateConfig { model_bucket: MODEL_BUCKET.to_owned(), limits: config.limits.clone() };
+            let gate = Arc::new(GateHandler::new(gate_config, clients.s3.clone()));
+            first_report(&clients, &gate).await?;
+            tasks.push(worker::spawn(queue.clone(), GATE_QUEUE, GATE, gate, stopped.clone()));
+            for config in configs {
+                let name = classify_queue(&config.stage);
+                let workers = if config.stage == PRODUCTION_STAGE { WORKERS } else { 1 };
+                let pipeline = Pipeline::new(config, clients.clone());
+                pipeline.warm_up().await;
+                let handler = Arc::new(Handler::new(pipeline));
+                for _ in 0..workers {
+                    tasks.push(worker::spawn(
+                        queue.clone(),
+                        &name,
+                        CLASSIFY,
+                        handler.clone(),
+                        stopped.clone(),
+                    ));
+                }
             }
         }
         let page = status::router(status::Source {
             table: TableReader::new(clients.dynamodb.clone(), &config.table),
             queue: queue.clone(),
-            queue_name,
-            stage: config.stage.clone(),
+            stages: stages.iter().map(|stage| ((*stage).to_owned(), classify_queue(stage))).collect(),
+            gate_queue: GATE_QUEUE.to_owned(),
             address: status,
         });
         tasks.push(tokio::spawn(status::serve(status_listener, page, stopped)));
@@ -170,13 +197,14 @@ impl Stack {
         endpoint_url(self.servers.dynamodb)
     }
 
-    /// Uploads that have no answer yet, and those that were given up after all retries.
+    /// Uploads that have no answer of production yet, and those that were given up after all retries.
     ///
     /// # Errors
     /// [`QueueError`] if the queue's file fails.
     pub async fn unanswered(&self) -> Result<(u64, u64), QueueError> {
-        let waiting = self.queue.depth(&classify_queue(), Utc::now()).await?;
-        let dead = self.queue.depth(&dead_letter_queue(&classify_queue()), Utc::now()).await?;
+        let name = classify_queue(PRODUCTION_STAGE);
+        let waiting = self.queue.depth(&name, Utc::now()).await?;
+        let dead = self.queue.depth(&dead_letter_queue(&name), Utc::now()).await?;
         Ok((waiting.total(), dead.total()))
     }
 
@@ -192,31 +220,8 @@ impl Stack {
     }
 }
 
-fn classify_queue() -> String {
-    format!("classify-{STAGE}")
-}
-
-/// Makes the buckets and the table, and puts the sample model where there is none.
-async fn furnish(clients: &Clients, config: &Config) -> Result<(), StackError> {
-    let failed = |what: &str, detail: String| StackError::S3 { what: what.to_owned(), detail };
-    for bucket in [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET] {
-        let made = clients.s3.create_bucket().bucket(bucket).send().await;
-        made.map_err(|error| failed(bucket, DisplayErrorContext(&error).to_string()))?;
-    }
-    let key = config.model_key();
-    match clients.s3.head_object().bucket(MODEL_BUCKET).key(&key).send().await {
-        Ok(_) => {}
-        Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => {
-            let model = ByteStream::from_static(SAMPLE_MODEL);
-            let put = clients.s3.put_object().bucket(MODEL_BUCKET).key(&key).body(model).send().await;
-            put.map_err(|error| failed("the sample model", DisplayErrorContext(&error).to_string()))?;
-        }
-        Err(error) => {
-            return Err(failed("a question for the model", DisplayErrorContext(&error).to_string()));
-        }
-    }
-    create_table(&clients.dynamodb, &config.table).await?;
-    Ok(())
+fn classify_queue(stage: &str) -> String {
+    format!("classify-{stage}")
 }
 
 /// The embedded model, for `giemsa classify` without `--model`.

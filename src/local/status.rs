@@ -33,16 +33,39 @@ const REJECTED_DAYS: u64 = 7;
 pub(super) struct Source {
     pub table: TableReader,
     pub queue: Queue,
-    pub queue_name: String,
-    pub stage: String,
+    /// Each stage and its queue, production first.
+    pub stages: Vec<(String, String)>,
+    pub gate_queue: String,
     pub address: SocketAddr,
 }
 
-/// What `GET /api/status` answers.
+impl Source {
+    /// The stage whose answers count.
+    fn production(&self) -> &str {
+        self.stages.first().map_or("", |(stage, _)| stage)
+    }
+}
+
+/// What `GET /api/status` answers: production's figures, then those of every stage.
 #[derive(Debug, Serialize)]
 struct Status {
+    #[serde(flatten)]
+    production: StageStatus,
+    stages: Vec<StageStatus>,
+    gate: QueueStatus,
+}
+
+/// What serves in a stage, and what it has not answered.
+#[derive(Debug, Clone, Serialize)]
+struct StageStatus {
     stage: String,
     model: Option<LedgerEntry>,
+    #[serde(flatten)]
+    queue: QueueStatus,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct QueueStatus {
     unanswered: u64,
     oldest_unanswered_seconds: Option<u64>,
     dead_letters: u64,
@@ -123,17 +146,28 @@ async fn only_this_host(address: SocketAddr, request: Request, next: Next) -> Re
     }
 }
 
-async fn current_status(source: &Source) -> Result<Status, Problem> {
+async fn queue_status(source: &Source, name: &str) -> Result<QueueStatus, Problem> {
     let now = Utc::now();
-    let waiting = source.queue.depth(&source.queue_name, now).await?;
-    let dead = source.queue.depth(&dead_letter_queue(&source.queue_name), now).await?;
-    Ok(Status {
-        stage: source.stage.clone(),
-        model: source.table.model_at(&source.stage, now).await?,
+    let waiting = source.queue.depth(name, now).await?;
+    let dead = source.queue.depth(&dead_letter_queue(name), now).await?;
+    Ok(QueueStatus {
         unanswered: waiting.total(),
         oldest_unanswered_seconds: waiting.oldest_age.map(|age| age.as_secs()),
         dead_letters: dead.total(),
     })
+}
+
+async fn current_status(source: &Source) -> Result<Status, Problem> {
+    let mut stages = Vec::new();
+    for (stage, queue_name) in &source.stages {
+        stages.push(StageStatus {
+            stage: stage.clone(),
+            model: source.table.model_at(stage, Utc::now()).await?,
+            queue: queue_status(source, queue_name).await?,
+        });
+    }
+    let production = stages.first().cloned().expect("there is always production");
+    Ok(Status { production, stages, gate: queue_status(source, &source.gate_queue).await? })
 }
 
 async fn status(State(source): State<Source>) -> Result<Json<Status>, Problem> {
@@ -147,7 +181,7 @@ async fn slide(
     let expected = "expected ?name=<folder of the images>, e.g. /api/slide?name=slide-001";
     let Query(SlideQuery { name }) =
         query.map_err(|_| Problem(StatusCode::BAD_REQUEST, expected.to_owned()))?;
-    let records = source.table.whole_slide(&source.stage, &name).await?;
+    let records = source.table.whole_slide(source.production(), &name).await?;
     if records.is_empty() {
         let detail = format!("no image of the slide {name:?} is answered yet; {expected}");
         return Err(Problem(StatusCode::NOT_FOUND, detail));
@@ -165,9 +199,9 @@ async fn slide(
 async fn page(State(source): State<Source>) -> Result<Html<String>, Problem> {
     let status = current_status(&source).await?;
     let now = Utc::now();
-    let suspicious = source.table.review_queue(&source.stage, LIST_LENGTH).await?;
+    let suspicious = source.table.review_queue(source.production(), LIST_LENGTH).await?;
     let rejected = LabelQuery {
-        stage: source.stage.clone(),
+        stage: source.production().to_owned(),
         which: LabelOrRejected::Rejected,
         from: now.checked_sub_days(Days::new(REJECTED_DAYS)).unwrap_or(now),
         until: now + chrono::Duration::days(1),
@@ -178,28 +212,34 @@ async fn page(State(source): State<Source>) -> Result<Html<String>, Problem> {
 }
 
 fn render(status: &Status, suspicious: &[Record], rejected: &[Record]) -> String {
-    let model = status.model.as_ref().map_or_else(
-        || "none has answered an image yet".to_owned(),
-        |entry| {
-            let since = entry.released_at.format("%Y-%m-%d %H:%M UTC");
-            let model = &entry.model;
-            format!("{} {} ({}…), since {since}", model.name, model.version, &model.sha256[..12])
-        },
-    );
     let mut html = String::from(HEAD);
-    let oldest =
-        status.oldest_unanswered_seconds.map_or_else(String::new, |s| format!(", the oldest for {s} s"));
-    // Writing to a String cannot fail.
-    let _ = write!(
-        html,
-        "<dl><dt>Stage</dt><dd>{}</dd><dt>Model</dt><dd>{}</dd><dt>Unanswered uploads</dt><dd>{}{oldest}</dd>\
-         <dt>Given up after all retries</dt><dd>{}</dd></dl>",
-        escape(&status.stage),
-        escape(&model),
-        status.unanswered,
-        status.dead_letters,
-    );
-    let _ = write!(html, "<h2>Needs a human look, most suspicious first</h2>");
+    html.push_str("<table><tr><th>Stage<th>Model<th>Unanswered uploads<th>Given up after all retries</tr>");
+    for stage in &status.stages {
+        let model = stage.model.as_ref().map_or_else(
+            || "none has answered an image yet".to_owned(),
+            |entry| {
+                let since = entry.released_at.format("%Y-%m-%d %H:%M UTC");
+                let model = &entry.model;
+                format!("{} {} ({}…), since {since}", model.name, model.version, &model.sha256[..12])
+            },
+        );
+        let waiting = stage.queue.unanswered;
+        let oldest = stage.queue.oldest_unanswered_seconds;
+        let oldest = oldest.map_or_else(String::new, |s| format!(", the oldest for {s} s"));
+        // Writing to a String cannot fail.
+        let _ = write!(
+            html,
+            "<tr><td>{}<td>{}<td>{waiting}{oldest}<td>{}</tr>",
+            escape(&stage.stage),
+            escape(&model),
+            stage.queue.dead_letters
+        );
+    }
+    html.push_str("</table>");
+    if status.gate.unanswered > 0 {
+        html.push_str("<p>The gate is looking at what was copied to the model bucket.</p>");
+    }
+    let _ = write!(html, "<h2>Needs a human look, most suspicious first (production)</h2>");
     table(
         &mut html,
         ["Image", "Answer", "Confidence", "Why"],

@@ -1,4 +1,4 @@
-//! Takes messages from a queue, hands them to the handler as SQS would, and obeys its answer.
+//! Takes messages from a queue, hands them to a handler as SQS would, and obeys its answer.
 //!
 //! It never looks into a message. Invariant: a message is deleted only if the handler did not name it as failed.
 
@@ -7,51 +7,108 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use chrono::Utc;
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::queue::{Message, Queue, QueueError, QueueSettings};
+use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
 
-/// Messages of one event, as an SQS event source mapping sends by default.
-const BATCH_SIZE: usize = 10;
+/// What a worker does, as its function on AWS is set up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Duty {
+    /// Who hands messages back, for the queue.
+    name: &'static str,
+    /// Messages of one event.
+    batch_size: usize,
+    /// Time an invocation has, as the template gives the function.
+    invocation_timeout: Duration,
+}
 
-/// Time an invocation has, as the template gives the function.
-const INVOCATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Classifies: ten messages at once, as an SQS event source mapping sends by default.
+pub(super) const CLASSIFY: Duty =
+    Duty { name: "the classifier", batch_size: 10, invocation_timeout: Duration::from_secs(30) };
+
+/// Tries models: whole golden sets take their time.
+pub(super) const GATE: Duty =
+    Duty { name: "the gate", batch_size: 10, invocation_timeout: Duration::from_secs(900) };
+
+impl Duty {
+    /// A message is hidden for six times the invocation's time, as AWS recommends, and tried ten times, which with the
+    /// growing waits is about five minutes.
+    pub(super) fn queue_settings(&self) -> QueueSettings {
+        QueueSettings { visibility_timeout: 6 * self.invocation_timeout, max_receive_count: 10 }
+    }
+}
+
+/// Answers an event as SQS sends it.
+#[async_trait]
+pub(super) trait Answer: Send + Sync + 'static {
+    /// The messages that failed, as SQS expects them.
+    async fn answer(&self, event: &Value, deadline: Instant) -> Result<Value, String>;
+}
+
+#[async_trait]
+impl Answer for Handler {
+    async fn answer(&self, event: &Value, deadline: Instant) -> Result<Value, String> {
+        self.handle(event, Some(deadline)).await.map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Answer for GateHandler {
+    async fn answer(&self, event: &Value, deadline: Instant) -> Result<Value, String> {
+        self.handle(event, Some(deadline)).await.map_err(|error| error.to_string())
+    }
+}
 
 /// Longest wait before a message that failed is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Settings of the classifier's queue: a message is hidden for six times the invocation's time, as AWS
-/// recommends, and tried ten times, which with the growing waits is about five minutes.
-pub(super) const QUEUE_SETTINGS: QueueSettings =
-    QueueSettings { visibility_timeout: Duration::from_secs(180), max_receive_count: 10 };
+/// Works on `queue_name` in a task of its own until `stop` turns true.
+pub(super) fn spawn(
+    queue: Queue,
+    queue_name: &str,
+    duty: Duty,
+    handler: Arc<dyn Answer>,
+    stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let queue_name = queue_name.to_owned();
+    tokio::spawn(async move {
+        if let Err(error) = work(queue, &queue_name, duty, &*handler, stop).await {
+            tracing::error!(%error, queue = %queue_name, "worker stopped; messages queue up until the next start");
+        }
+    })
+}
 
 /// Works on `queue_name` until `stop` turns true.
 ///
 /// # Errors
 /// [`QueueError`] if the queue's file fails, which nothing here can mend.
-pub(super) async fn work(
+async fn work(
     queue: Queue,
-    queue_name: String,
-    handler: Arc<Handler>,
+    queue_name: &str,
+    duty: Duty,
+    handler: &dyn Answer,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), QueueError> {
     while !*stop.borrow() {
-        let messages = queue.receive(&queue_name, BATCH_SIZE, Utc::now()).await?;
+        let messages = queue.receive(queue_name, duty.batch_size, Utc::now()).await?;
         if messages.is_empty() {
             tokio::select! {
-                waited = queue.wait(&queue_name) => waited?,
+                waited = queue.wait(queue_name) => waited?,
                 _ = stop.wait_for(|stop| *stop) => {}
             }
             continue;
         }
-        let deadline = Instant::now() + INVOCATION_TIMEOUT;
-        let event = sqs_event(&queue_name, &messages);
+        let deadline = Instant::now() + duty.invocation_timeout;
+        let event = sqs_event(queue_name, &messages);
         // As in Lambda, a panic costs one batch a retry, and not the worker.
-        let answer = AssertUnwindSafe(handler.handle(&event, Some(deadline))).catch_unwind().await;
+        let answer = AssertUnwindSafe(handler.answer(&event, deadline)).catch_unwind().await;
         let all = || messages.iter().map(|message| message.id.as_str()).collect();
         let failed = match &answer {
             Ok(Ok(answer)) => failed_ids(answer),
@@ -66,9 +123,9 @@ pub(super) async fn work(
         };
         for message in &messages {
             if failed.contains(message.id.as_str()) {
-                let reason = "the classifier handed it back; its log of the time names the reason";
+                let reason = format!("{} handed it back; its log of the time names the reason", duty.name);
                 queue
-                    .fail(&message.receipt_handle, reason, backoff(message.receive_count), Utc::now())
+                    .fail(&message.receipt_handle, &reason, backoff(message.receive_count), Utc::now())
                     .await?;
             } else {
                 queue.delete(&message.receipt_handle).await?;

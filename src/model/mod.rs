@@ -21,7 +21,9 @@ pub use gate_report::{
 };
 pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
-pub use network::{GraphSummary, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message};
+pub use network::{
+    GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message,
+};
 pub use pack::{MetadataChanges, PackError, pack};
 pub use registry::{Registry, RegistryError, Release};
 
@@ -37,15 +39,25 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a model from the bytes of its ONNX file.
+    /// Loads a model from the bytes of its ONNX file, within the limits of the default configuration.
     ///
     /// # Errors
-    /// [`ModelError`] if it does not parse, contradicts its metadata, cannot be built, or gives scores
-    /// that are not finite on a probe.
+    /// As [`Model::load_within`].
     pub fn load(bytes: &[u8]) -> Result<Arc<Self>, ModelError> {
-        let file = OnnxFile::parse(bytes)?;
+        Self::load_within(bytes, &LoadLimits::default())
+    }
+
+    /// Loads a model from the bytes of its ONNX file; given away, they are let go before the network is built.
+    ///
+    /// # Errors
+    /// [`ModelError`] if it does not parse, contradicts its metadata, cannot be built, would take more than `limits`
+    /// allow, or gives scores that are not finite on a probe.
+    pub fn load_within(bytes: impl AsRef<[u8]>, limits: &LoadLimits) -> Result<Arc<Self>, ModelError> {
+        let file = OnnxFile::parse_within(bytes.as_ref(), limits)?;
+        let sha256 = sha256_hex(bytes.as_ref());
+        drop(bytes);
         let metadata = Metadata::parse(&file.properties(), &file.graph_facts())?;
-        let network = Network::build(&file, &metadata.input, metadata.labels.len())?;
-        Ok(Arc::new(Self { metadata, network, sha256: sha256_hex(bytes) }))
+        let network = Network::build(file, &metadata.input, metadata.labels.len(), limits)?;
+        Ok(Arc::new(Self { metadata, network, sha256 }))
     }
 }

@@ -4,22 +4,29 @@
 //! exists has one output of `score_count` values, at most one other, [`OUTLIER_OUTPUT`], of one value, and gave
 //! finite numbers on its probes.
 
+mod error;
+mod memory;
+mod operators;
 mod summary;
+mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tract_onnx::pb;
 use tract_onnx::prelude::{
-    Datum, Framework, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedFact, TypedRunnableModel,
-    tvec,
+    Datum, Framework, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedFact,
+    TypedModel, TypedRunnableModel, tvec,
 };
 use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
 
-use super::metadata::{GraphFacts, MetadataError};
+use super::metadata::GraphFacts;
 use crate::image::{InputSpec, InputTensor};
 
+pub use error::ModelError;
+pub use memory::{LoadLimits, MemoryNeed};
 pub use summary::GraphSummary;
 
 /// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
@@ -29,100 +36,6 @@ const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];
 /// like what the network was trained on.
 pub const OUTLIER_OUTPUT: &str = "outlier";
 
-/// Why a model file cannot serve, or a network failed on an image.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// The bytes are no ONNX file.
-    #[error(
-        "the file ({size_bytes} bytes) is not a whole ONNX model: {detail}; copy it again, or export it as ONNX"
-    )]
-    NotOnnx {
-        /// Size of the file, bytes.
-        size_bytes: usize,
-        /// What the reader says.
-        detail: String,
-    },
-    /// Weights are in another file.
-    #[error(
-        "the weights of {tensor:?} are in another file; expected one file that holds everything: \
-         onnx.save(onnx.load(\"model.onnx\"), \"one.onnx\", save_as_external_data=False)"
-    )]
-    ExternalWeights {
-        /// Name of the first such tensor.
-        tensor: String,
-    },
-    /// The graph has not exactly one input.
-    #[error("the graph has {found} inputs; expected one, the image")]
-    InputCount {
-        /// Inputs that are no weights.
-        found: usize,
-    },
-    /// The graph gives something that nobody would read.
-    #[error(
-        "the graph has the outputs {found:?}; expected the scores, and after them at most one output, named \
-         {OUTLIER_OUTPUT:?}. To drop what comes after the scores, in Python: import onnx; \
-         m = onnx.load(\"model.onnx\"); del m.graph.output[1:]; onnx.save(m, \"model.onnx\")"
-    )]
-    Outputs {
-        /// Names of the outputs, in order.
-        found: Vec<String>,
-    },
-    /// The metadata cannot be used.
-    #[error(transparent)]
-    Metadata(#[from] MetadataError),
-    /// The engine cannot build the network.
-    #[error("the network cannot be built for an input of the shape {shape:?}: {detail}")]
-    Unsupported {
-        /// Input shape that was asked for.
-        shape: [usize; 4],
-        /// What the engine says.
-        detail: String,
-    },
-    /// Labels and scores differ in number.
-    #[error(
-        "giemsa.labels names {labels} labels, but the network gives scores of the shape {found}; expected [1, {labels}]"
-    )]
-    ScoreCount {
-        /// Labels in the metadata.
-        labels: usize,
-        /// Shape of the scores.
-        found: String,
-    },
-    /// The outlier score is not one number for each image.
-    #[error(
-        "the output {OUTLIER_OUTPUT:?} is {found} for one image; expected floating-point numbers of the shape [1] \
-         or [1, 1], which is [N] or [N, 1] for N images"
-    )]
-    OutlierShape {
-        /// Its type and shape.
-        found: String,
-    },
-    /// A score is NaN or infinite.
-    #[error("the network gave the scores {scores:?} on {input}; expected finite numbers")]
-    NotFinite {
-        /// The scores, in order.
-        scores: Vec<f32>,
-        /// What it was run on.
-        input: &'static str,
-    },
-    /// The outlier score is NaN or infinite.
-    #[error("the network gave the outlier score {found} on {input}; expected a finite number")]
-    OutlierNotFinite {
-        /// The outlier score.
-        found: f32,
-        /// What it was run on.
-        input: &'static str,
-    },
-    /// The engine failed while running.
-    #[error("the network failed on {input}: {detail}")]
-    Run {
-        /// What it was run on.
-        input: &'static str,
-        /// What the engine says.
-        detail: String,
-    },
-}
-
 /// An ONNX file, parsed but not built.
 pub struct OnnxFile {
     proto: pb::ModelProto,
@@ -131,14 +44,31 @@ pub struct OnnxFile {
 }
 
 impl OnnxFile {
-    /// Parses the bytes of an ONNX file.
+    /// Parses the bytes of an ONNX file; the limits are those of the default configuration.
     ///
     /// # Errors
-    /// [`ModelError::NotOnnx`], [`ModelError::ExternalWeights`], [`ModelError::InputCount`] or
-    /// [`ModelError::Outputs`].
+    /// As [`OnnxFile::parse_within`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ModelError> {
-        let not_onnx =
-            |detail: &str| ModelError::NotOnnx { size_bytes: bytes.len(), detail: detail.to_owned() };
+        Self::parse_within(bytes, &LoadLimits::default())
+    }
+
+    /// Parses the bytes of an ONNX file, which may take what `limits` say.
+    ///
+    /// # Errors
+    /// [`ModelError::NotOnnx`], [`ModelError::TooManyParts`], [`ModelError::ExternalWeights`],
+    /// [`ModelError::TensorData`], [`ModelError::Operator`], [`ModelError::InputCount`] or [`ModelError::Outputs`].
+    pub fn parse_within(bytes: &[u8], limits: &LoadLimits) -> Result<Self, ModelError> {
+        let size_bytes = bytes.len();
+        let not_onnx = |detail: &str| ModelError::NotOnnx { size_bytes, detail: detail.to_owned() };
+        if bytes.is_empty() {
+            return Err(not_onnx("it is empty"));
+        }
+        let wire::WireSize { decoded_bytes, nodes } = wire::measure(bytes).map_err(|e| not_onnx(&e))?;
+        // Beside the file and the copy that the engine's reader makes of it.
+        let limit_bytes = limits.model_bytes.saturating_sub(2 * size_bytes as u64);
+        if decoded_bytes > limit_bytes || nodes > operators::MAX_NODES {
+            return Err(ModelError::TooManyParts { size_bytes, decoded_bytes, nodes, limit_bytes });
+        }
         let proto =
             guard(|| tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e)))
                 .map_err(|detail| not_onnx(&detail))?;
@@ -150,12 +80,10 @@ impl OnnxFile {
 
     fn of_proto(proto: pb::ModelProto) -> Result<Self, ModelError> {
         let graph = proto.graph.as_ref().expect("parse saw a graph");
-        const EXTERNAL: i32 = pb::tensor_proto::DataLocation::External as i32;
-        if let Some(tensor) = graph.initializer.iter().find(|t| t.data_location == Some(EXTERNAL)) {
-            return Err(ModelError::ExternalWeights { tensor: tensor.name.clone() });
-        }
-        let is_weight = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
-        let inputs: Vec<_> = graph.input.iter().filter(|input| !is_weight(&input.name)).collect();
+        operators::check_graph(graph)?;
+        let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        let inputs: Vec<_> =
+            graph.input.iter().filter(|input| !weights.contains(input.name.as_str())).collect();
         let [input] = inputs[..] else { return Err(ModelError::InputCount { found: inputs.len() }) };
         let input_shape = declared_shape(input);
         let has_outlier_output = match &graph.output[..] {
@@ -166,6 +94,15 @@ impl OnnxFile {
             }
         };
         Ok(Self { proto, input_shape, has_outlier_output })
+    }
+
+    /// How often each operator is used, by name.
+    pub fn operators(&self) -> BTreeMap<&str, usize> {
+        let mut count = BTreeMap::new();
+        for node in self.proto.graph.iter().flat_map(|graph| &graph.node) {
+            *count.entry(node.op_type.as_str()).or_default() += 1;
+        }
+        count
     }
 
     /// All `metadata_props`, by key; the last of equal keys counts.
@@ -202,6 +139,13 @@ fn declared_shape(input: &pb::ValueInfoProto) -> Vec<Option<usize>> {
         .collect()
 }
 
+fn forget_shape(input: &mut pb::ValueInfoProto) {
+    use pb::type_proto::Value::TensorType;
+    if let Some(TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut()) {
+        tensor.shape = None;
+    }
+}
+
 /// What a network says of one image; all numbers are finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
@@ -218,18 +162,29 @@ pub struct Scores {
 pub struct Network {
     plan: Arc<TypedRunnableModel>,
     score_count: usize,
+    need: MemoryNeed,
 }
 
 impl Network {
-    /// Builds and probes the network of `file` for inputs of `spec` and `score_count` scores.
+    /// Builds and probes the network of `file` for inputs of `spec` and `score_count` scores, within `limits`.
+    ///
+    /// It takes the file, so that no third copy of the weights is held while the engine makes its own.
     ///
     /// # Errors
-    /// [`ModelError::Unsupported`], [`ModelError::ScoreCount`], [`ModelError::OutlierShape`],
-    /// [`ModelError::Run`], [`ModelError::NotFinite`] or [`ModelError::OutlierNotFinite`].
-    pub fn build(file: &OnnxFile, spec: &InputSpec, score_count: usize) -> Result<Self, ModelError> {
+    /// [`ModelError::Unsupported`], [`ModelError::TooMuchMemory`], [`ModelError::UnknownSize`],
+    /// [`ModelError::ScoreCount`], [`ModelError::OutlierShape`], [`ModelError::Run`], [`ModelError::NotFinite`],
+    /// [`ModelError::OutlierNotFinite`] or [`ModelError::TooSlow`].
+    pub fn build(
+        file: OnnxFile,
+        spec: &InputSpec,
+        score_count: usize,
+        limits: &LoadLimits,
+    ) -> Result<Self, ModelError> {
         let shape = spec.shape();
+        let has_outlier_output = file.has_outlier_output;
         let unsupported = |detail: String| ModelError::Unsupported { shape, detail };
-        let plan = guard(|| optimised_plan(file, shape)).map_err(unsupported)?;
+        let (plan, need) = catch_unwind(AssertUnwindSafe(|| optimised_plan(file, shape, limits)))
+            .unwrap_or_else(|panic| Err(unsupported(panic_message(&*panic))))?;
         let output_fact = |index| plan.model().output_fact(index).map_err(|e| unsupported(root_cause(&e)));
         let scores = output_fact(0)?;
         // A trailing [1, k, 1, 1] is as good as [1, k]; anything else is another kind of network.
@@ -240,7 +195,7 @@ impl Network {
         if !is_scores {
             return Err(ModelError::ScoreCount { labels: score_count, found: shown_shape(scores) });
         }
-        if file.has_outlier_output {
+        if has_outlier_output {
             let outlier = output_fact(1)?;
             // Without a dimension it would be one number for a whole batch.
             let is_one = outlier
@@ -252,12 +207,23 @@ impl Network {
                 return Err(ModelError::OutlierShape { found });
             }
         }
-        let network = Self { plan, score_count };
+        let network = Self { plan, score_count, need };
+        let mut fastest = Duration::MAX;
         for value in PROBE_VALUES {
             let values = vec![value; shape.iter().product()];
+            let started = Instant::now();
             network.run_on(InputTensor { shape, values }, "a uniform probe image")?;
+            fastest = fastest.min(started.elapsed());
+        }
+        if fastest > limits.image_timeout {
+            return Err(ModelError::TooSlow { took: fastest, limit: limits.image_timeout });
         }
         Ok(network)
+    }
+
+    /// What it takes of memory, estimated from above.
+    pub fn memory_need(&self) -> MemoryNeed {
+        self.need
     }
 
     /// Runs the network on one image.
@@ -301,18 +267,35 @@ fn values_of(output: &Tensor) -> Result<Vec<f32>, String> {
     Ok(view.iter().copied().collect())
 }
 
-fn optimised_plan(file: &OnnxFile, shape: [usize; 4]) -> Result<Arc<TypedRunnableModel>, String> {
+/// Builds the network step by step, and asks before each what it will take.
+fn optimised_plan(
+    mut file: OnnxFile,
+    shape: [usize; 4],
+    limits: &LoadLimits,
+) -> Result<(Arc<TypedRunnableModel>, MemoryNeed), ModelError> {
+    let unsupported = |detail: String| ModelError::Unsupported { shape, detail };
+    let fail = |e| unsupported(root_cause(&e));
+    let float = f32::datum_type();
     // Shapes that the exporter wrote for a symbolic batch contradict the one image that is run here;
     // the engine infers them anew.
     let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
-    let mut model = onnx.model_for_proto_model(&file.proto).map_err(|e| root_cause(&e))?;
-    let declared = model.input_fact(0).map_err(|e| root_cause(&e))?.datum_type.concretize();
-    let float = f32::datum_type();
+    // It is told the shape of one image, and would read the names of open dimensions as formulas.
+    file.proto.graph.iter_mut().flat_map(|graph| &mut graph.input).for_each(forget_shape);
+    let mut model: InferenceModel = onnx.model_for_proto_model(&file.proto).map_err(fail)?;
+    drop(file);
+    let declared = model.input_fact(0).map_err(fail)?.datum_type.concretize();
     if declared.is_some_and(|found| found != float) {
-        return Err(format!("its input is of the type {declared:?}; expected 32-bit floats"));
+        return Err(unsupported(format!("its input is of the type {declared:?}; expected 32-bit floats")));
     }
-    model.set_input_fact(0, InferenceFact::dt_shape(float, shape)).map_err(|e| root_cause(&e))?;
-    model.into_optimized().and_then(|model| model.into_runnable()).map_err(|e| root_cause(&e))
+    model.set_input_fact(0, InferenceFact::dt_shape(float, shape)).map_err(fail)?;
+    // Without what no output needs, in the order of computation.
+    let mut model = model.into_compact().map_err(fail)?;
+    let constants_bytes = memory::size_tensors(&mut model, limits, unsupported)?;
+    let model: TypedModel = model.into_typed().map_err(fail)?;
+    memory::check_tensors(&model, limits)?;
+    let model = model.into_optimized().map_err(fail)?;
+    let need = memory::check_run(&model, constants_bytes, limits, unsupported)?;
+    Ok((model.into_runnable().map_err(fail)?, need))
 }
 
 /// Runs engine code, and turns a panic into its message: a bad file must not end the process.
@@ -351,7 +334,7 @@ mod tests {
         change(proto.graph.as_mut().unwrap());
         let file = OnnxFile::of_proto(proto)?;
         let metadata = Metadata::parse(&file.properties(), &file.graph_facts())?;
-        Network::build(&file, &metadata.input, metadata.labels.len())
+        Network::build(file, &metadata.input, metadata.labels.len(), &LoadLimits::default())
     }
 
     #[test]
@@ -443,7 +426,7 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/toy_gaps.onnx");
         let file = OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap();
         let metadata = Metadata::parse(&file.properties(), &file.graph_facts()).unwrap();
-        let network = Network::build(&file, &metadata.input, 2).unwrap();
+        let network = Network::build(file, &metadata.input, 2, &LoadLimits::default()).unwrap();
         let shape = metadata.input.shape();
         // Half of red, green or blue.
         let run = |half: Option<usize>| {

@@ -1,10 +1,10 @@
 //! The current model of a stage: looks for a new file, loads it beside the old one, swaps, keeps the last good.
 //!
-//! It never lets a file serve that did not pass [`Model::load`], and does not load a refused file again until
-//! the object changes. Invariant: at most two models are in memory, and a batch that holds a [`Release`]
-//! keeps it whatever is swapped meanwhile.
+//! It never lets a file serve that did not pass [`Model::load_within`], and does not load a refused file again until
+//! the object changes. Invariant: at most two models are in memory, counting one that is being loaded and one that a
+//! batch still holds; a batch that holds a [`Release`] keeps it whatever is swapped meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
@@ -12,10 +12,22 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use super::{Model, panic_message};
+use super::{LoadLimits, Model, ModelError, panic_message};
 use crate::config::Config;
 use crate::digest::sha256_hex;
+use crate::metrics::{self, Metric};
+
+/// Longest that batches wait for a new file to be loaded while another model could serve them; it is loaded on beside.
+const LONGEST_WAIT_BESIDE: Duration = Duration::from_secs(10);
+
+/// Longest that a batch waits for the first model before its events are handed back.
+const LONGEST_WAIT_FOR_FIRST: Duration = Duration::from_secs(60);
+
+/// A batch that holds a replaced model for longer than this is worth a warning: no new file is loaded meanwhile.
+const LONGEST_HOLD: Duration = Duration::from_secs(120);
 
 /// A model and since when its file is in the bucket.
 #[derive(Debug, Clone)]
@@ -58,6 +70,19 @@ pub enum RegistryError {
         /// What is wrong with it and how to mend it.
         detail: String,
     },
+    /// The file is being loaded, and takes long.
+    #[error(
+        "the model at {location} (sha256 {sha256}) is still being loaded after {} s; if it never ends, make the \
+         network smaller", elapsed.as_secs()
+    )]
+    StillLoading {
+        /// S3 URI.
+        location: String,
+        /// Digest of the file.
+        sha256: String,
+        /// Since when.
+        elapsed: Duration,
+    },
     /// The file was refused before, and has not changed since.
     #[error("{earlier}")]
     StillRefused {
@@ -80,7 +105,9 @@ pub struct Registry {
     s3: Client,
     bucket: String,
     key: String,
+    stage: String,
     max_model_bytes: u64,
+    load_limits: LoadLimits,
     check_interval: Duration,
     state: Mutex<State>,
 }
@@ -89,12 +116,46 @@ pub struct Registry {
 struct State {
     /// The last good model.
     serving: Option<Release>,
+    /// The model before it, as long as a batch holds it, and since when it is replaced.
+    replaced: Option<Replaced>,
+    /// A new file on its way into memory. It is kept here, not by who waits for it: an invocation that ends first
+    /// must not leave it to be loaded a second time.
+    loading: Option<Loading>,
     /// ETag of the file that was looked at last, good or refused.
     seen_etag: Option<String>,
     /// Why that file was refused, if it was.
     refusal: Option<String>,
+    /// Whether the log says that there is no file.
+    said_absent: bool,
     /// When the bucket was last asked successfully.
     checked_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Replaced {
+    model: Weak<Model>,
+    at: Instant,
+    said_held: bool,
+}
+
+#[derive(Debug)]
+struct Loading {
+    etag: Option<String>,
+    released_at: DateTime<Utc>,
+    sha256: String,
+    task: JoinHandle<Result<Arc<Model>, ModelError>>,
+    started: Instant,
+    said_slow: bool,
+}
+
+/// What the bucket holds.
+enum Found {
+    /// The file that was looked at last.
+    Unchanged,
+    /// A new object with the bytes of the model that serves.
+    SameBytes(Release),
+    /// A new file.
+    Changed(Loading),
 }
 
 impl Registry {
@@ -104,7 +165,9 @@ impl Registry {
             s3,
             bucket: config.model_bucket.clone(),
             key: config.model_key(),
+            stage: config.stage.clone(),
             max_model_bytes: config.limits.max_model_bytes,
+            load_limits: LoadLimits::from(&config.limits),
             check_interval: config.limits.model_check_interval,
             state: Mutex::default(),
         }
@@ -120,77 +183,66 @@ impl Registry {
     pub async fn refresh(&self) -> Result<Release, RegistryError> {
         let mut state = self.state.lock().await;
         let is_fresh = state.checked_at.is_some_and(|at| at.elapsed() < self.check_interval);
-        if let (true, Some(serving)) = (is_fresh, &state.serving) {
+        if let (true, None, Some(serving)) = (is_fresh, &state.loading, &state.serving) {
             return Ok(serving.clone());
+        }
+        if let Some(serving) = state.serving.clone().filter(|_| state.a_replaced_model_is_held()) {
+            return Ok(serving);
         }
         match self.look(&mut state).await {
             Ok(release) => Ok(release),
-            Err(error) => match &state.serving {
-                Some(last_good) => {
-                    log_kept(&error, last_good);
-                    Ok(last_good.clone())
-                }
-                None => Err(error),
-            },
+            Err(error) => {
+                self.log_trouble(&error, &mut state);
+                state.serving.clone().ok_or(error)
+            }
         }
     }
 
     async fn look(&self, state: &mut State) -> Result<Release, RegistryError> {
+        if state.loading.is_none() {
+            match self.ask(state).await? {
+                Found::Unchanged => {
+                    state.checked_at = Some(Instant::now());
+                    return match (&state.refusal, &state.serving) {
+                        (None, Some(serving)) => Ok(serving.clone()),
+                        (refusal, _) => {
+                            Err(RegistryError::StillRefused { earlier: refusal.clone().unwrap_or_default() })
+                        }
+                    };
+                }
+                Found::SameBytes(release) => {
+                    state.serving = Some(release.clone());
+                    return Ok(release);
+                }
+                Found::Changed(loading) => state.loading = Some(loading),
+            }
+        }
+        self.finish_loading(state).await
+    }
+
+    /// One conditional request. A file that is refused without being loaded is remembered as seen.
+    async fn ask(&self, state: &mut State) -> Result<Found, RegistryError> {
+        metrics::count(Metric::ModelChecks, &self.stage);
         let request = self.s3.get_object().bucket(&self.bucket).key(&self.key);
         let found = match request.set_if_none_match(state.seen_etag.clone()).send().await {
             Ok(found) => found,
-            Err(error) if is_not_modified(&error) => {
-                state.checked_at = Some(Instant::now());
-                return match (&state.refusal, &state.serving) {
-                    (None, Some(serving)) => Ok(serving.clone()),
-                    (refusal, _) => {
-                        Err(RegistryError::StillRefused { earlier: refusal.clone().unwrap_or_default() })
-                    }
-                };
-            }
+            Err(error) if is_not_modified(&error) => return Ok(Found::Unchanged),
             Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => {
-                *state = State { serving: state.serving.take(), ..State::default() };
+                (state.seen_etag, state.refusal, state.checked_at) = (None, None, None);
                 return Err(RegistryError::Absent { location: self.location() });
             }
             Err(error) => {
                 return Err(self.unreachable(format!("{}", DisplayErrorContext(&error))));
             }
         };
+        state.said_absent = false;
         let etag = found.e_tag().map(str::to_owned);
-        match self.load(found, state.serving.as_ref()).await {
-            Ok(release) => {
-                tracing::info!(model = %release.model.metadata.name, version = %release.model.metadata.version,
-                    sha256 = %release.model.sha256, location = %self.location(), "model loaded");
-                *state = State {
-                    serving: Some(release.clone()),
-                    seen_etag: etag,
-                    refusal: None,
-                    checked_at: Some(Instant::now()),
-                };
-                Ok(release)
-            }
-            Err(error @ RegistryError::Unreachable { .. }) => Err(error),
-            Err(error) => {
-                state.seen_etag = etag;
-                state.refusal = Some(error.to_string());
-                state.checked_at = Some(Instant::now());
-                Err(error)
-            }
-        }
-    }
-
-    async fn load(
-        &self,
-        found: GetObjectOutput,
-        serving: Option<&Release>,
-    ) -> Result<Release, RegistryError> {
         let size_bytes = found.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if size_bytes > self.max_model_bytes {
-            return Err(RegistryError::TooLarge {
-                location: self.location(),
-                size_bytes,
-                limit_bytes: self.max_model_bytes,
-            });
+            let (location, limit_bytes) = (self.location(), self.max_model_bytes);
+            let error = RegistryError::TooLarge { location, size_bytes, limit_bytes };
+            state.see(etag, Some(error.to_string()));
+            return Err(error);
         }
         let released_at = found
             .last_modified()
@@ -201,20 +253,50 @@ impl Registry {
             return Err(self.unreachable(format!("{} of {size_bytes} bytes arrived", bytes.len())));
         }
         let sha256 = sha256_hex(&bytes);
-        if let Some(serving) = serving.filter(|serving| serving.model.sha256 == sha256) {
-            return Ok(Release { model: serving.model.clone(), released_at });
+        if let Some(serving) = state.serving.as_ref().filter(|serving| serving.model.sha256 == sha256) {
+            let model = serving.model.clone();
+            state.see(etag, None);
+            return Ok(Found::SameBytes(Release { model, released_at }));
         }
-        let loaded = tokio::task::spawn_blocking(move || Model::load(&bytes)).await;
-        let refused = |detail: String| RegistryError::Refused { location: self.location(), sha256, detail };
-        let model = match loaded {
-            Ok(Ok(model)) => model,
-            Ok(Err(error)) => return Err(refused(error.to_string())),
+        let limits = self.load_limits.clone();
+        let task = tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits));
+        let started = Instant::now();
+        Ok(Found::Changed(Loading { etag, released_at, sha256, task, started, said_slow: false }))
+    }
+
+    /// Waits for the file that is being loaded, and swaps or refuses.
+    async fn finish_loading(&self, state: &mut State) -> Result<Release, RegistryError> {
+        let loading = state.loading.as_mut().expect("look begins to load before it waits");
+        let elapsed = loading.started.elapsed();
+        let wait = match state.serving {
+            Some(_) => LONGEST_WAIT_BESIDE.saturating_sub(elapsed),
+            None => LONGEST_WAIT_FOR_FIRST,
+        };
+        let Ok(loaded) = timeout(wait, &mut loading.task).await else {
+            let (location, sha256) = (self.location(), loading.sha256.clone());
+            let elapsed = loading.started.elapsed();
+            return Err(RegistryError::StillLoading { location, sha256, elapsed });
+        };
+        let Loading { etag, released_at, sha256, .. } = state.loading.take().expect("it was there");
+        let detail = match loaded {
+            Ok(Ok(model)) => {
+                metrics::count(Metric::ModelReleased, &self.stage);
+                tracing::info!(model = %model.metadata.name, version = %model.metadata.version, %sha256,
+                    stage = %self.stage, location = %self.location(), "model loaded");
+                let release = Release { model, released_at };
+                state.swap(release.clone());
+                state.see(etag, None);
+                return Ok(release);
+            }
+            Ok(Err(error)) => error.to_string(),
             Err(panic) => {
                 let message = panic.try_into_panic().map(|p| panic_message(&*p)).unwrap_or_default();
-                return Err(refused(format!("loading it panicked: {message}")));
+                format!("loading it panicked: {message}")
             }
         };
-        Ok(Release { model, released_at })
+        let error = RegistryError::Refused { location: self.location(), sha256, detail };
+        state.see(etag, Some(error.to_string()));
+        Err(error)
     }
 
     fn location(&self) -> String {
@@ -224,23 +306,74 @@ impl Registry {
     fn unreachable(&self, detail: String) -> RegistryError {
         RegistryError::Unreachable { location: self.location(), detail }
     }
+
+    /// Says what someone has to mend, once for each file; and counts what is refused.
+    fn log_trouble(&self, error: &RegistryError, state: &mut State) {
+        let serving = state.serving.as_ref().map_or("none", |release| release.model.sha256.as_str());
+        let stage = &self.stage;
+        match error {
+            // Said when it was refused.
+            RegistryError::StillRefused { .. } => {}
+            RegistryError::Unreachable { .. } => {
+                tracing::warn!(%error, %stage, %serving, "model bucket not reached, the last good model serves");
+            }
+            RegistryError::Absent { .. } => {
+                if !std::mem::replace(&mut state.said_absent, true) {
+                    tracing::error!(%error, %stage, %serving, "model is gone, the last good model serves");
+                }
+            }
+            RegistryError::StillLoading { .. } => {
+                if let Some(loading) = &mut state.loading
+                    && !std::mem::replace(&mut loading.said_slow, true)
+                {
+                    tracing::error!(%error, %stage, %serving, "model loads slowly, the last good model serves");
+                }
+            }
+            RegistryError::TooLarge { .. } | RegistryError::Refused { .. } => {
+                metrics::count(Metric::ModelRefused, stage);
+                tracing::error!(%error, %stage, %serving, "model refused, the last good model serves");
+            }
+        }
+    }
+}
+
+impl State {
+    /// Remembers which file was looked at, and whether it is refused.
+    fn see(&mut self, etag: Option<String>, refusal: Option<String>) {
+        self.seen_etag = etag;
+        self.refusal = refusal;
+        self.checked_at = Some(Instant::now());
+    }
+
+    /// Lets `release` serve from now on.
+    fn swap(&mut self, release: Release) {
+        let before = self.serving.replace(release);
+        self.replaced = before.map(|before| Replaced {
+            model: Arc::downgrade(&before.model),
+            at: Instant::now(),
+            said_held: false,
+        });
+    }
+
+    /// Whether a batch still holds the model before this one. A third is not loaded beside the two.
+    fn a_replaced_model_is_held(&mut self) -> bool {
+        let Some(replaced) = &mut self.replaced else { return false };
+        if replaced.model.strong_count() == 0 {
+            self.replaced = None;
+            return false;
+        }
+        let held = replaced.at.elapsed();
+        if held > LONGEST_HOLD && !std::mem::replace(&mut replaced.said_held, true) {
+            tracing::warn!(
+                held_s = held.as_secs(),
+                "an image holds a replaced model; no new one is loaded meanwhile"
+            );
+        }
+        true
+    }
 }
 
 /// S3 answers 304, which the SDK reports as an error without a code of its own.
 fn is_not_modified<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     error.raw_response().is_some_and(|response| response.status().as_u16() == 304)
-}
-
-fn log_kept(error: &RegistryError, last_good: &Release) {
-    let serving = &last_good.model.sha256;
-    match error {
-        // Said once, when it was refused.
-        RegistryError::StillRefused { .. } => {}
-        RegistryError::Unreachable { .. } => {
-            tracing::warn!(%error, %serving, "model bucket not reached, the last good model serves");
-        }
-        RegistryError::Absent { .. } | RegistryError::TooLarge { .. } | RegistryError::Refused { .. } => {
-            tracing::error!(%error, %serving, "model refused, the last good model serves");
-        }
-    }
 }

@@ -30,10 +30,7 @@ impl OnnxFile {
     pub fn summary(&self) -> GraphSummary {
         let graph = self.proto.graph.as_ref().expect("parse saw a graph");
         let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        let mut operators = BTreeMap::new();
-        for node in &graph.node {
-            *operators.entry(node.op_type.clone()).or_insert(0) += 1;
-        }
+        let operators = self.operators().into_iter().map(|(name, count)| (name.to_owned(), count));
         // Dimensions are the file's claim; a sum that cannot be right is shown as the largest number.
         let size_of = |dims: &[i64]| {
             dims.iter().fold(1_u64, |size, dim| size.saturating_mul(u64::try_from(*dim).unwrap_or(0)))
@@ -44,7 +41,7 @@ impl OnnxFile {
             input: input.map(|input| input.name.clone()).unwrap_or_default(),
             input_shape: self.input_shape.clone(),
             outputs: graph.output.iter().map(|output| output.name.clone()).collect(),
-            operators,
+            operators: operators.collect(),
             weights: graph.initializer.iter().fold(0, |sum, t| u64::saturating_add(sum, size_of(&t.dims))),
             opset: default_opset.map_or(0, |opset| opset.version),
             producer: format!("{} {}", self.proto.producer_name, self.proto.producer_version).trim().to_owned(),

@@ -1,0 +1,88 @@
+//! What a data folder needs before the stack can serve: buckets, table, models, golden set, a first report.
+//!
+//! It never replaces anything that is there. Invariant: what it puts into an empty folder serves in every stage, and a
+//! folder of an earlier version gets what it lacks.
+
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::primitives::ByteStream;
+
+use super::stack::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, StackError, TABLE};
+use crate::aws::Clients;
+use crate::config::{PRODUCTION_STAGE, model_key};
+use crate::gate_handler::{GateHandler, Gated};
+use crate::golden::GOLDEN_PREFIX;
+use crate::object::ObjectRef;
+use crate::store::create_table;
+
+/// The model that is put in place where there is none.
+pub(super) const SAMPLE_MODEL: &[u8] = include_bytes!("../../models/thin-smear.onnx");
+
+/// The golden set that is put in place where there is none: keys and contents.
+const SAMPLE_GOLDEN_SET: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/golden.rs"));
+
+/// Makes the buckets and the table, and fills the model bucket where it is empty.
+pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), StackError> {
+    for bucket in [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET] {
+        let made = clients.s3.create_bucket().bucket(bucket).send().await;
+        made.map_err(|error| failed(bucket, &DisplayErrorContext(&error)))?;
+    }
+    create_table(&clients.dynamodb, TABLE).await?;
+    // Before the models, whose notification may start the gate at once.
+    if !holds(clients, GOLDEN_PREFIX).await? {
+        for (key, image) in SAMPLE_GOLDEN_SET {
+            put(clients, key, ByteStream::from_static(image)).await?;
+        }
+    }
+    let production_key = model_key(PRODUCTION_STAGE);
+    if !is_there(clients, &production_key).await? {
+        put(clients, &production_key, ByteStream::from_static(SAMPLE_MODEL)).await?;
+    }
+    for key in stages.iter().map(|stage| model_key(stage)) {
+        if !is_there(clients, &key).await? {
+            // Other stages begin with what production serves.
+            let copy = clients.s3.copy_object().bucket(MODEL_BUCKET).key(&key);
+            let copied = copy.copy_source(format!("{MODEL_BUCKET}/{production_key}")).send().await;
+            copied.map_err(|error| failed(&key, &DisplayErrorContext(&error)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tries the model of production if the folder holds no report at all: it is new, or of a version without the gate.
+///
+/// Later a model without a report is one that somebody copied to production past the gate.
+pub(super) async fn first_report(clients: &Clients, gate: &GateHandler) -> Result<(), StackError> {
+    if holds(clients, "reports/").await? {
+        return Ok(());
+    }
+    let object = ObjectRef::new(MODEL_BUCKET, model_key(PRODUCTION_STAGE));
+    match gate.gate(&object, false, None).await {
+        Ok(Gated::Reported(_) | Gated::Unchanged(_) | Gated::Gone) => Ok(()),
+        Err(error) => Err(failed("the first golden report", &error)),
+    }
+}
+
+async fn holds(clients: &Clients, prefix: &str) -> Result<bool, StackError> {
+    let listed = clients.s3.list_objects_v2().bucket(MODEL_BUCKET).prefix(prefix).max_keys(1).send().await;
+    let listed =
+        listed.map_err(|error| failed("a question for the model bucket", &DisplayErrorContext(&error)))?;
+    Ok(!listed.contents().is_empty())
+}
+
+async fn is_there(clients: &Clients, key: &str) -> Result<bool, StackError> {
+    match clients.s3.head_object().bucket(MODEL_BUCKET).key(key).send().await {
+        Ok(_) => Ok(true),
+        Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(false),
+        Err(error) => Err(failed("a question for the model", &DisplayErrorContext(&error))),
+    }
+}
+
+async fn put(clients: &Clients, key: &str, body: ByteStream) -> Result<(), StackError> {
+    let sent = clients.s3.put_object().bucket(MODEL_BUCKET).key(key).body(body).send().await;
+    sent.map(drop).map_err(|error| failed(key, &DisplayErrorContext(&error)))
+}
+
+fn failed(what: &str, detail: &dyn std::fmt::Display) -> StackError {
+    StackError::S3 { what: what.to_owned(), detail: detail.to_string() }
+}

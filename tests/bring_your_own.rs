@@ -1,0 +1,327 @@
+//! A user's own network, by the lines of the guide, to the answers of `giemsa classify`, compared with the framework's.
+//!
+//! Needs a Python with `models/requirements.txt` in `GIEMSA_TEST_MODEL_PYTHON`: `make test-models` makes one (several
+//! gigabytes, so `make test` does without). Without it the comparison is skipped, which is said aloud; that CI runs
+//! `make test-models` is a test of its own. Never uses the guide's lines in another form than they are printed.
+
+#![cfg(all(feature = "local", unix))]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const GUIDE: &str = "models/convert/README.md";
+/// Of a probability, on the same pixels; the same as the scripts allow themselves.
+const TOLERANCE: f64 = 1e-4;
+/// Where an image is resampled, Giemsa and Pillow round some samples to neighbouring levels
+/// (`src/image/preprocess.rs`), and the toys react to that more strongly than trained networks.
+const TOLERANCE_RESAMPLED: f64 = 3e-3;
+
+/// Dropout that is never switched off.
+const RANDOM_MODULE: &str = r#"
+import sys
+sys.path.append("keras_2/models/convert")
+import torch
+from from_pytorch import convert
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(48, 2)
+    def forward(self, image):
+        return self.head(torch.nn.functional.dropout(image.flatten(1), 0.5, training=True))
+convert(Net(), "random.onnx", width=4, height=4, labels=["a", "b"], output="logits", resize="fit")
+"#;
+
+/// What the framework says, by image, by toy.
+type Expected = BTreeMap<String, BTreeMap<String, Answer>>;
+
+#[derive(serde::Deserialize)]
+struct Answer {
+    resampled: bool,
+    /// In the order of the labels.
+    probabilities: Vec<f64>,
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the path of Python is a setting of the machine that tests")]
+fn python() -> Option<PathBuf> {
+    let path = std::env::var_os("GIEMSA_TEST_MODEL_PYTHON").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!(
+            "\n*** SKIPPED: GIEMSA_TEST_MODEL_PYTHON is not set; expected a Python with models/requirements.txt: \
+             make test-models ***\n"
+        );
+    }
+    path
+}
+
+/// A command that finds the guide's `python` and `giemsa`, and nothing of a user's own Python settings.
+#[allow(clippy::disallowed_methods, reason = "a shell needs the machine's own PATH as well")]
+fn command(program: impl AsRef<std::ffi::OsStr>, python: &Path, folder: &Path) -> Command {
+    let giemsa = Path::new(env!("CARGO_BIN_EXE_giemsa")).parent().unwrap().to_path_buf();
+    let machine = std::env::var_os("PATH").unwrap_or_default();
+    let own = [python.parent().unwrap().to_path_buf(), giemsa];
+    let path: OsString =
+        std::env::join_paths(own.into_iter().chain(std::env::split_paths(&machine))).unwrap();
+    let mut command = Command::new(program);
+    command.current_dir(folder).env("PATH", path).env_remove("RUST_LOG").env_remove("PYTHONHOME");
+    command.env("PYTHONPATH", folder).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn succeed(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}: {}", output.status, both(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn both(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Code blocks of the guide by the name in the comment before them, with their language.
+fn guide_blocks() -> BTreeMap<String, (String, String)> {
+    let text = std::fs::read_to_string(project(GUIDE)).unwrap();
+    let mut blocks = BTreeMap::new();
+    let mut lines = text.lines();
+    let mut name = None;
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let code: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            match (name.take(), language) {
+                (Some(name), _) => {
+                    let code = code.join("\n") + "\n";
+                    assert!(
+                        blocks.insert(name, (language.to_owned(), code)).is_none(),
+                        "two blocks of one name"
+                    );
+                }
+                (None, "sh" | "python") => panic!("a block of {GUIDE} is not tested: {code:?}"),
+                (None, _) => {}
+            }
+        } else {
+            name = line
+                .strip_prefix("<!-- tested: ")
+                .and_then(|rest| rest.strip_suffix(" -->"))
+                .map(str::to_owned);
+        }
+    }
+    blocks
+}
+
+/// Runs a block of the guide in the folder of a toy.
+fn run_block(name: &str, python: &Path, folder: &Path) -> String {
+    let blocks = guide_blocks();
+    let (language, code) = blocks.get(name).unwrap_or_else(|| panic!("{GUIDE} has no block {name:?}"));
+    let mut command = match language.as_str() {
+        "sh" => command("sh", python, folder),
+        "python" => command(python, python, folder),
+        other => panic!("{GUIDE}: the block {name:?} is {other:?}; expected sh or python"),
+    };
+    command.args(if language == "sh" { ["-euc", code] } else { ["-c", code] });
+    succeed(command)
+}
+
+/// Classifies the pictures of a toy with its `my-model.onnx` and compares.
+fn compare(toy: &str, labels: &[&str], out: &Path, expected: &Expected) {
+    let rows = &expected[toy];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_giemsa"));
+    command.args(["classify", "--format", "json", "--model"]).arg(out.join(toy).join("my-model.onnx"));
+    command.args(rows.keys().map(|image| out.join(image))).env_remove("RUST_LOG");
+    let records = succeed(command);
+    assert_eq!(records.lines().count(), rows.len(), "{toy}");
+    assert!(
+        rows.values().any(|answer| !answer.resampled),
+        "{toy}: no picture is compared on the same pixels"
+    );
+    let (mut worst, mut wrong) = ([0.0_f64; 2], Vec::new());
+    for (record, (image, answer)) in records.lines().zip(rows) {
+        let record: Value = serde_json::from_str(record).unwrap();
+        let key = record["image"]["key"].as_str().unwrap();
+        assert!(key.ends_with(image), "{key} is answered in the place of {image}");
+        assert_eq!(answer.probabilities.len(), labels.len(), "{toy}");
+        let tolerance = if answer.resampled { TOLERANCE_RESAMPLED } else { TOLERANCE };
+        for (label, probability) in labels.iter().zip(&answer.probabilities) {
+            let found = record["probabilities"][label].as_f64().unwrap_or_else(|| panic!("{toy}: {record}"));
+            let difference = (found - probability).abs();
+            if difference > tolerance {
+                wrong.push(format!(
+                    "{toy}, {image}: {label} is {found} of Giemsa, {probability} of the framework: {difference:.1e}"
+                ));
+            }
+            let worst = &mut worst[usize::from(answer.resampled)];
+            *worst = worst.max(difference);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    println!("{toy}: differs by {:.1e} at most, where resampled by {:.1e}", worst[0], worst[1]);
+}
+
+#[test]
+fn the_lines_of_the_guide_give_the_scores_of_the_framework() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("toys");
+    let mut toys = command(&python, &python, folder.path());
+    toys.arg(project("tests/bring_your_own/make_toys.py")).arg(&out);
+    // Larger and smaller than the inputs, of several formats; lossless, for decoders of JPEG may differ.
+    for sample in [
+        "slide-001-healthy/cell-02.png",
+        "slide-002-falciparum/cell-05.png",
+        "slide-003-mixed-forms/cell-06.bmp",
+    ] {
+        toys.arg(project("sample-images").join(sample));
+    }
+    succeed(toys);
+    let expected: Expected =
+        serde_json::from_str(&std::fs::read_to_string(out.join("expected.json")).unwrap()).unwrap();
+    for toy in expected.keys() {
+        std::os::unix::fs::symlink(project("models"), out.join(toy).join("models")).unwrap();
+    }
+
+    let two = ["parasitized", "uninfected"];
+    let three = ["falciparum", "uninfected", "artefact"];
+    let of_guide: [(&str, &str, &[&str]); 5] = [
+        ("keras", "keras_functional", &three),
+        ("architecture", "keras_sequential", &two),
+        ("pytorch", "pytorch_module", &two),
+        ("pt2", "pytorch_module", &two),
+        ("onnx", "any_onnx", &two),
+    ];
+    let mut tested: Vec<&str> = of_guide.iter().map(|(block, ..)| *block).collect();
+    for (block, toy, labels) in of_guide {
+        let _ = std::fs::remove_file(out.join(toy).join("my-model.onnx"));
+        run_block(block, &python, &out.join(toy));
+        compare(toy, labels, &out, &expected);
+    }
+    std::fs::copy(out.join("images/cell-0.png"), out.join("any_onnx/image.png")).unwrap();
+    let table = run_block("classify", &python, &out.join("any_onnx"));
+    assert!(table.contains("image.png") && two.iter().any(|label| table.contains(label)), "{table}");
+    tested.push("classify");
+    tested.sort_unstable();
+    assert_eq!(guide_blocks().keys().map(String::as_str).collect::<Vec<_>>(), tested, "blocks of {GUIDE}");
+
+    // As the guide says of other files: the same lines, with what these networks leave open.
+    for (toy, labels, more) in
+        [("keras_2", &three[..], ["--resize", "fit"]), ("keras_sigmoid", &two, ["--resize", "crop"])]
+    {
+        let mut convert = command(&python, &python, &out.join(toy));
+        convert.args([
+            "models/convert/from_keras.py",
+            "architecture.json",
+            "weights.h5",
+            "--out",
+            "my-model.onnx",
+        ]);
+        convert.arg("--labels").args(labels).args(more);
+        succeed(convert);
+        compare(toy, labels, &out, &expected);
+    }
+    networks_that_do_not_fit_are_named(&python, &out);
+}
+
+fn networks_that_do_not_fit_are_named(python: &Path, out: &Path) {
+    let cases: [(&str, &[&str], &[&str]); 5] = [
+        ("from_keras.py", &["keras_sequential/architecture.json"], &["expected its weights after it"]),
+        (
+            "from_keras.py",
+            &["keras_sequential/architecture.json", "keras_2/weights.h5"],
+            &["do not fit the architecture"],
+        ),
+        ("from_keras.py", &["keras_sequential/weights.h5"], &["weights only", "model.to_json()"]),
+        (
+            "from_pytorch.py",
+            &["pytorch_module/weights_only.pt"],
+            &["use convert() in the script that has the class"],
+        ),
+        ("from_pytorch.py", &["pytorch_module/training.pt2"], &["in training mode", "net.eval()"]),
+    ];
+    for (script, files, expected) in cases {
+        fails(
+            python,
+            out,
+            script,
+            files,
+            &["--labels", "a", "b", "--resize", "fit", "--output", "logits"],
+            expected,
+        );
+    }
+    // What gives other scores each time cannot be what was exported.
+    let mut random = command(python, python, out);
+    random.args(["-c", RANDOM_MODULE]);
+    let output = random.output().unwrap();
+    let message = both(&output);
+    assert!(!output.status.success() && message.contains("they differ by"), "{message}");
+    assert!(!out.join("random.onnx").exists());
+}
+
+/// A script that has to fail, with all `expected` in its message, no trace, and no file written.
+fn fails(python: &Path, folder: &Path, script: &str, files: &[&str], options: &[&str], expected: &[&str]) {
+    let out = folder.join("refused.onnx");
+    let mut command = command(python, python, folder);
+    command.arg(project("models/convert").join(script)).args(files).arg("--out").arg(&out).args(options);
+    let output = command.output().unwrap();
+    let message = both(&output);
+    assert!(!output.status.success(), "{options:?} is taken: {message}");
+    for part in expected {
+        assert!(message.contains(part), "{options:?}: {part:?} is not in {message}");
+    }
+    assert!(!message.contains("Traceback"), "{options:?}: {message}");
+    assert!(!out.exists(), "{options:?} wrote a file");
+}
+
+#[test]
+fn mistakes_are_named_with_what_is_expected() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let logits = project("tests/golden/toy_nchw.onnx");
+    let softmax = project("tests/golden/toy_nhwc.onnx");
+    let (logits, softmax) = (logits.to_str().unwrap(), softmax.to_str().unwrap());
+    let three: &[&str] = &["--labels", "a", "b", "c", "--resize", "fit"];
+    type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let cases: [Case; 12] = [
+        (logits, &["--resize", "fit"], &[], &["required: --labels"]),
+        (logits, &["--labels", "a", "b", "c"], &[], &["required: --resize"]),
+        (logits, three, &[], &["output is missing", "logits"]),
+        (
+            logits,
+            &["--labels", "a", "b", "--resize", "fit"],
+            &["--output", "logits"],
+            &["2 labels", "gives 3 scores"],
+        ),
+        (logits, &["--labels", "a", "b", "b", "--resize", "fit"], &[], &["two or more different"]),
+        (
+            logits,
+            three,
+            &["--output", "probabilities"],
+            &["sum to", "expected numbers of 0 to 1", "say logits"],
+        ),
+        (softmax, &["--labels", "a", "b", "--resize", "fit"], &["--output", "logits"], &["second softmax"]),
+        (logits, three, &["--output", "logits", "--width", "41"], &["width is 41", "says 40"]),
+        (logits, three, &["--output", "logits", "--mean", "0.5"], &["mean is [0.5]", "expected 3"]),
+        (logits, three, &["--output", "logits", "--std", "1", "0", "1"], &["above 0"]),
+        (logits, three, &["--output", "logits", "--positive", "d"], &["positive names 'd'"]),
+        (
+            logits,
+            three,
+            &["--output", "logits", "--review", r#"{"outlier_above": 3}"#],
+            &["outlier_above", "if and only if"],
+        ),
+    ];
+    for (model, options, more, expected) in cases {
+        let options = [options, more].concat();
+        fails(&python, folder.path(), "giemsa_metadata.py", &[model], &options, expected);
+    }
+}
+
+#[test]
+fn nothing_is_skipped_in_ci() {
+    let steps = std::fs::read_to_string(project(".ci/run")).unwrap();
+    assert!(steps.lines().any(|line| line == "make test-models"), "expected `make test-models` in .ci/run");
+}
