@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use giemsa::digest::sha256_hex;
 use giemsa::image::{InputSpec, InputTensor};
-use giemsa::model::{GraphSummary, Model, OnnxFile, Speed};
+use giemsa::model::{GraphSummary, MemoryNeed, Model, OnnxFile, Speed};
 use giemsa::statistics::quantile;
 use serde::Serialize;
 
@@ -41,7 +41,18 @@ struct Inspection {
     positive: Vec<String>,
     /// How pixels become the input, complete.
     input: Option<InputSpec>,
+    /// What it takes by its shapes, estimated from above; functions compare this with their limits.
+    estimated: Option<Estimated>,
     measured: Option<Measured>,
+}
+
+/// Memory by the network's shapes.
+#[derive(Debug, Serialize)]
+struct Estimated {
+    /// Weights and constants.
+    weights_bytes: u64,
+    /// What one image holds beside them.
+    run_bytes: u64,
 }
 
 /// On this machine, by running the network on even grey.
@@ -73,6 +84,7 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
         labels: Vec::new(),
         positive: Vec::new(),
         input: None,
+        estimated: None,
         measured: None,
     };
     let started = Instant::now();
@@ -82,6 +94,8 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
         Ok((run, model)) => {
             let memory_bytes = peak_resident_bytes().zip(memory_before).map(|(peak, before)| peak.saturating_sub(before));
             let optimised_build = !cfg!(debug_assertions);
+            let MemoryNeed { weights_bytes, run_bytes } = model.network.memory_need();
+            inspection.estimated = Some(Estimated { weights_bytes, run_bytes });
             inspection.usable = true;
             inspection.measured = Some(Measured { load_ms, run, memory_bytes, optimised_build });
             inspection.labels.clone_from(&model.metadata.labels);
@@ -165,6 +179,10 @@ fn shown(inspection: &Inspection) -> String {
             line(key.strip_prefix("giemsa.").unwrap_or(key), value.clone());
         }
     }
+    if let Some(Estimated { weights_bytes, run_bytes }) = &inspection.estimated {
+        let (weights, run) = (shown_size(*weights_bytes), shown_size(*run_bytes));
+        line("estimate", format!("{weights} of weights, and at most {run} for each image"));
+    }
     if let Some(measured) = &inspection.measured {
         let build = if measured.optimised_build { "" } else { ", a build for development" };
         line(
@@ -175,7 +193,7 @@ fn shown(inspection: &Inspection) -> String {
             ),
         );
         if let Some(bytes) = measured.memory_bytes {
-            line("memory", format!("{} at most while it was loaded and run", shown_size(bytes)));
+            line("memory", format!("{} at most while it was loaded and run (this machine)", shown_size(bytes)));
         }
     }
     if let Some(problem) = &inspection.problem {
