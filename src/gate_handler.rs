@@ -20,8 +20,8 @@ use crate::event::{EventError, Notice, Trigger, parse_event};
 use crate::golden::{BucketError, GoldenSet, ModelBucket, ModelFile, answer_golden};
 use crate::metrics::{self, Metric};
 use crate::model::{
-    GateModel, GateReport, GateRules, GoldenAnswer, Model, Trial, archive_key, panic_message, render_report,
-    report_key, report_page_key,
+    GateModel, GateReport, GateRules, GoldenAnswer, LoadLimits, Model, Trial, archive_key, panic_message,
+    render_report, report_key, report_page_key,
 };
 use crate::object::ObjectRef;
 
@@ -175,7 +175,8 @@ impl GateHandler {
             ModelFile::Whole { sha256, bytes } => (sha256.clone(), bytes.len() as u64),
         };
         let set = GoldenSet::of(self.bucket.list_golden().await?);
-        let earlier = self.bucket.read_report(&sha256).await?;
+        // A report under this name that is of another model counts for nothing.
+        let earlier = self.bucket.read_report(&sha256).await?.filter(|report| report.model.sha256 == sha256);
         if let Some(earlier) = &earlier
             && !again
             && earlier.golden.digest == set.summary().digest
@@ -293,7 +294,8 @@ impl GateHandler {
     }
 
     async fn load(&self, bytes: Bytes) -> Result<Arc<Model>, String> {
-        match tokio::task::spawn_blocking(move || Model::load(&bytes)).await {
+        let limits = LoadLimits::from(&self.config.limits);
+        match tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits)).await {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
             Err(panic) => {
                 let message = panic.try_into_panic().map(|p| panic_message(&*p)).unwrap_or_default();

@@ -21,7 +21,7 @@ use crate::model::{Model, Registry, RegistryError, Release, panic_message};
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
 use crate::store::{
-    FetchError, FetchedObject, LedgerEntry, StoreError, TableWriter, fetch_object, write_result,
+    FetchError, FetchedObject, LedgerEntry, StoreError, TableReader, TableWriter, fetch_object, write_result,
 };
 
 /// Takes objects through all steps.
@@ -31,6 +31,7 @@ pub struct Pipeline {
     s3: aws_sdk_s3::Client,
     registry: Registry,
     table: TableWriter,
+    ledger: TableReader,
     cpu_permits: Arc<Semaphore>,
     /// Digest of the model whose ledger entry this process has written.
     ledger_digest: Mutex<Option<String>>,
@@ -42,7 +43,8 @@ impl Pipeline {
         let Clients { s3, dynamodb } = clients;
         Self {
             registry: Registry::new(s3.clone(), &config),
-            table: TableWriter::new(dynamodb, &config.table),
+            table: TableWriter::new(dynamodb.clone(), &config.table),
+            ledger: TableReader::new(dynamodb, &config.table),
             cpu_permits: Arc::new(Semaphore::new(config.limits.cpus.get())),
             ledger_digest: Mutex::default(),
             s3,
@@ -92,9 +94,31 @@ impl Pipeline {
 
     /// The model of this batch. It is asked for beside the downloads, and only if an object needs it.
     async fn release(&self) -> Result<Release, Arc<RegistryError>> {
-        let release = self.registry.refresh().await.map_err(Arc::new)?;
+        let release = match self.registry.refresh().await {
+            Ok(release) => release,
+            Err(error) if error.is_refusal() => self.fall_back(error).await.map_err(Arc::new)?,
+            Err(error) => return Err(Arc::new(error)),
+        };
         self.record_release(&release).await;
         Ok(release)
+    }
+
+    /// The model that this stage served last, where its file is refused and nothing serves yet; else `refusal`.
+    async fn fall_back(&self, refusal: RegistryError) -> Result<Release, RegistryError> {
+        match self.ledger.model_at(&self.config.stage, Utc::now()).await {
+            Ok(Some(last)) => {
+                self.registry.fall_back(&last.model.sha256, last.released_at).await.map_err(|error| {
+                    tracing::warn!(%error, stage = %self.config.stage, "no model of before to fall back on");
+                    refusal
+                })
+            }
+            // The stage never served anything.
+            Ok(None) => Err(refusal),
+            Err(error) => {
+                tracing::warn!(%error, stage = %self.config.stage, "model ledger not read, no model to fall back on");
+                Err(refusal)
+            }
+        }
     }
 
     /// Notes in the ledger, once for each model and process, that this stage serves it.

@@ -116,7 +116,8 @@ fn the_printed_lines_work_with_the_real_client() {
 
 fn every_file_has_a_result(aws: &Aws<'_>, days: &[String]) {
     let files = files_below(&project("sample-images"));
-    let keys = aws.list(RESULTS_BUCKET);
+    let mut keys = aws.list(RESULTS_BUCKET);
+    keys.retain(|key| key.starts_with("results/stage=prod/"));
     assert_eq!(keys.len(), files.len(), "{keys:#?}");
     for file in &files {
         let is_its_result = |key: &&String| {
@@ -203,7 +204,15 @@ fn a_model_is_replaced_by_a_copy(aws: &Aws<'_>, folder: &Path) {
     model.extend(b"test");
     let file = folder.join("model.onnx");
     std::fs::write(&file, &model).unwrap();
-    aws.run(&["s3", "cp", file.to_str().unwrap(), &format!("s3://{MODEL_BUCKET}/prod/model.onnx")]);
+    aws.run(&["s3", "cp", file.to_str().unwrap(), &format!("s3://{MODEL_BUCKET}/dev/model.onnx")]);
+    let report = format!("reports/{}.json", sha256_hex(&model));
+    wait_for("the golden report", || aws.list(MODEL_BUCKET).contains(&report).then_some(()));
+    aws.run(&[
+        "s3",
+        "cp",
+        &format!("s3://{MODEL_BUCKET}/dev/model.onnx"),
+        &format!("s3://{MODEL_BUCKET}/prod/model.onnx"),
+    ]);
     let image = "sample-images/slide-001-healthy/cell-01.png";
     aws.run(&["s3", "cp", image, &format!("s3://{INPUT_BUCKET}/after/cell.png")]);
     aws.stack.wait_until_answered();

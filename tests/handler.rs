@@ -215,14 +215,7 @@ async fn a_replaced_model_answers_the_next_batch_and_a_bad_one_never() {
         handler.handle(&event, None).await.unwrap();
         assert_eq!(lab.result("s/c.png").await.unwrap().model, first.model);
     }
-    // Metadata is the last field of the file and later entries win, so appending bytes changes the version.
-    let mut next = good.clone();
-    let (key, value) = (b"giemsa.version", b"2");
-    let entry_len = 2 + key.len() + 2 + value.len();
-    next.extend([0x72, entry_len as u8, 0x0a, key.len() as u8]);
-    next.extend(key);
-    next.extend([0x12, value.len() as u8]);
-    next.extend(value);
+    let next = common::sample_model_with("giemsa.version", "2");
     lab.put_model("prod", &next).await;
     handler.handle(&event, None).await.unwrap();
     let second = lab.result("s/c.png").await.unwrap();

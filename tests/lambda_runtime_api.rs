@@ -89,6 +89,7 @@ impl Cloud {
         let mut command = bare_classifier(runtime_api);
         command
             .env("GIEMSA_STAGE", "prod")
+            .env("GIEMSA_GATE", "off")
             .env("GIEMSA_INPUT_BUCKET", INPUT)
             .env("GIEMSA_MODEL_BUCKET", MODELS)
             .env("GIEMSA_RESULTS_BUCKET", RESULTS)

@@ -24,13 +24,15 @@ fn name_of(line: &str) -> &str {
 }
 
 #[test]
-fn classifier_starts_on_the_c_library_of_lambda() {
-    let needs = elf::read_needs(&std::fs::read(env!("CARGO_BIN_EXE_classifier")).unwrap()).unwrap();
-    assert_eq!(needs.too_new(), [], "newer than glibc {:?}", elf::NEWEST_GLIBC);
-    // A binary that asks for nothing would be one that was not read.
-    assert!(!needs.glibc_versions.is_empty());
-    let host = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
-    assert_eq!(needs.architecture, host);
+fn functions_start_on_the_c_library_of_lambda() {
+    for binary in [env!("CARGO_BIN_EXE_classifier"), env!("CARGO_BIN_EXE_gate")] {
+        let needs = elf::read_needs(&std::fs::read(binary).unwrap()).unwrap();
+        assert_eq!(needs.too_new(), [], "{binary}: newer than glibc {:?}", elf::NEWEST_GLIBC);
+        // A binary that asks for nothing would be one that was not read.
+        assert!(!needs.glibc_versions.is_empty());
+        let host = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+        assert_eq!(needs.architecture, host);
+    }
 }
 
 #[test]

@@ -4,17 +4,20 @@
 //! the object changes. Invariant: at most two models are in memory, counting one that is being loaded and one that a
 //! batch still holds; a batch that holds a [`Release`] keeps it whatever is swapped meanwhile.
 
+mod acceptance;
+mod fall_back;
+
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use self::acceptance::{Acceptance, NotAccepted};
 use super::{LoadLimits, Model, ModelError, panic_message};
 use crate::config::Config;
 use crate::digest::sha256_hex;
@@ -70,6 +73,16 @@ pub enum RegistryError {
         /// What is wrong with it and how to mend it.
         detail: String,
     },
+    /// The file is a model that the stage may not serve: its golden report is missing or failing.
+    #[error("the model at {location} (sha256 {sha256}) is not accepted: {detail}")]
+    NotAccepted {
+        /// S3 URI.
+        location: String,
+        /// Digest of the file.
+        sha256: String,
+        /// What is missing and how to mend it.
+        detail: String,
+    },
     /// The file is being loaded, and takes long.
     #[error(
         "the model at {location} (sha256 {sha256}) is still being loaded after {} s; if it never ends, make the \
@@ -99,6 +112,19 @@ pub enum RegistryError {
     },
 }
 
+impl RegistryError {
+    /// Whether there is a file, and it is refused: then what served last may go on.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::TooLarge { .. }
+            | Self::Refused { .. }
+            | Self::NotAccepted { .. }
+            | Self::StillRefused { .. } => true,
+            Self::Absent { .. } | Self::StillLoading { .. } | Self::Unreachable { .. } => false,
+        }
+    }
+}
+
 /// Holds the model that a stage serves.
 #[derive(Debug)]
 pub struct Registry {
@@ -109,6 +135,7 @@ pub struct Registry {
     max_model_bytes: u64,
     load_limits: LoadLimits,
     check_interval: Duration,
+    acceptance: Acceptance,
     state: Mutex<State>,
 }
 
@@ -125,6 +152,10 @@ struct State {
     seen_etag: Option<String>,
     /// Why that file was refused, if it was.
     refusal: Option<String>,
+    /// Digest of that file, if it was refused for its report, which may appear or change later.
+    awaiting_report: Option<String>,
+    /// A model that served last and cannot be loaded any more, and why.
+    refused_fall_back: Option<(String, String)>,
     /// Whether the log says that there is no file.
     said_absent: bool,
     /// When the bucket was last asked successfully.
@@ -162,13 +193,14 @@ impl Registry {
     /// Makes a registry that has not looked yet.
     pub fn new(s3: Client, config: &Config) -> Self {
         Self {
-            s3,
             bucket: config.model_bucket.clone(),
             key: config.model_key(),
             stage: config.stage.clone(),
             max_model_bytes: config.limits.max_model_bytes,
             load_limits: LoadLimits::from(&config.limits),
             check_interval: config.limits.model_check_interval,
+            acceptance: Acceptance::new(s3.clone(), &config.model_bucket, &config.stage, config.gate),
+            s3,
             state: Mutex::default(),
         }
     }
@@ -200,7 +232,14 @@ impl Registry {
 
     async fn look(&self, state: &mut State) -> Result<Release, RegistryError> {
         if state.loading.is_none() {
-            match self.ask(state).await? {
+            let mut found = self.ask(state).await?;
+            if let (Found::Unchanged, Some(sha256)) = (&found, state.awaiting_report.clone()) {
+                self.admit(state, state.seen_etag.clone(), &sha256).await?;
+                // Its report is there now: only now is the file read again, to be loaded.
+                state.seen_etag = None;
+                found = self.ask(state).await?;
+            }
+            match found {
                 Found::Unchanged => {
                     state.checked_at = Some(Instant::now());
                     return match (&state.refusal, &state.serving) {
@@ -229,6 +268,7 @@ impl Registry {
             Err(error) if is_not_modified(&error) => return Ok(Found::Unchanged),
             Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => {
                 (state.seen_etag, state.refusal, state.checked_at) = (None, None, None);
+                state.awaiting_report = None;
                 return Err(RegistryError::Absent { location: self.location() });
             }
             Err(error) => {
@@ -258,10 +298,36 @@ impl Registry {
             state.see(etag, None);
             return Ok(Found::SameBytes(Release { model, released_at }));
         }
+        self.admit(state, etag.clone(), &sha256).await?;
         let limits = self.load_limits.clone();
         let task = tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits));
         let started = Instant::now();
         Ok(Found::Changed(Loading { etag, released_at, sha256, task, started, said_slow: false }))
+    }
+
+    /// Refuses a file that the stage may not serve, before it is loaded. Said once for each reason.
+    async fn admit(
+        &self,
+        state: &mut State,
+        etag: Option<String>,
+        sha256: &str,
+    ) -> Result<(), RegistryError> {
+        let error = match self.acceptance.check(sha256).await {
+            Ok(()) => return Ok(()),
+            Err(NotAccepted::Refused(detail)) => {
+                RegistryError::NotAccepted { location: self.location(), sha256: sha256.to_owned(), detail }
+            }
+            Err(NotAccepted::Unreachable(detail)) => self.unreachable(detail),
+        };
+        let (message, earlier) = (error.to_string(), state.refusal.clone());
+        let is_known = state.awaiting_report.as_deref() == Some(sha256) && earlier.as_ref() == Some(&message);
+        state.see(etag, Some(message));
+        state.awaiting_report = Some(sha256.to_owned());
+        Err(if is_known {
+            RegistryError::StillRefused { earlier: earlier.unwrap_or_default() }
+        } else {
+            error
+        })
     }
 
     /// Waits for the file that is being loaded, and swaps or refuses.
@@ -329,7 +395,9 @@ impl Registry {
                     tracing::error!(%error, %stage, %serving, "model loads slowly, the last good model serves");
                 }
             }
-            RegistryError::TooLarge { .. } | RegistryError::Refused { .. } => {
+            RegistryError::TooLarge { .. }
+            | RegistryError::Refused { .. }
+            | RegistryError::NotAccepted { .. } => {
                 metrics::count(Metric::ModelRefused, stage);
                 tracing::error!(%error, %stage, %serving, "model refused, the last good model serves");
             }
@@ -342,6 +410,7 @@ impl State {
     fn see(&mut self, etag: Option<String>, refusal: Option<String>) {
         self.seen_etag = etag;
         self.refusal = refusal;
+        self.awaiting_report = None;
         self.checked_at = Some(Instant::now());
     }
 

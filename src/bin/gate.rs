@@ -1,0 +1,45 @@
+//! The golden gate as a Lambda function: log, configuration, client, run.
+//!
+//! It never looks into an event and never judges a model; [`GateHandler`] does. Invariant: a model that was copied has a
+//! report, or the invocation fails, so that its trigger delivers it again.
+
+#[path = "shell/lambda.rs"]
+mod lambda;
+
+use std::process::ExitCode;
+
+use giemsa::aws::Clients;
+use giemsa::config::GateConfig;
+use giemsa::gate_handler::GateHandler;
+use giemsa::metrics;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde_json::Value;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    lambda::start_log();
+    metrics::write_to_stdout();
+    let config = match GateConfig::from_env() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "not started");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the runtime ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: GateConfig) -> Result<(), Error> {
+    let handler = &GateHandler::new(config, Clients::from_env().await.s3);
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
+        let deadline = lambda::instant_of(event.context.deadline());
+        handler.handle(&event.payload, deadline).await.map_err(Error::from)
+    }))
+    .await
+}

@@ -1,0 +1,49 @@
+//! What the Lambda functions share: their log, their deadline, and two functions of the C library.
+//!
+//! It never looks into an event. Invariant: a package that links this file starts on Lambda's C library.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Lambda's limit.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
+
+/// One JSON object a line. Lambda adds the time; the level comes from `RUST_LOG`, `info` unless it is set.
+pub fn start_log() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .without_time()
+        .with_env_filter(filter)
+        .init();
+}
+
+/// The same moment on the clock that never jumps; one that has just passed is now.
+///
+/// `cargo lambda` sends a length of time where Lambda sends a moment, which reads as 1970: that is no deadline.
+pub fn instant_of(deadline: SystemTime) -> Option<Instant> {
+    let now = SystemTime::now();
+    let is_moment =
+        now.duration_since(deadline).is_ok_and(|passed| passed < LONGEST_INVOCATION) || deadline > now;
+    is_moment.then(|| Instant::now() + deadline.duration_since(now).unwrap_or_default())
+}
+
+/// Two functions that the C library gave a new symbol version in 2.35. Defined here they are not asked of it, so that a
+/// package built on a newer system than Lambda's (2.34) starts there; tract's complex numbers use them.
+mod c_math {
+    #[expect(unsafe_code, reason = "the symbol has its C name and signature, and replaces the one of libm")]
+    #[unsafe(no_mangle)]
+    extern "C" fn hypot(x: f64, y: f64) -> f64 {
+        libm::hypot(x, y)
+    }
+
+    #[expect(unsafe_code, reason = "the symbol has its C name and signature, and replaces the one of libm")]
+    #[unsafe(no_mangle)]
+    extern "C" fn hypotf(x: f32, y: f32) -> f32 {
+        libm::hypotf(x, y)
+    }
+}
