@@ -202,8 +202,7 @@ impl Tally {
                 self.shifts.push(a - b);
             }
         } else {
-            let key =
-                ImageKey { bucket: candidate.image.bucket.clone(), key: candidate.image.key.clone() };
+            let key = ImageKey { bucket: candidate.image.bucket.clone(), key: candidate.image.key.clone() };
             let (count, named) = self.flips.entry((theirs.clone(), ours.clone())).or_default();
             *count += 1;
             named.insert(key);
@@ -300,9 +299,9 @@ fn against_verdicts(
 /// One label against all others.
 fn figures_of(label: &str, confusion: &BTreeMap<(String, String), u64>) -> LabelFigures {
     let count = |is_truth: bool, is_answer: bool| -> u64 {
-        let counted = confusion.iter().filter(|((truth, answer), _)| {
-            (truth == label) == is_truth && (answer == label) == is_answer
-        });
+        let counted = confusion
+            .iter()
+            .filter(|((truth, answer), _)| (truth == label) == is_truth && (answer == label) == is_answer);
         counted.map(|(_, images)| images).sum()
     };
     let (hits, misses) = (count(true, true), count(true, false));

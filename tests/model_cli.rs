@@ -65,7 +65,19 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
     let packed = folder.path().join("packed.onnx");
     let done = succeed_json(
         None,
-        &["model", "pack", SAMPLE, "-o", shown(&packed), "--model-version", "7", "--review-below", "0.95", "--review-above", "parasitized=0.2"],
+        &[
+            "model",
+            "pack",
+            SAMPLE,
+            "-o",
+            shown(&packed),
+            "--model-version",
+            "7",
+            "--review-below",
+            "0.95",
+            "--review-above",
+            "parasitized=0.2",
+        ],
     );
     assert_eq!(done["model"]["version"], "7");
     let inspected = succeed_json(None, &["model", "inspect", shown(&packed)]);
@@ -87,7 +99,12 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
     std::fs::write(&cut, &std::fs::read(&packed).unwrap()[..5000]).unwrap();
     fail(None, &["model", "inspect", shown(&cut)], 1, "cannot serve");
     fail(None, &["model", "pack", shown(&cut), "-o", shown(&packed), "--name", "x"], 1, "is not packed");
-    fail(None, &["model", "pack", SAMPLE, "-o", shown(&packed), "--labels", "one,two,three"], 1, "would be refused");
+    fail(
+        None,
+        &["model", "pack", SAMPLE, "-o", shown(&packed), "--labels", "one,two,three"],
+        1,
+        "would be refused",
+    );
     fail(None, &["model", "pack", SAMPLE, "-o", shown(&packed)], 2, "nothing to write");
     fail(None, &["model", "list"], 2, "GIEMSA_MODEL_BUCKET is not set");
 
@@ -134,27 +151,49 @@ fn a_model_is_shipped_compared_and_rolled_back_against_a_running_stack() {
     assert_eq!((&promoted["kind"], &promoted["previous_sha256"]), (&"promote".into(), &first_sha256.into()));
     let history = succeed_json(stack, &["model", "history"]);
     let newest = &history[0];
-    assert_eq!((&newest["event"], &newest["who"], &newest["why"]), (&"promote".into(), &"ada".into(), &"finer stain".into()));
+    assert_eq!(
+        (&newest["event"], &newest["who"], &newest["why"]),
+        (&"promote".into(), &"ada".into(), &"finer stain".into())
+    );
     let now = newest["at"].as_str().unwrap();
     let at = succeed_json(stack, &["model", "at", now]);
-    assert_eq!((&at["release"]["model"]["sha256"], &at["results"]), (&second_sha256.into(), &0.into()), "{at}");
+    assert_eq!(
+        (&at["release"]["model"]["sha256"], &at["results"]),
+        (&second_sha256.into(), &0.into()),
+        "{at}"
+    );
     let before = succeed_json(stack, &["model", "at", "2000-01-01"]);
     assert_eq!(before["release"], Value::Null);
 
     let done = succeed_json(stack, &["reclassify", "--model-digest", first_sha256]);
     assert!(done["found"].as_u64().unwrap() > 0, "{done}");
-    assert_eq!((&done["classified"], &done["unanswered"]), (&done["found"], &Value::Array(Vec::new())), "{done}");
+    assert_eq!(
+        (&done["classified"], &done["unanswered"]),
+        (&done["found"], &Value::Array(Vec::new())),
+        "{done}"
+    );
     let at = succeed_json(stack, &["model", "at", now]);
     assert_eq!(at["results"], done["found"]);
     fail(stack, &["reclassify", "--model-digest", second_sha256], 1, "this very model");
     fail(stack, &["reclassify", "--model-digest", "abc"], 2, "64 hexadecimal digits");
 
     let compared = succeed_json(stack, &["model", "compare", "dev", "prod", "--since", "1d"]);
-    assert_eq!((&compared["images"], &compared["conclusion"]), (&done["found"], &"no_verdicts".into()), "{compared}");
-    assert!(succeed(stack, &["model", "compare", "dev", "prod"]).contains("no verdicts of reviewers"), "in words");
+    assert_eq!(
+        (&compared["images"], &compared["conclusion"]),
+        (&done["found"], &"no_verdicts".into()),
+        "{compared}"
+    );
+    assert!(
+        succeed(stack, &["model", "compare", "dev", "prod"]).contains("no verdicts of reviewers"),
+        "in words"
+    );
 
     let listed = succeed_json(stack, &["model", "list"]);
-    assert_eq!((&listed[0]["model"]["sha256"], &listed[0]["report"]), (&second_sha256.into(), &"passed".into()), "{listed}");
+    assert_eq!(
+        (&listed[0]["model"]["sha256"], &listed[0]["report"]),
+        (&second_sha256.into(), &"passed".into()),
+        "{listed}"
+    );
     assert_eq!(listed[0]["archived"], true);
     let back = succeed_json(stack, &["model", "rollback", "--reason", "too many false alarms"]);
     assert_eq!((&back["kind"], &back["model"]["sha256"]), (&"rollback".into(), &first_sha256.into()));

@@ -85,7 +85,14 @@ async fn a_promotion_needs_a_passing_report_and_a_forced_one_a_reason() {
     assert_eq!(releaser.history("prod").await.unwrap().entries, [], "and nothing was attempted");
 
     // Without any report: production must find one that lets it serve.
-    lab.clients.s3.delete_object().bucket(MODELS).key(format!("reports/{}.json", model.sha256)).send().await.unwrap();
+    lab.clients
+        .s3
+        .delete_object()
+        .bucket(MODELS)
+        .key(format!("reports/{}.json", model.sha256))
+        .send()
+        .await
+        .unwrap();
     let forced = releaser.promote("dev", "prod", &author(Some("an outbreak"), true)).await.unwrap();
     assert_eq!((forced.kind, &forced.model), (Some(ReleaseKind::Force), &model));
     assert_eq!(stored(&lab, "prod/model.onnx").await.unwrap(), bytes);
@@ -120,7 +127,8 @@ async fn what_cannot_serve_is_not_released() {
     let (bytes, model) = version("2");
     let key = format!("archive/{}.onnx", model.sha256);
     lab.clients.s3.put_object().bucket(MODELS).key(&key).body(sample_model().into()).send().await.unwrap();
-    let damaged = releaser.rollback("prod", Some(&model.sha256[..8]), &author(None, false)).await.unwrap_err();
+    let damaged =
+        releaser.rollback("prod", Some(&model.sha256[..8]), &author(None, false)).await.unwrap_err();
     assert!(matches!(damaged, ReleaseError::Damaged { .. }), "{damaged}");
     for digest in ["0", "zzzzzzzz", "00000000"] {
         let unknown = releaser.rollback("prod", Some(digest), &author(None, false)).await.unwrap_err();
@@ -263,7 +271,12 @@ async fn answer_cells(lab: &Lab, cells: &BTreeMap<String, (Vec<u8>, String)>, st
     }
 }
 
-async fn compared(lab: &Lab, candidate: &ModelInfo, reference: &ModelInfo, slide: Option<&str>) -> Comparison {
+async fn compared(
+    lab: &Lab,
+    candidate: &ModelInfo,
+    reference: &ModelInfo,
+    slide: Option<&str>,
+) -> Comparison {
     let query = ComparisonQuery {
         candidate: ("dev".to_owned(), candidate.clone()),
         reference: ("prod".to_owned(), reference.clone()),
@@ -358,7 +371,11 @@ async fn reclassification_takes_exactly_the_images_of_a_model_and_goes_on_after_
     assert!(left > 0 && first.classified > 0, "{first:?}");
     assert_eq!(first.total(), of_old.len() as u64);
     let second = run(&lab.clients).await;
-    assert_eq!((second.classified, second.unanswered.len() as u64), (left, 0), "only what was left: {second:?}");
+    assert_eq!(
+        (second.classified, second.unanswered.len() as u64),
+        (left, 0),
+        "only what was left: {second:?}"
+    );
     assert_eq!(run(&lab.clients).await.total(), 0, "nothing is left");
 
     for (key, record) in records(&lab, of_old.keys()).await {

@@ -61,7 +61,10 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     print(arguments.json, &done, |done| {
         let (from, to) = (&done.from_sha256[..12], &done.to_sha256[..12]);
         if arguments.dry_run {
-            return format!("{} images have their result from {from}; {to} would answer them anew", done.found);
+            return format!(
+                "{} images have their result from {from}; {to} would answer them anew",
+                done.found
+            );
         }
         let Reclassified { classified, rejected, skipped, unanswered } = &done.images;
         format!(
@@ -71,6 +74,8 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     })?;
     match done.images.unanswered.len() {
         0 => Ok(()),
-        left => Err(Failed::Work(anyhow!("{left} images keep their old result; start again to try them again"))),
+        left => {
+            Err(Failed::Work(anyhow!("{left} images keep their old result; start again to try them again")))
+        }
     }
 }

@@ -22,7 +22,8 @@ pub use gate_report::{
 pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{
-    GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message,
+    GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores,
+    panic_message,
 };
 pub use pack::{MetadataChanges, PackError, pack};
 pub use registry::{Registry, RegistryError, Release};

@@ -33,9 +33,9 @@ pub struct MetadataChanges {
     /// `giemsa.temperature`, > 0.
     pub temperature: Option<f32>,
     /// `confidence_below` of `giemsa.review`, 0 to 1.
-    pub review_below: Option<f32>,
+    pub review_below: Option<f64>,
     /// `label_above` of `giemsa.review`, 0 to 1 each; replaces the whole list.
-    pub review_above: BTreeMap<String, f32>,
+    pub review_above: BTreeMap<String, f64>,
     /// `outlier_above` of `giemsa.review`, in the range of the network's outlier score.
     pub outlier_above: Option<f64>,
     /// `giemsa.positive`.
@@ -109,11 +109,13 @@ impl MetadataChanges {
         let mut properties: BTreeMap<String, String> =
             texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();
 
-        let input = serde_json::to_value(&self.input).expect("plain data");
-        let input = as_object(input);
+        // Through text, in which a 32-bit number is as short as it was given.
+        let input = serde_json::to_string(&self.input).expect("plain data");
+        let input: Map<String, Value> = serde_json::from_str(&input).expect("a structure is a JSON object");
         if !input.is_empty() {
             const KEY: &str = "giemsa.input";
-            let text = completed(existing, KEY, input, "give all of the input's settings with a fresh export")?;
+            let text =
+                completed(existing, KEY, input, "give all of the input's settings with a fresh export")?;
             properties.insert(KEY.to_owned(), text);
         }
         let mut review = Map::new();
@@ -136,13 +138,6 @@ impl MetadataChanges {
 
 fn list(items: &[String]) -> Option<String> {
     (!items.is_empty()).then(|| json!(items).to_string())
-}
-
-fn as_object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
-    }
 }
 
 /// The JSON object that the file has under `key`, with `changes` in it.
@@ -169,10 +164,7 @@ fn completed(
 ///
 /// # Errors
 /// [`PackError::Broken`] if the bytes are no protobuf message.
-fn with_properties(
-    bytes: &[u8],
-    properties: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, PackError> {
+fn with_properties(bytes: &[u8], properties: &BTreeMap<String, String>) -> Result<Vec<u8>, PackError> {
     let mut reader = Reader { bytes, offset: 0 };
     let mut packed = Vec::with_capacity(bytes.len() + 1024);
     while reader.offset < bytes.len() {
@@ -325,6 +317,13 @@ mod tests {
         assert_eq!(metadata.input.mean, [0.485, 0.456, 0.406]);
         assert_eq!((metadata.temperature, metadata.review.confidence_below), (1.5, 0.9));
         assert_eq!(metadata.positive, ["parasitized"]);
+        // As it was written, not as 32 bits have it.
+        let properties = OnnxFile::parse(&packed).unwrap().properties();
+        assert_eq!(
+            properties["giemsa.review"],
+            r#"{"confidence_below":0.9,"label_above":{"parasitized":0.1}}"#
+        );
+        assert!(properties["giemsa.input"].contains("[0.485,0.456,0.406]"), "{properties:?}");
         // The same scores, for the same weights.
         assert_eq!(bare(&packed), exported);
     }
@@ -342,7 +341,8 @@ mod tests {
         assert_eq!(pack(&packed, &changes).unwrap().0, packed);
 
         let input = InputSpecJson { scale: Some(0.5), ..InputSpecJson::default() };
-        let (packed, model) = pack(&sample, &MetadataChanges { input, ..MetadataChanges::default() }).unwrap();
+        let (packed, model) =
+            pack(&sample, &MetadataChanges { input, ..MetadataChanges::default() }).unwrap();
         let was = Model::load(&sample).unwrap();
         assert_eq!(model.metadata.input.scale, 0.5);
         assert_eq!(model.metadata.input.mean, was.metadata.input.mean);
@@ -355,11 +355,21 @@ mod tests {
         let changes = MetadataChanges::default;
         type Case = (MetadataChanges, &'static str);
         let cases: [Case; 9] = [
-            (MetadataChanges { labels: texts(&["a", "b", "c"]), review_above: [("a".into(), 0.1)].into(),
-                positive: texts(&["a"]), ..changes() }, "names 3 labels"),
+            (
+                MetadataChanges {
+                    labels: texts(&["a", "b", "c"]),
+                    review_above: [("a".into(), 0.1)].into(),
+                    positive: texts(&["a"]),
+                    ..changes()
+                },
+                "names 3 labels",
+            ),
             (MetadataChanges { labels: texts(&["a"]), ..changes() }, "two or more different"),
             (MetadataChanges { labels: texts(&["a", "a"]), ..changes() }, "two or more different"),
-            (MetadataChanges { output: Some("scores".into()), ..changes() }, "expected logits or probabilities"),
+            (
+                MetadataChanges { output: Some("scores".into()), ..changes() },
+                "expected logits or probabilities",
+            ),
             (MetadataChanges { temperature: Some(0.0), ..changes() }, "expected a number above 0"),
             (MetadataChanges { temperature: Some(f32::NAN), ..changes() }, "expected a number above 0"),
             (MetadataChanges { positive: texts(&["unknown"]), ..changes() }, "none of the labels"),

@@ -17,7 +17,8 @@ use crate::classification::ModelInfo;
 use crate::config::model_key;
 use crate::digest::sha256_hex;
 use crate::model::{
-    GateModel, GateReport, GateRules, GoldenSummary, Model, ModelError, Trial, Waiver, archive_key, report_key,
+    GateModel, GateReport, GateRules, GoldenSummary, Model, ModelError, Trial, Waiver, archive_key,
+    report_key,
 };
 use crate::store::{
     ModelFiles, ModelFilesError, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoreError, StoredFile,
@@ -139,7 +140,9 @@ pub enum ReleaseError {
         reasons: Vec<String>,
     },
     /// The report cannot be read.
-    #[error("{location} is no report of the golden set: {detail}; delete it, and put the model into dev again")]
+    #[error(
+        "{location} is no report of the golden set: {detail}; delete it, and put the model into dev again"
+    )]
     BadReport {
         /// S3 URI.
         location: String,
@@ -273,7 +276,8 @@ impl Releaser {
         let mut found = Vec::new();
         if digest.len() >= MIN_DIGEST_DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit()) {
             let files = self.bucket.list(&format!("archive/{digest}")).await?;
-            let names = files.iter().filter_map(|file| file.key.strip_prefix("archive/")?.strip_suffix(".onnx"));
+            let names =
+                files.iter().filter_map(|file| file.key.strip_prefix("archive/")?.strip_suffix(".onnx"));
             found = names.map(str::to_owned).collect();
         }
         match &found[..] {
@@ -378,7 +382,8 @@ impl Releaser {
             }
         }
         let facts = self.bucket.facts(key).await?;
-        entry.released_at = Some(facts.map_or_else(|| Utc::now().trunc_subsecs(0), |facts| facts.modified_at));
+        entry.released_at =
+            Some(facts.map_or_else(|| Utc::now().trunc_subsecs(0), |facts| facts.modified_at));
         entry.state = ReleaseState::Released;
         Ok(self.writer.end_release(entry).await?)
     }
@@ -420,7 +425,11 @@ impl Releaser {
         }
     }
 
-    fn parse_report<T: serde::de::DeserializeOwned>(&self, key: &str, json: &[u8]) -> Result<T, ReleaseError> {
+    fn parse_report<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        json: &[u8],
+    ) -> Result<T, ReleaseError> {
         serde_json::from_slice(json).map_err(|e| ReleaseError::BadReport {
             location: self.bucket.location(key),
             detail: e.to_string(),

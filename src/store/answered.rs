@@ -79,8 +79,7 @@ impl TableReader {
     pub async fn count_answered(&self, query: &AnsweredQuery) -> Result<u64, QueryError> {
         let mut count = 0;
         for shard in 0..SHARDS.len() {
-            let mut pages =
-                self.answered_query(query, shard).select(Select::Count).into_paginator().send();
+            let mut pages = self.answered_query(query, shard).select(Select::Count).into_paginator().send();
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
                 count += u64::try_from(page.count).unwrap_or(0);

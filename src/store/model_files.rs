@@ -96,9 +96,7 @@ impl ModelFiles {
     /// [`ModelFilesError::Read`].
     pub async fn facts(&self, key: &str) -> Result<Option<FileFacts>, ModelFilesError> {
         match self.s3.head_object().bucket(&self.bucket).key(key).send().await {
-            Ok(found) => {
-                Ok(Some(facts(key, found.e_tag(), found.content_length(), found.last_modified())))
-            }
+            Ok(found) => Ok(Some(facts(key, found.e_tag(), found.content_length(), found.last_modified()))),
             Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(None),
             Err(error) => Err(self.unreadable(key, DisplayErrorContext(&error).to_string())),
         }

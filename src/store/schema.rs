@@ -106,7 +106,15 @@ pub(super) fn time_text(time: DateTime<Utc>) -> String {
 /// [`StoreError::Table`] if DynamoDB does not create it.
 pub async fn create_table(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
     let names = [
-        "pk", "sk", "slide_pk", "slide_sk", "label_pk", "label_sk", "review_pk", "review_sk", "model_pk",
+        "pk",
+        "sk",
+        "slide_pk",
+        "slide_sk",
+        "label_pk",
+        "label_sk",
+        "review_pk",
+        "review_sk",
+        "model_pk",
         "model_sk",
     ];
     let created = dynamodb

@@ -40,13 +40,20 @@ pub async fn run(arguments: &CheckArguments, json: bool) -> Result<(), Failed> {
         std::fs::write(path, page).with_context(|| format!("--html {} cannot be written", path.display()))?;
     }
     print(json, &report, shown)?;
-    if report.passed { Ok(()) } else { Err(Failed::Work(anyhow!("it would fail: {}", report.failures.join("; ")))) }
+    if report.passed {
+        Ok(())
+    } else {
+        Err(Failed::Work(anyhow!("it would fail: {}", report.failures.join("; "))))
+    }
 }
 
 /// The images of a folder under the keys that they would have in the bucket, and the rules.
 fn read_golden(folder: &Path) -> anyhow::Result<(GoldenSet, Option<GateRules>)> {
     if !folder.is_dir() {
-        bail!("--golden {} is no folder; expected one with a folder of images for each label", folder.display());
+        bail!(
+            "--golden {} is no folder; expected one with a folder of images for each label",
+            folder.display()
+        );
     }
     let mut files = Vec::new();
     let mut rules = None;
@@ -129,10 +136,14 @@ fn shown(report: &GateReport) -> String {
     }
     lines.push(format!("human look   {}", shown_share(report.needs_review.as_ref())));
     if let Some(speed) = report.speed {
-        lines.push(format!("speed        {:.1} ms an image, 95 % within {:.1} ms", speed.median_ms, speed.p95_ms));
+        lines.push(format!(
+            "speed        {:.1} ms an image, 95 % within {:.1} ms",
+            speed.median_ms, speed.p95_ms
+        ));
     }
     for wrong in report.wrong.iter().take(SHOWN_IMAGES) {
-        let text = format!("wrong        {}: {} with {:.1} %", wrong.key, wrong.answered, 100.0 * wrong.confidence);
+        let text =
+            format!("wrong        {}: {} with {:.1} %", wrong.key, wrong.answered, 100.0 * wrong.confidence);
         lines.push(output::printable(&text));
     }
     for unreadable in report.unreadable.iter().take(SHOWN_IMAGES) {

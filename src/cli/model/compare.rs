@@ -64,7 +64,10 @@ fn shown(comparison: &Comparison) -> String {
     lines.push(format!("agreement   {}", shown_share(comparison.agreement.as_ref())));
     for flip in &comparison.flips {
         let labels = format!("{} → {}", flip.reference, flip.candidate);
-        lines.push(output::printable(&format!("  {} × {labels} ({} → {})", flip.images, reference.stage, candidate.stage)));
+        lines.push(output::printable(&format!(
+            "  {} × {labels} ({} → {})",
+            flip.images, reference.stage, candidate.stage
+        )));
         for image in flip.first.iter().take(SHOWN_IMAGES) {
             lines.push(output::printable(&format!("      {}", image.key)));
         }
@@ -76,12 +79,16 @@ fn shown(comparison: &Comparison) -> String {
     if let Some(shift) = comparison.confidence_shift {
         let percent = |value: f64| format!("{:+.1}", 100.0 * value);
         let range = format!("90 % of images between {} and {}", percent(shift.p5), percent(shift.p95));
-        lines.push(format!("confidence  {} points on average where they agree; {range}", percent(shift.mean)));
+        lines
+            .push(format!("confidence  {} points on average where they agree; {range}", percent(shift.mean)));
     }
     if let Some(positives) = comparison.positives {
         lines.push(format!(
             "positives   {} only in {}, {} only in {}; McNemar's exact test p = {}",
-            positives.only_candidate, candidate.stage, positives.only_reference, reference.stage,
+            positives.only_candidate,
+            candidate.stage,
+            positives.only_reference,
+            reference.stage,
             shown_p(positives.p_value)
         ));
     }
@@ -99,7 +106,10 @@ fn shown(comparison: &Comparison) -> String {
             }
             lines.push(format!(
                 "  only {} right: {}, only {} right: {}; McNemar's exact test p = {}",
-                candidate.stage, verdicts.right.only_candidate, reference.stage, verdicts.right.only_reference,
+                candidate.stage,
+                verdicts.right.only_candidate,
+                reference.stage,
+                verdicts.right.only_reference,
                 shown_p(verdicts.right.p_value)
             ));
         }
@@ -118,7 +128,8 @@ fn shown_side(side: &Side) -> String {
 }
 
 fn shown_label(figures: &LabelFigures) -> String {
-    let (sensitivity, specificity) = (shown_share(figures.sensitivity.as_ref()), shown_share(figures.specificity.as_ref()));
+    let (sensitivity, specificity) =
+        (shown_share(figures.sensitivity.as_ref()), shown_share(figures.specificity.as_ref()));
     output::printable(&format!("    {}: sensitivity {sensitivity}, specificity {specificity}", figures.label))
 }
 
@@ -130,19 +141,26 @@ fn sentence(comparison: &Comparison) -> String {
     let (ours, theirs) = (&comparison.candidate.stage, &comparison.reference.stage);
     match comparison.conclusion {
         Conclusion::NothingToCompare => {
-            format!("There is no image that the models of {ours} and {theirs} both answered: nothing to compare.")
+            format!(
+                "There is no image that the models of {ours} and {theirs} both answered: nothing to compare."
+            )
         }
         Conclusion::NoVerdicts => {
-            "Which of the two is right where they differ, nobody said yet: have these images reviewed.".to_owned()
+            "Which of the two is right where they differ, nobody said yet: have these images reviewed."
+                .to_owned()
         }
         Conclusion::CandidateBetter => {
             format!("The model of {ours} is right significantly more often than that of {theirs}.")
         }
         Conclusion::CandidateWorse => {
-            format!("The model of {ours} is right significantly less often than that of {theirs}: do not promote it.")
+            format!(
+                "The model of {ours} is right significantly less often than that of {theirs}: do not promote it."
+            )
         }
         Conclusion::NoDifferenceShown => {
-            format!("Neither is shown to be right more often: what differs between {ours} and {theirs} may be chance.")
+            format!(
+                "Neither is shown to be right more often: what differs between {ours} and {theirs} may be chance."
+            )
         }
     }
 }

@@ -92,7 +92,8 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
     let load_ms = milliseconds(started);
     match loaded.and_then(|model| Ok((run_times(&model)?, model))) {
         Ok((run, model)) => {
-            let memory_bytes = peak_resident_bytes().zip(memory_before).map(|(peak, before)| peak.saturating_sub(before));
+            let memory_bytes =
+                peak_resident_bytes().zip(memory_before).map(|(peak, before)| peak.saturating_sub(before));
             let optimised_build = !cfg!(debug_assertions);
             let MemoryNeed { weights_bytes, run_bytes } = model.network.memory_need();
             inspection.estimated = Some(Estimated { weights_bytes, run_bytes });
@@ -163,7 +164,7 @@ fn shown(inspection: &Inspection) -> String {
         line("positive", inspection.positive.join(", "));
     }
     if let Some(input) = &inspection.input {
-        let json = serde_json::to_value(input).unwrap_or_default();
+        let json = serde_json::to_string(input).unwrap_or_default();
         let [n, a, b, c] = input.shape();
         line("input", format!("[{n}, {a}, {b}, {c}]: {json}"));
     }
@@ -175,7 +176,10 @@ fn shown(inspection: &Inspection) -> String {
         line("exporter", format!("{}, opset {}", graph.producer, graph.opset));
     }
     for (key, value) in &inspection.metadata {
-        if !matches!(key.as_str(), "giemsa.name" | "giemsa.version" | "giemsa.labels" | "giemsa.positive" | "giemsa.input") {
+        if !matches!(
+            key.as_str(),
+            "giemsa.name" | "giemsa.version" | "giemsa.labels" | "giemsa.positive" | "giemsa.input"
+        ) {
             line(key.strip_prefix("giemsa.").unwrap_or(key), value.clone());
         }
     }
@@ -193,7 +197,10 @@ fn shown(inspection: &Inspection) -> String {
             ),
         );
         if let Some(bytes) = measured.memory_bytes {
-            line("memory", format!("{} at most while it was loaded and run (this machine)", shown_size(bytes)));
+            line(
+                "memory",
+                format!("{} at most while it was loaded and run (this machine)", shown_size(bytes)),
+            );
         }
     }
     if let Some(problem) = &inspection.problem {

@@ -33,7 +33,8 @@ pub async fn run(json: bool) -> Result<(), Failed> {
     let place = Place::of_environment(PROD).await?;
     let models = list(&place).await?;
     print(json, &models, |models| {
-        let mut table = output::new_table(["model", "sha256", "size", "stages", "archived", "golden set", "since"]);
+        let mut table =
+            output::new_table(["model", "sha256", "size", "stages", "archived", "golden set", "since"]);
         for listed in models {
             table.add_row([
                 output::printable(&format!("{} {}", listed.model.name, listed.model.version)),
@@ -109,5 +110,8 @@ async fn named(place: &Place, model: ModelInfo) -> anyhow::Result<ModelInfo> {
         return Ok(ModelInfo { name, version, ..model });
     }
     let file = place.models.get(&giemsa::model::archive_key(&model.sha256)).await?;
-    Ok(file.map_or_else(|| model.clone(), |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes) }))
+    Ok(file.map_or_else(
+        || model.clone(),
+        |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes) },
+    ))
 }

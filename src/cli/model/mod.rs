@@ -147,8 +147,13 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Failed> {
 }
 
 /// Prints a value as JSON, or else as the text that `text` makes of it.
-pub fn print<T: serde::Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failed> {
-    let shown = if json { serde_json::to_string_pretty(value).map_err(anyhow::Error::from)? } else { text(value) };
+pub fn print<T: serde::Serialize>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), Failed> {
+    let shown =
+        if json { serde_json::to_string_pretty(value).map_err(anyhow::Error::from)? } else { text(value) };
     writeln!(std::io::stdout().lock(), "{}", shown.trim_end()).map_err(anyhow::Error::from)?;
     Ok(())
 }
@@ -190,9 +195,14 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let text = text.trim().trim_end_matches(" UTC").replace('T', " ");
     let with_time = |format: &str| NaiveDateTime::parse_from_str(&text, format).ok();
     let midnight = || NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
-    with_time("%Y-%m-%d %H:%M:%S").or_else(|| with_time("%Y-%m-%d %H:%M")).or_else(midnight).map(|t| t.and_utc()).ok_or_else(
-        || "expected a time such as 2026-11-22, \"2026-11-22 14:30\" (UTC) or 2026-11-22T14:30:00+01:00".to_owned(),
-    )
+    with_time("%Y-%m-%d %H:%M:%S")
+        .or_else(|| with_time("%Y-%m-%d %H:%M"))
+        .or_else(midnight)
+        .map(|t| t.and_utc())
+        .ok_or_else(|| {
+            "expected a time such as 2026-11-22, \"2026-11-22 14:30\" (UTC) or 2026-11-22T14:30:00+01:00"
+                .to_owned()
+        })
 }
 
 /// A moment, or how long ago: `90m`, `24h`, `7d`.
@@ -231,7 +241,12 @@ mod tests {
     #[test]
     fn times_are_read_as_people_write_them() {
         let expected = DateTime::parse_from_rfc3339("2026-11-22T14:30:00Z").unwrap().to_utc();
-        for text in ["2026-11-22 14:30", "2026-11-22T14:30:00", "2026-11-22T15:30:00+01:00", "2026-11-22 14:30:00 UTC"] {
+        for text in [
+            "2026-11-22 14:30",
+            "2026-11-22T14:30:00",
+            "2026-11-22T15:30:00+01:00",
+            "2026-11-22 14:30:00 UTC",
+        ] {
             assert_eq!(parse_time(text), Ok(expected), "{text}");
         }
         assert_eq!(parse_time("2026-11-22").unwrap().to_rfc3339(), "2026-11-22T00:00:00+00:00");

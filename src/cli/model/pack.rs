@@ -70,10 +70,10 @@ pub struct PackArguments {
     temperature: Option<f32>,
     /// Ask for a human look below this confidence, 0 to 1.
     #[arg(long, value_name = "P")]
-    review_below: Option<f32>,
+    review_below: Option<f64>,
     /// Ask for a human look if this label is above this probability, e.g. parasitized=0.1; repeatable.
     #[arg(long, value_parser = parse_label_limit, value_name = "LABEL=P")]
-    review_above: Vec<(String, f32)>,
+    review_above: Vec<(String, f64)>,
     /// Ask for a human look above this outlier score.
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     outlier_above: Option<f64>,
@@ -93,7 +93,9 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
     let bytes = read_file(path)?;
     let changes = arguments.changes();
     if changes == MetadataChanges::default() {
-        return Err(Failed::Usage(anyhow!("nothing to write; give at least one of --labels, --resize, --mean, …")));
+        return Err(Failed::Usage(anyhow!(
+            "nothing to write; give at least one of --labels, --resize, --mean, …"
+        )));
     }
     let (packed, model) =
         pack(&bytes, &changes).with_context(|| format!("{} is not packed", path.display()))?;
@@ -106,10 +108,13 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
         metadata: file.properties(),
     };
     print(json, &done, |done| {
-        let mut lines = vec![format!("{}: {}, {}", done.output, shown_model(&done.model), shown_size(done.size_bytes))];
-        lines.extend(done.metadata.iter().map(|(key, value)| {
-            format!("  {key:<18} {}", super::super::output::printable(value))
-        }));
+        let mut lines =
+            vec![format!("{}: {}, {}", done.output, shown_model(&done.model), shown_size(done.size_bytes))];
+        lines.extend(
+            done.metadata
+                .iter()
+                .map(|(key, value)| format!("  {key:<18} {}", super::super::output::printable(value))),
+        );
         lines.join("\n")
     })
 }
@@ -167,7 +172,8 @@ fn parse_fraction(text: &str) -> Result<f32, String> {
     value.map(|value| value as f32).ok_or_else(|| "expected a number or a fraction, e.g. 1/255".to_owned())
 }
 
-fn parse_label_limit(text: &str) -> Result<(String, f32), String> {
-    let parts = text.rsplit_once('=').and_then(|(label, limit)| Some((label.to_owned(), limit.parse().ok()?)));
+fn parse_label_limit(text: &str) -> Result<(String, f64), String> {
+    let parts =
+        text.rsplit_once('=').and_then(|(label, limit)| Some((label.to_owned(), limit.parse().ok()?)));
     parts.ok_or_else(|| "expected a label and a probability, e.g. parasitized=0.1".to_owned())
 }

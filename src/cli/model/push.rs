@@ -47,7 +47,8 @@ pub async fn run(arguments: &PushArguments, json: bool) -> Result<(), Failed> {
         )));
     }
     let bytes = read_file(path)?;
-    let model = Model::load(&bytes).with_context(|| format!("{} is not pushed: it cannot serve", path.display()))?;
+    let model =
+        Model::load(&bytes).with_context(|| format!("{} is not pushed: it cannot serve", path.display()))?;
     let place = Place::of_environment(&arguments.stage).await?;
     let key = model_key(&arguments.stage);
     place.models.put(&key, bytes.into()).await.map_err(anyhow::Error::from)?;

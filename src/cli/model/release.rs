@@ -79,7 +79,11 @@ fn tell(released: Result<Released, ReleaseError>, json: bool) -> Result<(), Fail
             (Some(kind), Some(at)) => {
                 let previous = released.previous_sha256.as_deref().map_or("nothing", short);
                 let kind = format!("{kind:?}").to_lowercase();
-                format!("{} serves {model} since {} ({kind}); before: {previous}", released.stage, shown_time(at))
+                format!(
+                    "{} serves {model} since {} ({kind}); before: {previous}",
+                    released.stage,
+                    shown_time(at)
+                )
             }
             _ => format!("{} serves {model} already; nothing was changed", released.stage),
         }

@@ -44,7 +44,9 @@ impl OnnxFile {
             operators: operators.collect(),
             weights: graph.initializer.iter().fold(0, |sum, t| u64::saturating_add(sum, size_of(&t.dims))),
             opset: default_opset.map_or(0, |opset| opset.version),
-            producer: format!("{} {}", self.proto.producer_name, self.proto.producer_version).trim().to_owned(),
+            producer: format!("{} {}", self.proto.producer_name, self.proto.producer_version)
+                .trim()
+                .to_owned(),
         }
     }
 }
