@@ -390,10 +390,9 @@ async fn read_pair(
         return Ok(None);
     }
     // Oldest first: the last one counts. What is no verdict of this form says nothing here.
-    let verdicts = history.reviews.into_iter().filter_map(|review| serde_json::from_value(review).ok());
-    let verdict = verdicts
-        .filter(|verdict: &Verdict| verdict.object_version == candidate.image.object_version())
-        .next_back();
+    let mut verdicts = history.reviews.into_iter().filter_map(|review| serde_json::from_value(review).ok());
+    let is_of_upload = |verdict: &Verdict| verdict.object_version == candidate.image.object_version();
+    let verdict = verdicts.rfind(is_of_upload);
     Ok(Some(Pair { candidate, reference, verdict }))
 }
 

@@ -128,8 +128,8 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
 #[test]
 fn a_model_is_shipped_compared_and_rolled_back_against_a_running_stack() {
     let folder = tempfile::tempdir().unwrap();
-    let stack = RunningStack::start(&folder.path().join("data"), &[]);
-    let stack = Some(&stack);
+    let running = RunningStack::start(&folder.path().join("data"), &[]);
+    let stack = Some(&running);
     let (second, contrary) = (folder.path().join("2.onnx"), folder.path().join("contrary.onnx"));
     let model = succeed_json(None, &["model", "pack", SAMPLE, "-o", shown(&second), "--model-version", "2"]);
     let second_sha256 = model["model"]["sha256"].as_str().unwrap();
@@ -146,7 +146,7 @@ fn a_model_is_shipped_compared_and_rolled_back_against_a_running_stack() {
     let pushed = succeed_json(stack, &["model", "push", shown(&second), "--wait"]);
     assert_eq!((&pushed["model"]["sha256"], &pushed["report"]), (&second_sha256.into(), &"passed".into()));
 
-    upload(stack.unwrap(), "slide-001-healthy");
+    upload(&running, "slide-001-healthy");
     let promoted = succeed_json(stack, &["model", "promote", "--reason", "finer stain"]);
     assert_eq!((&promoted["kind"], &promoted["previous_sha256"]), (&"promote".into(), &first_sha256.into()));
     let history = succeed_json(stack, &["model", "history"]);

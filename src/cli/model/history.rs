@@ -97,7 +97,7 @@ fn shown_event(entry: &HistoryEntry) -> String {
         Event::Promote => "promote",
         Event::Rollback => "rollback",
         Event::Force => "promote by force",
-        Event::Copy => "copied by hand",
+        Event::Copy => "copied",
     };
     match entry.state {
         ReleaseState::Released => event.to_owned(),
