@@ -1,6 +1,6 @@
 //! `giemsa model pack`: metadata into an ONNX file.
 //!
-//! It never changes the file it reads, and never writes one that could not serve. Invariant: the output is there whole
+//! It never writes a file that could not serve. Invariant: the output is there whole
 //! or not at all.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use super::{FileArgument, print, read_file, shown_model, shown_size};
 pub struct PackArguments {
     #[command(flatten)]
     file: FileArgument,
-    /// Where to write; the input file is not changed.
+    /// Where to write; the input file itself is replaced only if it is named here.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Name shown to people.
