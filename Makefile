@@ -20,6 +20,7 @@ TARGET = $(TARGET_$(ARCH))
 CROSS ?= $(if $(filter $(ARCH),$(HOST_ARCH)),,1)
 GLIBC := 2.34
 PACKAGE := target/lambda/classifier.zip
+GATE_PACKAGE := target/lambda/gate.zip
 # Whoever builds it, wherever: the same bytes, and nobody's folders in them.
 PACKAGE_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/giemsa
 
@@ -48,16 +49,16 @@ check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, li
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --package package --package engine-timer -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
-	$(CARGO) clippy --no-default-features --bin classifier -- -D warnings
+	$(CARGO) clippy --no-default-features --bin classifier --bin gate -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
 
 .PHONY: package
-package: ## target/lambda/classifier.zip for ARCH=x86_64 or arm64 (default: this machine's)
+package: ## target/lambda/classifier.zip and gate.zip for ARCH=x86_64 or arm64 (default: this machine's)
 	@case '$(ARCH)' in x86_64|arm64) ;; *) \
 		echo "make package: ARCH is '$(ARCH)'; expected x86_64 or arm64" >&2; exit 2;; esac
-	@mkdir -p $(dir $(PACKAGE)); rm -f $(PACKAGE)
+	@mkdir -p $(dir $(PACKAGE)); rm -f $(PACKAGE) $(GATE_PACKAGE)
 ifeq ($(CROSS),1)
 	@if [ ! -d "$$(rustc --print target-libdir --target $(TARGET))" ]; then \
 		printf '%s\n' "make package: Rust's standard library for $(TARGET) is not installed. Install it with" \
@@ -66,13 +67,16 @@ ifeq ($(CROSS),1)
 		'make package: the cross-build tool could not be installed. Install python3 with venv, or put it there yourself:' \
 		'    pip install cargo-lambda' >&2; exit 1; }
 	PATH="$(VENV)/bin:$$PATH" RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' cargo-lambda lambda build --release --no-default-features \
-		--bin classifier --target $(TARGET).$(GLIBC)
+		--bin classifier --bin gate --target $(TARGET).$(GLIBC)
 	@cp target/lambda/classifier/bootstrap target/lambda/bootstrap
+	@cp target/lambda/gate/bootstrap target/lambda/gate-bootstrap
 else
-	RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' $(CARGO) build --release --locked --no-default-features --bin classifier
+	RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' $(CARGO) build --release --locked --no-default-features --bin classifier --bin gate
 	@cp target/release/classifier target/lambda/bootstrap
+	@cp target/release/gate target/lambda/gate-bootstrap
 endif
 	@$(CARGO) run --quiet --locked --package package -- target/lambda/bootstrap $(PACKAGE) $(ARCH)
+	@$(CARGO) run --quiet --locked --package package -- target/lambda/gate-bootstrap $(GATE_PACKAGE) $(ARCH)
 
 .PHONY: bench
 bench: ## speed of the stages, and end to end against a Python handler (python3 with venv)
@@ -81,18 +85,27 @@ bench: ## speed of the stages, and end to end against a Python handler (python3 
 
 SHARED_CELLS := ../shared/data/thin-smear
 TRAINING := target/training
+DRAWN := $(TRAINING)/drawn
+MODEL_PYTHON = $(TRAINING)/venv/bin/python
 .PHONY: model
 model: ## train models/thin-smear.onnx again (python3 with venv, the labelled cells, an hour)
 	@if [ ! -f $(SHARED_CELLS)/manifest.csv ]; then \
 		echo 'SKIPPED make model: the labelled cells are not part of this repository; expected $(SHARED_CELLS)/manifest.csv' >&2; \
-	else \
-		$(PYTHON) -m venv $(TRAINING)/venv && \
-		$(TRAINING)/venv/bin/pip install --quiet -r models/train/requirements.txt && \
-		$(CARGO) run --example render_samples -- training $(TRAINING)/renders --seed 1 --count 1600 && \
-		$(TRAINING)/venv/bin/python models/train/train.py --data $(SHARED_CELLS) --renders $(TRAINING)/renders \
-			--out models/thin-smear.onnx && \
-		$(TRAINING)/venv/bin/python models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images; \
-	fi
+	else $(MAKE) --no-print-directory train-model; fi
+
+# Drawing is arithmetic for minutes, hence optimised; the rest of the tree is not built anew for it.
+.PHONY: train-model
+train-model: $(TRAINING)/venv/.installed
+	$(CARGO) rustc --example render_samples -- -C opt-level=3
+	rm -rf $(DRAWN)
+	target/debug/examples/render_samples training $(DRAWN)/cells --seed 1 --count 1600 & \
+	target/debug/examples/render_samples outliers $(DRAWN)/outliers --seed 2 --count 240 && \
+	target/debug/examples/render_samples outliers $(DRAWN)/outliers-test --seed 3 --count 60 && wait $$!
+	$(CARGO) build --release --package engine-timer
+	$(MODEL_PYTHON) models/train/candidates.py --timer target/release/engine-timer --out $(TRAINING)/candidates.json
+	$(MODEL_PYTHON) models/train/train.py --data $(SHARED_CELLS) --drawn $(DRAWN) --out models/thin-smear.onnx \
+		--report models/report --work $(TRAINING)/networks --candidates $(TRAINING)/candidates.json
+	$(MODEL_PYTHON) models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images
 
 # One environment for all that models need. Apart from the other tools: it is large, and few need it.
 $(TRAINING)/venv/.installed: models/requirements.txt

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script where it is by variables only")]
 fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));

@@ -3,7 +3,7 @@
     python benches/make_resnet34.py /tmp/resnet34.onnx
 
 21 million parameters, 224 px, two classes, 85 MB: too large for the repository. It needs numpy and onnx only
-(models/train/requirements.txt). It never claims to recognise anything. It keeps one invariant: the same numpy
+(models/requirements.txt). It never claims to recognise anything. It keeps one invariant: the same numpy
 version writes the same weights.
 """
 

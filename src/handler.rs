@@ -61,6 +61,11 @@ impl Handler {
         Self { pipeline }
     }
 
+    /// Why the file in the place of the stage's model does not serve, if it is refused.
+    pub fn model_refusal(&self) -> Option<String> {
+        self.pipeline.model_refusal()
+    }
+
     /// Handles one event; `deadline` is when the invocation is ended by force.
     ///
     /// Returns `{"batchItemFailures": […]}` for SQS, the results by task for S3 Batch Operations, and counts

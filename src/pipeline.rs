@@ -68,6 +68,11 @@ impl Pipeline {
         Ok(self.release().await?.model.sha256.clone())
     }
 
+    /// Why the file in the place of the stage's model does not serve, if it is refused.
+    pub fn model_refusal(&self) -> Option<String> {
+        self.registry.refusal()
+    }
+
     /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
     /// back as [`Outcome::Retry`].
     pub async fn run(&self, objects: &[ObjectRef], deadline: Option<Instant>) -> Vec<Outcome> {

@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const GUIDE: &str = "models/convert/README.md";
+const GUIDE: &str = "models/README.md";
 /// Of a probability, on the same pixels; the same as the scripts allow themselves.
 const TOLERANCE: f64 = 1e-4;
 /// Where an image is resampled, Giemsa and Pillow round some samples to neighbouring levels

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use giemsa::config::Config;
+use giemsa::config::{Config, GateConfig};
+use giemsa::metrics::{self, Metric};
 use giemsa::store::{LABEL_INDEX, MODEL_INDEX, REVIEW_INDEX, SLIDE_INDEX};
 use serde_yaml_ng::Value;
 
@@ -98,6 +99,52 @@ fn classifier_is_what_make_package_builds() {
         let target = format!("TARGET_{} := ", architecture.as_str().unwrap());
         assert!(makefile.contains(&target), "{target}");
     }
+}
+
+#[test]
+fn gate_is_what_make_package_builds_and_writes_no_model_of_a_stage() {
+    let gate = properties("Gate");
+    let package = gate["CodeUri"].as_str().unwrap().strip_prefix("../").unwrap().to_owned();
+    assert!(read("Makefile").contains(&format!("GATE_PACKAGE := {package}\n")), "{package}");
+    let settings: Vec<(String, String)> = gate["Environment"]["Variables"]
+        .as_mapping()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.as_str().unwrap().to_owned(), deployed(value)))
+        .chain([(
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE".to_owned(),
+            gate["MemorySize"].as_u64().unwrap().to_string(),
+        )])
+        .collect();
+    let lookup = |name: &str| settings.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    let config = GateConfig::from_lookup(lookup).unwrap();
+    assert_eq!(config.model_bucket, "modelbucket");
+
+    let statements = gate["Policies"][0]["Statement"].as_sequence().unwrap().clone();
+    for statement in &statements {
+        let actions = serde_yaml_ng::to_string(&statement["Action"]).unwrap();
+        if actions.contains("Put") {
+            let resources = statement["Resource"].as_sequence().unwrap().iter();
+            let written: Vec<&str> = resources.map(|resource| untagged(resource).as_str().unwrap()).collect();
+            assert_eq!(written, ["${ModelBucket.Arn}/reports/*", "${ModelBucket.Arn}/archive/*"]);
+        }
+        assert!(!actions.contains(":*") && !actions.contains("Delete"), "{actions}");
+    }
+    let pattern = gate["Events"]["ModelCopied"]["Properties"]["Pattern"]["detail"].clone();
+    let suffix = pattern["object"]["key"][0]["suffix"].as_str().unwrap().to_owned();
+    assert!(giemsa::config::model_key("dev").ends_with(&suffix), "{suffix}");
+    let enabled = &properties("ModelBucket")["NotificationConfiguration"]["EventBridgeConfiguration"];
+    assert_eq!(enabled["EventBridgeEnabled"], true);
+}
+
+#[test]
+fn alarms_watch_the_metrics_that_the_code_counts() {
+    let alarm = properties("RefusedModel");
+    assert_eq!(alarm["Namespace"], metrics::NAMESPACE);
+    assert_eq!(alarm["MetricName"], Metric::ModelRefused.name());
+    assert_eq!(alarm["Dimensions"][0]["Name"], "Stage");
+    let queue = &properties("UnreportedModels")["Dimensions"][0]["Value"];
+    assert_eq!(*untagged(queue), Value::from("GateDeadLetterQueue.QueueName"));
 }
 
 #[test]

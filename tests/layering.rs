@@ -54,6 +54,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "local",
         &[
             "digest",
+            "object",
             "html",
             "config",
             "aws",
@@ -62,7 +63,6 @@ const MODULES: &[(&str, &[&str])] = &[
             "store",
             "pipeline",
             "handler",
-            "model",
             "golden",
             "gate_handler",
         ],

@@ -104,6 +104,10 @@ async fn a_model_goes_from_dev_to_prod_by_copies_and_not_past_the_gate() {
     put(&clients, MODEL_BUCKET, "prod/model.onnx", sample_model_with("giemsa.version", "3")).await;
     let both = answers(&stack, &clients, "s/3.png").await;
     assert_eq!(both[1].model.sha256, sha256_hex(&first));
+    let stages = stack.status()["stages"].clone();
+    assert!(stages[0]["refused"].as_str().unwrap().contains("was not tried on the golden set"), "{stages}");
+    assert!(stages[1].get("refused").is_none(), "{stages}");
+    assert!(stack.get("/").contains("Not serving: "), "{}", stack.get("/"));
     wait_for("the log to say so", || {
         stack.stderr().contains("was not tried on the golden set").then_some(())
     });

@@ -93,7 +93,8 @@ fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
   S3           {s3}   buckets {INPUT_BUCKET}, {MODEL_BUCKET}, {RESULTS_BUCKET}
   DynamoDB     {dynamodb}   table {TABLE}
   Status page  http://{status}
-  Model        s3://{MODEL_BUCKET}/{model_key}   copy another file there to replace it
+  Model        s3://{MODEL_BUCKET}/dev/model.onnx   copy a file there to try it; reports/ says whether it passed
+               s3://{MODEL_BUCKET}/{model_key}   what production serves, once it has passed
 
 Copy this into another terminal to upload the sample images, or your own:
 

@@ -153,33 +153,38 @@ impl Stack {
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
+        let mut handlers = Vec::new();
         if settings.run_worker {
             let gate_config =
                 GateConfig { model_bucket: MODEL_BUCKET.to_owned(), limits: config.limits.clone() };
             let gate = Arc::new(GateHandler::new(gate_config, clients.s3.clone()));
             first_report(&clients, &gate).await?;
-            tasks.push(worker::spawn(queue.clone(), GATE_QUEUE, GATE, gate, stopped.clone()));
             for config in configs {
-                let name = classify_queue(&config.stage);
-                let workers = if config.stage == PRODUCTION_STAGE { WORKERS } else { 1 };
                 let pipeline = Pipeline::new(config, clients.clone());
                 pipeline.warm_up().await;
-                let handler = Arc::new(Handler::new(pipeline));
+                handlers.push(Arc::new(Handler::new(pipeline)));
+            }
+            // Only when everything is ready: nothing is answered by the one stage while the other is not there yet.
+            tasks.push(worker::spawn(queue.clone(), GATE_QUEUE, GATE, gate, stopped.clone()));
+            for (stage, handler) in stages.iter().zip(&handlers) {
+                let workers = if *stage == PRODUCTION_STAGE { WORKERS } else { 1 };
                 for _ in 0..workers {
-                    tasks.push(worker::spawn(
-                        queue.clone(),
-                        &name,
-                        CLASSIFY,
-                        handler.clone(),
-                        stopped.clone(),
-                    ));
+                    let (name, handler) = (classify_queue(stage), handler.clone());
+                    tasks.push(worker::spawn(queue.clone(), &name, CLASSIFY, handler, stopped.clone()));
                 }
             }
         }
+        let mut handlers = handlers.into_iter();
+        let of_stage = |stage: &&str| status::StageSource {
+            stage: (*stage).to_owned(),
+            queue_name: classify_queue(stage),
+            handler: handlers.next(),
+        };
+        let stage_sources = stages.iter().map(of_stage).collect();
         let page = status::router(status::Source {
             table: TableReader::new(clients.dynamodb.clone(), &config.table),
             queue: queue.clone(),
-            stages: stages.iter().map(|stage| ((*stage).to_owned(), classify_queue(stage))).collect(),
+            stages: stage_sources,
             gate_queue: GATE_QUEUE.to_owned(),
             address: status,
         });

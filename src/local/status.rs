@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use super::queue::{Queue, dead_letter_queue};
 use crate::classification::Record;
+use crate::handler::Handler;
 use crate::html::escape;
 use crate::slide::SlideFigure;
 use crate::store::{LabelOrRejected, LabelQuery, LedgerEntry, TableReader};
@@ -33,16 +35,25 @@ const REJECTED_DAYS: u64 = 7;
 pub(super) struct Source {
     pub table: TableReader,
     pub queue: Queue,
-    /// Each stage and its queue, production first.
-    pub stages: Vec<(String, String)>,
+    /// Production first.
+    pub stages: Vec<StageSource>,
     pub gate_queue: String,
     pub address: SocketAddr,
+}
+
+/// Where the facts of one stage come from.
+#[derive(Debug, Clone)]
+pub(super) struct StageSource {
+    pub stage: String,
+    pub queue_name: String,
+    /// What answers for it, if anything does.
+    pub handler: Option<Arc<Handler>>,
 }
 
 impl Source {
     /// The stage whose answers count.
     fn production(&self) -> &str {
-        self.stages.first().map_or("", |(stage, _)| stage)
+        self.stages.first().map_or("", |source| &source.stage)
     }
 }
 
@@ -60,6 +71,9 @@ struct Status {
 struct StageStatus {
     stage: String,
     model: Option<LedgerEntry>,
+    /// Why the file in the place of its model does not serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     #[serde(flatten)]
     queue: QueueStatus,
 }
@@ -159,10 +173,11 @@ async fn queue_status(source: &Source, name: &str) -> Result<QueueStatus, Proble
 
 async fn current_status(source: &Source) -> Result<Status, Problem> {
     let mut stages = Vec::new();
-    for (stage, queue_name) in &source.stages {
+    for StageSource { stage, queue_name, handler } in &source.stages {
         stages.push(StageStatus {
             stage: stage.clone(),
             model: source.table.model_at(stage, Utc::now()).await?,
+            refused: handler.as_ref().and_then(|handler| handler.model_refusal()),
             queue: queue_status(source, queue_name).await?,
         });
     }
@@ -234,6 +249,9 @@ fn render(status: &Status, suspicious: &[Record], rejected: &[Record]) -> String
             escape(&model),
             stage.queue.dead_letters
         );
+        if let Some(refused) = &stage.refused {
+            let _ = write!(html, "<tr><td><td colspan=3>Not serving: {}</tr>", escape(refused));
+        }
     }
     html.push_str("</table>");
     if status.gate.unanswered > 0 {

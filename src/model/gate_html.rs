@@ -280,7 +280,8 @@ ul { margin: .3rem 0; padding-left: 1.2rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.5rem; margin-top: 1.2rem; } dt { opacity: .7; } dd { margin: 0; }
 .hash { overflow-wrap: anywhere; font-size: .9em; } .interval { opacity: .7; white-space: nowrap; }
 table { border-collapse: collapse; } th { text-align: left; font-weight: normal; } tr:first-child > th { opacity: .7; }
-th, td { padding: .25rem 1.4rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; overflow-wrap: anywhere; }
+th, td { padding: .25rem 1.4rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
+td:first-child, td:last-child { overflow-wrap: anywhere; }
 .n { text-align: right; } tr { break-inside: avoid; } footer { margin-top: 2rem; opacity: .7; font-size: .9em; }
 @media (prefers-color-scheme: dark) { .passed { color: #6fd08c; } .failed, .reasons, .wrong { color: #ff8a80; } h1 { color: #c79be6; } }
 @media print { :root { font-size: 11px; } main { margin: 0; max-width: none; } }

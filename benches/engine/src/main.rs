@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use tract_onnx::prelude::{
-    Datum, DimLike, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, Tensor,
+    Datum, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, Tensor,
     TypedRunnableModel, tvec,
 };
 use tract_onnx::tract_hir::infer::Factoid;
@@ -48,7 +48,7 @@ fn load(file: &str) -> Result<Subject> {
     // An open dimension is the batch.
     let shape: Vec<usize> = declared
         .dims()
-        .map(|dim| dim.concretize().and_then(|dim| dim.to_usize().ok()).unwrap_or(1))
+        .map(|dim| dim.concretize().and_then(|dim| dim.to_i64().ok()?.try_into().ok()).unwrap_or(1))
         .collect();
     model.set_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), &shape))?;
     let plan = model.into_optimized()?.into_runnable()?;

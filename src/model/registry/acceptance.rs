@@ -6,6 +6,7 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
 
+use super::Registry;
 use crate::config::GatePolicy;
 use crate::model::{GateReport, report_key, report_page_key};
 
@@ -25,6 +26,13 @@ pub(super) enum NotAccepted {
     Refused(String),
     /// The report could not be asked for.
     Unreachable(String),
+}
+
+impl Registry {
+    /// Why the file in the stage's place does not serve, if it is refused; `None` also while it is being looked at.
+    pub fn refusal(&self) -> Option<String> {
+        self.state.try_lock().ok()?.refusal.clone()
+    }
 }
 
 impl Acceptance {
