@@ -1,7 +1,10 @@
-//! Environment to validated `Config`; the only file that reads the environment.
+//! Environment to validated `Config`; the only file that reads the environment, with its folder.
 //!
 //! It never falls back silently: everything that is missing or wrong is named in one message.
 //! Invariant: a `Config` that exists fits the function's memory, and its output is never its input.
+
+#[cfg(feature = "local")]
+mod command;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -9,6 +12,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::image::DecodeLimits;
+
+#[cfg(feature = "local")]
+pub use command::user_name;
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -226,31 +232,6 @@ impl Config {
         })
     }
 
-    /// The configuration of a command that works on `stage`: as the classifier's, but against an endpoint other than
-    /// AWS's, names that are not set are those of the embedded stack, `defaults`: buckets for images, models and
-    /// results, and the table.
-    ///
-    /// # Errors
-    /// As [`Config::from_lookup`].
-    #[cfg(feature = "local")]
-    #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
-    pub fn for_command(stage: &str, defaults: [&str; 4]) -> Result<Self, ConfigError> {
-        let [input, model, results, table] = defaults;
-        // On AWS bucket names belong to whoever took them first: there is no safe guess.
-        let is_local = has_own_s3_endpoint();
-        Self::from_lookup(|name| {
-            let default = match name {
-                "GIEMSA_STAGE" => return Some(stage.to_owned()),
-                "GIEMSA_INPUT_BUCKET" => input,
-                "GIEMSA_MODEL_BUCKET" => model,
-                "GIEMSA_RESULTS_BUCKET" => results,
-                "GIEMSA_TABLE" => table,
-                _ => return std::env::var(name).ok(),
-            };
-            std::env::var(name).ok().or_else(|| is_local.then(|| default.to_owned()))
-        })
-    }
-
     /// Reads settings by name from `lookup`, and checks them, alone and together.
     ///
     /// # Errors
@@ -375,14 +356,6 @@ impl Limits {
 #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
 pub fn has_own_s3_endpoint() -> bool {
     ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| std::env::var_os(name).is_some())
-}
-
-/// Who runs a command, for the history of releases: `GIEMSA_USER`, or else the name of the system's user.
-#[cfg(feature = "local")]
-#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
-pub fn user_name() -> Option<String> {
-    let names = ["GIEMSA_USER", "USER", "LOGNAME", "USERNAME"];
-    names.iter().filter_map(|name| std::env::var(name).ok()).find(|name| !name.trim().is_empty())
 }
 
 /// Key of the model that `stage` serves.

@@ -110,7 +110,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["env::var", "env::var_os", "env::vars", "env::args", "temp_dir()"],
-        &["src/config.rs"],
+        &["src/config.rs", "src/config/"],
         "settings are read once, checked together and named in one message",
     ),
     (
