@@ -391,3 +391,27 @@ async fn records(lab: &Lab, keys: impl Iterator<Item = &String>) -> BTreeMap<Str
     }
     records
 }
+
+#[tokio::test]
+async fn a_table_of_an_earlier_version_gets_the_index_that_it_lacks() {
+    use aws_sdk_dynamodb::types::{DeleteGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate};
+    use giemsa::store::{MODEL_INDEX, create_table};
+
+    let lab = Lab::start().await;
+    let dynamodb = &lab.clients.dynamodb;
+    let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(MODEL_INDEX).build().unwrap();
+    let update = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
+    dynamodb.update_table().table_name(TABLE).global_secondary_index_updates(update).send().await.unwrap();
+    let sample = Model::load(&sample_model()).unwrap().sha256.clone();
+    let query = AnsweredQuery { stage: "prod".to_owned(), sha256: sample, since: None };
+    assert!(lab.table().count_answered(&query).await.is_err(), "the index is gone");
+
+    // As at each start; and what is answered from then on is listed.
+    create_table(dynamodb, TABLE).await.unwrap();
+    create_table(dynamodb, TABLE).await.unwrap();
+    let cells: BTreeMap<_, _> = cells().into_iter().take(2).collect();
+    answer_cells(&lab, &cells, &["prod"]).await;
+    assert_eq!(lab.table().count_answered(&query).await.unwrap(), 2);
+    let tomorrow = AnsweredQuery { since: Some(Utc::now() + TimeDelta::days(1)), ..query };
+    assert_eq!(lab.table().count_answered(&tomorrow).await.unwrap(), 0);
+}
