@@ -1,7 +1,10 @@
-//! Environment to validated `Config`; the only file that reads the environment.
+//! Environment to validated `Config`; the only file that reads the environment, with its folder.
 //!
 //! It never falls back silently: everything that is missing or wrong is named in one message.
 //! Invariant: a `Config` that exists fits the function's memory, and its output is never its input.
+
+#[cfg(feature = "local")]
+mod command;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -9,6 +12,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::image::DecodeLimits;
+
+#[cfg(feature = "local")]
+pub use command::user_name;
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -121,7 +127,7 @@ pub struct Limits {
     /// Time kept back at the end of an invocation: nothing is started in it
     /// (`GIEMSA_DEADLINE_MARGIN_MS`, default 2,000).
     pub deadline_margin: Duration,
-    /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_SECONDS`, default 0: every batch).
+    /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_MS`, default 0: every batch).
     pub model_check_interval: Duration,
 }
 
@@ -388,10 +394,6 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
         self.parsed(name).unwrap_or(default)
     }
 
-    fn seconds(&mut self, name: &str, default: Duration) -> Duration {
-        self.parsed(name).map_or(default, Duration::from_secs)
-    }
-
     fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
         self.parsed(name).map_or(default, Duration::from_millis)
     }
@@ -424,7 +426,7 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
             cpus: self.number("GIEMSA_CPUS", defaults.cpus),
             image_timeout: self.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
             deadline_margin: self.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
-            model_check_interval: self.seconds("GIEMSA_MODEL_CHECK_SECONDS", defaults.model_check_interval),
+            model_check_interval: self.milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
         }
     }
 }

@@ -60,6 +60,14 @@ impl Pipeline {
         }
     }
 
+    /// Digest of the model that the next batch will be answered by.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if there is none.
+    pub async fn model_digest(&self) -> Result<String, Arc<RegistryError>> {
+        Ok(self.release().await?.model.sha256.clone())
+    }
+
     /// Why the file in the place of the stage's model does not serve, if it is refused.
     pub fn model_refusal(&self) -> Option<String> {
         self.registry.refusal()

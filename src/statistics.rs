@@ -19,6 +19,26 @@ pub fn wilson_interval(successes: u64, trials: u64) -> Option<(f64, f64)> {
     })
 }
 
+/// Two-sided p-value of McNemar's exact test: of the pairs that differ, `first` went one way and `second` the other,
+/// and by chance either way is as likely (McNemar 1947, Psychometrika 12:153; exact by the binomial distribution).
+pub fn mcnemar_exact(first: u64, second: u64) -> f64 {
+    let (fewer, pairs) = (first.min(second), first.saturating_add(second));
+    // Terms of the binomial distribution as logarithms: 2^-pairs is below the smallest number from 1,075 pairs on.
+    let mut log_term = -(pairs as f64) * std::f64::consts::LN_2;
+    let mut tail = log_term.exp();
+    for i in 0..fewer {
+        log_term += (((pairs - i) as f64) / ((i + 1) as f64)).ln();
+        tail += log_term.exp();
+    }
+    (2.0 * tail).min(1.0)
+}
+
+/// The value below which the share `q`, 0 to 1, of `sorted` ascending values lies (nearest rank); `None` of none.
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +57,35 @@ mod tests {
             assert!((found_high - high).abs() < 1e-4, "{successes}/{trials}: {found_high}");
         }
         assert_eq!(wilson_interval(0, 0), None);
+    }
+
+    #[test]
+    fn mcnemar_equals_the_binomial_distribution() {
+        // Sums of binomial coefficients, by hand: 2 × 79 / 4096, and so on.
+        for (first, second, p) in [
+            (0, 0, 1.0),
+            (5, 5, 1.0),
+            (10, 2, 0.038_574_218_75),
+            (2, 10, 0.038_574_218_75),
+            (6, 0, 0.031_25),
+            (1, 0, 1.0),
+            (59, 6, 4.964_65e-12),
+        ] {
+            let found = mcnemar_exact(first, second);
+            assert!((found - p).abs() <= 1e-4 * p, "{first}/{second}: {found}");
+        }
+        // No underflow and no overflow where 2^-n is no number any more.
+        assert!((mcnemar_exact(50_000, 50_000) - 1.0).abs() < 1e-6);
+        assert!(mcnemar_exact(2_000, 10) < 1e-300);
+        assert!((mcnemar_exact(5_100, 4_900) - 0.046_6).abs() < 1e-3);
+    }
+
+    #[test]
+    fn quantiles_are_values_that_were_seen() {
+        let sorted = [1.0, 2.0, 3.0, 4.0];
+        for (q, expected) in [(0.0, 1.0), (0.5, 2.0), (0.51, 3.0), (0.95, 4.0), (1.0, 4.0)] {
+            assert_eq!(quantile(&sorted, q), Some(expected), "{q}");
+        }
+        assert_eq!(quantile(&[], 0.5), None);
     }
 }

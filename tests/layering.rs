@@ -28,6 +28,8 @@ const MODULES: &[(&str, &[&str])] = &[
     // What goes in and out, and what it means.
     ("store", &["digest", "object", "classification"]),
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
+    ("release", &["digest", "config", "model", "classification", "store"]),
+    ("shadow", &["object", "statistics", "model", "classification", "store"]),
     ("outcome", &["image", "model", "store"]),
     (
         "pipeline",
@@ -44,6 +46,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "outcome",
         ],
     ),
+    ("reclassify", &["object", "store", "outcome", "pipeline"]),
     ("handler", &["object", "event", "outcome", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
@@ -79,6 +82,11 @@ const MODULES: &[(&str, &[&str])] = &[
             "store",
             "outcome",
             "golden",
+            "statistics",
+            "release",
+            "shadow",
+            "pipeline",
+            "reclassify",
             "local",
         ],
     ),
@@ -102,7 +110,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["env::var", "env::var_os", "env::vars", "env::args", "temp_dir()"],
-        &["src/config.rs"],
+        &["src/config.rs", "src/config/"],
         "settings are read once, checked together and named in one message",
     ),
     (

@@ -5,7 +5,9 @@
 
 mod classify;
 mod demo;
+mod model;
 mod output;
+mod reclassify;
 mod up;
 
 use std::io::{IsTerminal, Write};
@@ -31,6 +33,10 @@ enum Command {
     Classify(ClassifyArguments),
     /// Upload sample images to a stack in a temporary folder, and check every answer.
     Demo(DemoArguments),
+    /// Ship a model: inspect, pack, push, check, list, promote, rollback, history, at, compare.
+    Model(model::ModelArguments),
+    /// Answer anew exactly those images whose current result a given model made.
+    Reclassify(ReclassifyArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,6 +76,25 @@ struct DemoArguments {
     /// Folder of images (folders in it are slides) with an expected.csv.
     #[arg(long, default_value = "sample-images")]
     samples: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReclassifyArguments {
+    /// Lower-case hexadecimal SHA-256 of the model whose answers are to be replaced.
+    #[arg(long, value_name = "SHA256")]
+    model_digest: String,
+    /// The stage.
+    #[arg(long, default_value = "prod", value_parser = model::parse_stage)]
+    stage: String,
+    /// Only images uploaded since a time, or so long ago: 2026-11-22, 24h, 7d.
+    #[arg(long, value_parser = model::parse_since)]
+    since: Option<chrono::DateTime<chrono::Utc>>,
+    /// Only count them.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Form of results.
@@ -125,6 +150,8 @@ pub fn main() -> ExitCode {
         Command::Up(arguments) => runtime.block_on(up::run(&arguments)),
         Command::Classify(arguments) => runtime.block_on(classify::run(&arguments)),
         Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
+        Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
+        Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -178,7 +178,7 @@ pub fn slides_table(records: &[Record]) -> String {
 const HEADER_LINES: usize = 2;
 
 /// A table of one line for each row: text is never wrapped, and [`printable`] leaves no line breaks in it.
-fn new_table<const N: usize>(header: [&str; N]) -> Table {
+pub fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     table.set_style(TableComponent::HeaderLines, '─');

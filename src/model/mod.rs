@@ -6,6 +6,7 @@ mod gate_report;
 mod gate_rules;
 mod metadata;
 mod network;
+mod pack;
 mod registry;
 
 use std::sync::Arc;
@@ -21,8 +22,10 @@ pub use gate_report::{
 pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{
-    LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, panic_message,
+    GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores,
+    panic_message,
 };
+pub use pack::{MetadataChanges, PackError, pack};
 pub use registry::{Registry, RegistryError, Release};
 
 /// A model that can serve: built, checked against its metadata, and probed.

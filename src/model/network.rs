@@ -7,6 +7,7 @@
 mod error;
 mod memory;
 mod operators;
+mod summary;
 mod wire;
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,6 +27,7 @@ use crate::image::{InputSpec, InputTensor};
 
 pub use error::ModelError;
 pub use memory::{LoadLimits, MemoryNeed};
+pub use summary::GraphSummary;
 
 /// Values the probe fills the input with, before normalisation is even thought of: dark, none, light.
 const PROBE_VALUES: [f32; 3] = [-1.0, 0.0, 1.0];

@@ -1,15 +1,23 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
+mod answered;
+mod model_files;
 mod objects;
 mod queries;
+mod releases;
 mod results;
 mod schema;
 mod table;
 
+pub use answered::{AnsweredQuery, ImageKey, Verdict};
+pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
+pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
 pub use results::{result_key, write_result};
-pub use schema::{LABEL_INDEX, LabelOrRejected, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table};
+pub use schema::{
+    LABEL_INDEX, LabelOrRejected, MODEL_INDEX, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table,
+};
 pub use table::{LedgerEntry, TableWriter};
 
 /// Why a record could not be stored.

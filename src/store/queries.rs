@@ -25,13 +25,13 @@ const SHARD_CONCURRENCY: usize = 8;
 /// Reads the table.
 #[derive(Debug, Clone)]
 pub struct TableReader {
-    dynamodb: Client,
-    table: String,
+    pub(super) dynamodb: Client,
+    pub(super) table: String,
 }
 
 /// Where a page ended.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cursor(Item);
+pub struct Cursor(pub(super) Item);
 
 /// One page of records, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -238,7 +238,7 @@ impl TableReader {
             .expression_attribute_values(":pk", text(slide_pk(stage, slide)))
     }
 
-    fn query(&self, index: Option<&str>, condition: &str) -> QueryFluentBuilder {
+    pub(super) fn query(&self, index: Option<&str>, condition: &str) -> QueryFluentBuilder {
         self.dynamodb
             .query()
             .table_name(&self.table)
@@ -282,12 +282,12 @@ impl TableReader {
         self.first_records(query, usize::MAX).await
     }
 
-    async fn all_items(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, QueryError> {
+    pub(super) async fn all_items(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, QueryError> {
         let items = query.into_paginator().items().send().try_collect().await;
         items.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
     }
 
-    fn read_item<T: serde::de::DeserializeOwned>(&self, item: Item) -> Result<T, QueryError> {
+    pub(super) fn read_item<T: serde::de::DeserializeOwned>(&self, item: Item) -> Result<T, QueryError> {
         let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
         serde_dynamo::from_item(item).map_err(|e| QueryError::Item {
             table: self.table.clone(),
@@ -296,11 +296,11 @@ impl TableReader {
         })
     }
 
-    fn failed(&self, detail: String) -> QueryError {
+    pub(super) fn failed(&self, detail: String) -> QueryError {
         QueryError::Request { table: self.table.clone(), detail }
     }
 }
 
-fn text(value: String) -> AttributeValue {
+pub(super) fn text(value: String) -> AttributeValue {
     AttributeValue::S(value)
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::results::upload_day;
 use super::schema::{
-    LabelOrRejected, image_pk, label_pk, model_pk, result_sk, review_pk, slide_pk, time_text,
+    LabelOrRejected, image_pk, label_pk, model_index_pk, model_pk, result_sk, review_pk, slide_pk, time_text,
 };
 use crate::classification::{ModelInfo, Record, Status};
 use crate::object::Sequencer;
@@ -28,8 +28,8 @@ const MAX_SORT_KEY_BYTES: usize = 1024;
 /// Writes to the table.
 #[derive(Debug, Clone)]
 pub struct TableWriter {
-    dynamodb: Client,
-    table: String,
+    pub(super) dynamodb: Client,
+    pub(super) table: String,
 }
 
 /// One entry of the model ledger: which model a stage serves from when on.
@@ -106,7 +106,7 @@ impl TableWriter {
         sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
     }
 
-    fn failed(&self, detail: String) -> StoreError {
+    pub(super) fn failed(&self, detail: String) -> StoreError {
         StoreError::Table { table: self.table.clone(), detail }
     }
 }
@@ -129,6 +129,8 @@ fn item_of(record: &Record, sequencer: Option<&Sequencer>, uploaded_ms: i64) -> 
     put("slide_sk", key[..key.floor_char_boundary(MAX_SORT_KEY_BYTES)].to_owned());
     put("label_pk", label_pk(&record.stage, &which, &upload_day(record), shard));
     put("label_sk", format!("{uploaded}#{}", record.result_id));
+    put("model_pk", model_index_pk(&record.stage, &record.model.sha256, shard));
+    put("model_sk", format!("{uploaded}#{}", record.result_id));
     if record.needs_review {
         put("review_pk", review_pk(&record.stage, shard));
         put("review_sk", format!("{:.6}#{}", record.suspicion(), record.result_id));

@@ -1,0 +1,154 @@
+//! `giemsa model check`: the golden gate on this machine, before any upload.
+//!
+//! It never talks to a bucket. Invariant: the same images, rules and model give the figures that the gate function
+//! reports, by the same code.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use chrono::Utc;
+use giemsa::config::Limits;
+use giemsa::digest::sha256_hex;
+use giemsa::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
+use giemsa::model::{GateModel, GateReport, GateRules, Model, RULES_KEY, Trial, render_report};
+
+use super::super::{Failed, output};
+use super::{FileArgument, print, read_file, short, shown_share};
+
+/// Wrong images named in the text; the report has all.
+const SHOWN_IMAGES: usize = 10;
+
+#[derive(Debug, clap::Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    file: FileArgument,
+    /// Folder of labelled images, DIR/<label>/<image>, with the floors in DIR/gate.json if there are any.
+    #[arg(long, value_name = "DIR")]
+    golden: PathBuf,
+    /// Write the report as a page for people, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Checks a file; exit code 1 if it does not pass.
+pub async fn run(arguments: &CheckArguments, json: bool) -> Result<(), Failed> {
+    let bytes = read_file(&arguments.file.file)?;
+    let (set, rules) = read_golden(&arguments.golden).map_err(Failed::Usage)?;
+    let report = try_model(&bytes, &arguments.golden, &set, rules).await?;
+    if let Some(path) = &arguments.html {
+        let page = render_report(&report);
+        std::fs::write(path, page).with_context(|| format!("--html {} cannot be written", path.display()))?;
+    }
+    print(json, &report, shown)?;
+    if report.passed {
+        Ok(())
+    } else {
+        Err(Failed::Work(anyhow!("it would fail: {}", report.failures.join("; "))))
+    }
+}
+
+/// The images of a folder under the keys that they would have in the bucket, and the rules.
+fn read_golden(folder: &Path) -> anyhow::Result<(GoldenSet, Option<GateRules>)> {
+    if !folder.is_dir() {
+        bail!(
+            "--golden {} is no folder; expected one with a folder of images for each label",
+            folder.display()
+        );
+    }
+    let mut files = Vec::new();
+    let mut rules = None;
+    for entry in walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("{} cannot be listed", folder.display()))?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let path = entry.path();
+        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().replace('\\', "/");
+        let key = format!("{GOLDEN_PREFIX}{name}");
+        if key == RULES_KEY {
+            rules = Some(GateRules::parse(&bytes)?);
+        }
+        files.push((key, sha256_hex(&bytes)));
+    }
+    Ok((GoldenSet::of(files), rules))
+}
+
+async fn try_model(
+    bytes: &[u8],
+    folder: &Path,
+    set: &GoldenSet,
+    rules: Option<GateRules>,
+) -> anyhow::Result<GateReport> {
+    let mut trial = Trial {
+        model: GateModel {
+            sha256: sha256_hex(bytes),
+            size_bytes: bytes.len() as u64,
+            ..GateModel::default()
+        },
+        golden: set.summary(),
+        rules: rules.unwrap_or_default(),
+        answers: Vec::new(),
+        production: None,
+        problems: Vec::new(),
+        notes: vec!["checked on this machine, not in the model bucket".to_owned()],
+        made_at: Utc::now(),
+    };
+    let model = match Model::load(bytes) {
+        Ok(model) => model,
+        Err(error) => {
+            trial.problems.push(format!("the model cannot serve: {error}"));
+            return Ok(GateReport::of(trial));
+        }
+    };
+    trial.model.name = Some(model.metadata.name.clone());
+    trial.model.version = Some(model.metadata.version.clone());
+    trial.model.labels.clone_from(&model.metadata.labels);
+    let bar = output::progress("checked", set.images.len());
+    let read = |image: &GoldenImage| {
+        let path = folder.join(image.key.strip_prefix(GOLDEN_PREFIX).unwrap_or(&image.key));
+        let bar = bar.clone();
+        async move {
+            let bytes = tokio::fs::read(&path).await;
+            bar.inc(1);
+            let bytes = bytes.with_context(|| format!("{} cannot be read", path.display()))?;
+            anyhow::Ok(GoldenBytes::Ok(bytes.into()))
+        }
+    };
+    let answers = answer_golden(&set.images, read, &[model], &Limits::default()).await;
+    bar.finish_and_clear();
+    trial.answers = answers?.into_iter().next().unwrap_or_default();
+    Ok(GateReport::of(trial))
+}
+
+fn shown(report: &GateReport) -> String {
+    let name = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+    let (model, version) = (name(&report.model.name), name(&report.model.version));
+    let mut lines = vec![output::printable(&format!("{model} {version} ({})", short(&report.model.sha256)))];
+    let images = report.golden.images.iter().map(|(label, count)| format!("{count} {label}"));
+    lines.push(output::printable(&format!("images       {}", images.collect::<Vec<_>>().join(", "))));
+    lines.push(format!("right        {}", shown_share(report.accuracy.as_ref())));
+    for label in &report.labels {
+        let (sensitivity, specificity) =
+            (shown_share(label.sensitivity.as_ref()), shown_share(label.specificity.as_ref()));
+        let text = format!("  {}: sensitivity {sensitivity}, specificity {specificity}", label.label);
+        lines.push(output::printable(&text));
+    }
+    lines.push(format!("human look   {}", shown_share(report.needs_review.as_ref())));
+    if let Some(speed) = report.speed {
+        lines.push(format!(
+            "speed        {:.1} ms an image, 95 % within {:.1} ms",
+            speed.median_ms, speed.p95_ms
+        ));
+    }
+    for wrong in report.wrong.iter().take(SHOWN_IMAGES) {
+        let text =
+            format!("wrong        {}: {} with {:.1} %", wrong.key, wrong.answered, 100.0 * wrong.confidence);
+        lines.push(output::printable(&text));
+    }
+    for unreadable in report.unreadable.iter().take(SHOWN_IMAGES) {
+        lines.push(output::printable(&format!("unanswered   {}: {}", unreadable.key, unreadable.message)));
+    }
+    lines.push(if report.passed { "passes" } else { "FAILS" }.to_owned());
+    lines.join("\n")
+}

@@ -1,0 +1,347 @@
+//! Promotion and rollback: one stage's model file replaced by another, recorded before and after.
+//!
+//! It never puts a file in its place that cannot serve, or that production would refuse. Invariant: the one
+//! conditional write of the stage's file decides who of several wins; everything else only tells of it.
+
+mod error;
+mod history;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use error::ReleaseError;
+pub use history::{Event, History, HistoryEntry};
+
+use crate::classification::ModelInfo;
+use crate::config::model_key;
+use crate::digest::sha256_hex;
+use crate::model::{
+    GateModel, GateReport, GateRules, GoldenSummary, Model, Trial, Waiver, archive_key, report_key,
+};
+use crate::store::{
+    ModelFiles, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoredFile, TableReader, TableWriter,
+};
+
+/// Fewest digits by which a model can be named.
+const MIN_DIGEST_DIGITS: usize = 6;
+
+/// Releases models.
+#[derive(Debug, Clone)]
+pub struct Releaser {
+    bucket: ModelFiles,
+    reader: TableReader,
+    writer: TableWriter,
+}
+
+/// Who releases, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// Name of the person or machine.
+    pub who: String,
+    /// The reason.
+    pub why: Option<String>,
+    /// Whether to release a model without a passing report; needs a reason.
+    pub force: bool,
+}
+
+/// What the golden set said of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportState {
+    /// The report passed.
+    Passed,
+    /// It failed, and a person decided to let the model serve.
+    Waived,
+    /// The report failed, for these reasons.
+    Failed(Vec<String>),
+    /// There is no report.
+    Missing,
+}
+
+/// How a release ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Released {
+    /// The stage.
+    pub stage: String,
+    /// The model that it serves now.
+    pub model: ModelInfo,
+    /// Digest of the model before it, if there was one.
+    pub previous_sha256: Option<String>,
+    /// Since when its file is there; `None` if it had been there before.
+    pub released_at: Option<DateTime<Utc>>,
+    /// What was done; `None` if there was nothing to do.
+    pub kind: Option<ReleaseKind>,
+}
+
+/// The parts of a golden-set report that decide; the whole is the gate's.
+#[derive(Debug, Deserialize)]
+struct ReportHead {
+    passed: bool,
+    #[serde(default)]
+    failures: Vec<String>,
+    #[serde(default)]
+    waiver: Option<Waiver>,
+}
+
+impl Releaser {
+    /// Releases in `bucket`, recorded in the table.
+    pub fn new(bucket: ModelFiles, reader: TableReader, writer: TableWriter) -> Self {
+        Self { bucket, reader, writer }
+    }
+
+    /// All that happened to a stage.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn history(&self, stage: &str) -> Result<History, QueryError> {
+        Ok(History::merge(&self.reader.ledger(stage).await?, &self.reader.releases(stage).await?))
+    }
+
+    /// What the golden set said of a model.
+    ///
+    /// # Errors
+    /// [`ReleaseError::BadReport`], or if the bucket cannot be read.
+    pub async fn report_state(&self, sha256: &str) -> Result<ReportState, ReleaseError> {
+        let key = report_key(sha256);
+        let Some(file) = self.bucket.get(&key).await? else { return Ok(ReportState::Missing) };
+        let head: ReportHead = self.parse_report(&key, &file.bytes)?;
+        Ok(match head.waiver {
+            _ if head.passed => ReportState::Passed,
+            Some(_) => ReportState::Waived,
+            None => ReportState::Failed(head.failures),
+        })
+    }
+
+    /// Copies the model of stage `from` to stage `to`, and keeps both the new and the replaced one in the archive.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; the stage is unchanged then.
+    pub async fn promote(&self, from: &str, to: &str, author: &Author) -> Result<Released, ReleaseError> {
+        let key = model_key(from);
+        let file = self.bucket.get(&key).await?;
+        let file = file.ok_or_else(|| ReleaseError::Absent { location: self.bucket.location(&key) })?;
+        self.release(to, &key, file.bytes, ReleaseKind::Promote, author).await
+    }
+
+    /// Puts an archived model back: the one whose SHA-256 begins with `digest`, or else the one before the present.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; the stage is unchanged then.
+    pub async fn rollback(
+        &self,
+        stage: &str,
+        digest: Option<&str>,
+        author: &Author,
+    ) -> Result<Released, ReleaseError> {
+        let sha256 = match digest {
+            Some(digest) => self.archived(digest).await?,
+            None => self.before_current(stage).await?,
+        };
+        let key = archive_key(&sha256);
+        let file = self.bucket.get(&key).await?;
+        let file = file.ok_or_else(|| ReleaseError::Digest { digest: sha256.clone(), found: Vec::new() })?;
+        let found = sha256_hex(&file.bytes);
+        if found != sha256 {
+            return Err(ReleaseError::Damaged { location: self.bucket.location(&key), found });
+        }
+        self.release(stage, &key, file.bytes, ReleaseKind::Rollback, author).await
+    }
+
+    async fn before_current(&self, stage: &str) -> Result<String, ReleaseError> {
+        let key = model_key(stage);
+        let current = self.bucket.get(&key).await?;
+        let current = current.map(|file| sha256_hex(&file.bytes)).unwrap_or_default();
+        let history = self.history(stage).await?;
+        let before = history.before(&current).map(|model| model.sha256.clone());
+        before.ok_or_else(|| ReleaseError::NothingBefore { stage: stage.to_owned() })
+    }
+
+    /// The whole digest of the one archived model that begins with `digest`.
+    async fn archived(&self, digest: &str) -> Result<String, ReleaseError> {
+        let digest = digest.to_ascii_lowercase();
+        let mut found = Vec::new();
+        if digest.len() >= MIN_DIGEST_DIGITS && digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let files = self.bucket.list(&format!("archive/{digest}")).await?;
+            let names =
+                files.iter().filter_map(|file| file.key.strip_prefix("archive/")?.strip_suffix(".onnx"));
+            found = names.map(str::to_owned).collect();
+        }
+        match &found[..] {
+            [one] => Ok(one.clone()),
+            _ => Err(ReleaseError::Digest { digest, found }),
+        }
+    }
+
+    /// The one way in which a command changes what a stage serves.
+    async fn release(
+        &self,
+        stage: &str,
+        from_key: &str,
+        bytes: Bytes,
+        kind: ReleaseKind,
+        author: &Author,
+    ) -> Result<Released, ReleaseError> {
+        let model = self.load(from_key, &bytes).await?;
+        let info = ModelInfo::of(&model);
+        let key = model_key(stage);
+        // From here on the stage's file must not change until it is written.
+        let current = self.bucket.get(&key).await?;
+        let previous_sha256 = current.as_ref().map(|file| sha256_hex(&file.bytes));
+        let started_at = Utc::now().trunc_subsecs(3);
+        if previous_sha256.as_ref() == Some(&info.sha256) {
+            let stage = stage.to_owned();
+            return Ok(Released { stage, model: info, previous_sha256, released_at: None, kind: None });
+        }
+        let report = self.report_state(&info.sha256).await?;
+        let kind = self.permit(&info.sha256, report, kind, author)?;
+        self.archive(&info.sha256, &bytes).await?;
+        if let (Some(file), Some(sha256)) = (&current, &previous_sha256) {
+            self.archive(sha256, &file.bytes).await?;
+        }
+        let mut entry = ReleaseEntry {
+            stage: stage.to_owned(),
+            started_at,
+            released_at: None,
+            kind,
+            state: ReleaseState::Started,
+            model: info.clone(),
+            previous_sha256: previous_sha256.clone(),
+            who: author.who.clone(),
+            why: author.why.clone(),
+        };
+        self.writer.begin_release(&mut entry).await?;
+        if kind == ReleaseKind::Force {
+            self.waive(&entry, bytes.len() as u64).await?;
+        }
+        self.replace(&mut entry, &key, bytes, current.as_ref()).await?;
+        Ok(Released {
+            stage: stage.to_owned(),
+            model: info,
+            previous_sha256,
+            released_at: entry.released_at,
+            kind: Some(kind),
+        })
+    }
+
+    /// What this release is: as asked with a passing report, forced without one, or refused.
+    fn permit(
+        &self,
+        sha256: &str,
+        report: ReportState,
+        kind: ReleaseKind,
+        author: &Author,
+    ) -> Result<ReleaseKind, ReleaseError> {
+        let location = self.bucket.location(&report_key(sha256));
+        let sha256 = sha256.to_owned();
+        match report {
+            ReportState::Passed | ReportState::Waived => Ok(kind),
+            _ if author.force && author.why.is_none() => Err(ReleaseError::NoReason),
+            _ if author.force => Ok(ReleaseKind::Force),
+            ReportState::Missing => Err(ReleaseError::NoReport { sha256, location }),
+            ReportState::Failed(reasons) => Err(ReleaseError::FailedReport { sha256, location, reasons }),
+        }
+    }
+
+    /// The write that decides, and the record of how it ended.
+    async fn replace(
+        &self,
+        entry: &mut ReleaseEntry,
+        key: &str,
+        bytes: Bytes,
+        current: Option<&StoredFile>,
+    ) -> Result<(), ReleaseError> {
+        let expected = current.map(|file| file.facts.etag.as_str());
+        let written = self.bucket.replace(key, bytes, expected).await;
+        if !matches!(written, Ok(true)) {
+            // The answer may be lost, or somebody may have released the same model: what counts is what is there.
+            // Where that cannot be seen, the release stays recorded as started, and the ledger will tell.
+            let now = self.bucket.get(key).await?.map(|file| sha256_hex(&file.bytes)).unwrap_or_default();
+            if now != entry.model.sha256 {
+                let is_lost = written.is_ok();
+                entry.state = if is_lost { ReleaseState::Lost } else { ReleaseState::Failed };
+                self.writer.end_release(entry).await?;
+                let (stage, sha256) = (entry.stage.clone(), entry.model.sha256.clone());
+                return Err(match written {
+                    Err(error) => error.into(),
+                    Ok(_) => ReleaseError::Lost { stage, sha256, winner: now },
+                });
+            }
+        }
+        let facts = self.bucket.facts(key).await?;
+        entry.released_at =
+            Some(facts.map_or_else(|| Utc::now().trunc_subsecs(0), |facts| facts.modified_at));
+        entry.state = ReleaseState::Released;
+        Ok(self.writer.end_release(entry).await?)
+    }
+
+    async fn load(&self, key: &str, bytes: &Bytes) -> Result<Arc<Model>, ReleaseError> {
+        let copy = bytes.clone();
+        let loaded = tokio::task::spawn_blocking(move || Model::load(&copy)).await;
+        loaded.expect("loading a model catches its panics").map_err(|source| ReleaseError::Unusable {
+            location: self.bucket.location(key),
+            sha256: sha256_hex(bytes),
+            source: Box::new(source),
+        })
+    }
+
+    /// Keeps a model. A file of this name is there or is made; its name is its content.
+    async fn archive(&self, sha256: &str, bytes: &Bytes) -> Result<(), ReleaseError> {
+        self.bucket.replace(&archive_key(sha256), bytes.clone(), None).await?;
+        Ok(())
+    }
+
+    /// Writes into the report of a model that a person lets it serve all the same; production reads it there.
+    async fn waive(&self, entry: &ReleaseEntry, size_bytes: u64) -> Result<(), ReleaseError> {
+        let key = report_key(&entry.model.sha256);
+        let why = entry.why.clone().unwrap_or_default();
+        let waiver = Waiver { by: entry.who.clone(), reason: why, at: entry.started_at };
+        loop {
+            let found = self.bucket.get(&key).await?;
+            let mut report = match &found {
+                Some(file) => self.parse_report(&key, &file.bytes)?,
+                None => GateReport::of(untried(entry, size_bytes)),
+            };
+            report.waiver = Some(waiver.clone());
+            let json = serde_json::to_vec_pretty(&report).expect("plain data with finite numbers");
+            let etag = found.map(|file| file.facts.etag);
+            // The gate may write its report at this moment; then that is read, and waived.
+            if self.bucket.replace(&key, json.into(), etag.as_deref()).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn parse_report<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        json: &[u8],
+    ) -> Result<T, ReleaseError> {
+        serde_json::from_slice(json).map_err(|e| ReleaseError::BadReport {
+            location: self.bucket.location(key),
+            detail: e.to_string(),
+        })
+    }
+}
+
+/// What is known of a model that the gate did not try.
+fn untried(entry: &ReleaseEntry, size_bytes: u64) -> Trial {
+    Trial {
+        model: GateModel {
+            name: Some(entry.model.name.clone()),
+            version: Some(entry.model.version.clone()),
+            sha256: entry.model.sha256.clone(),
+            size_bytes,
+            labels: Vec::new(),
+        },
+        golden: GoldenSummary::default(),
+        rules: GateRules::default(),
+        answers: Vec::new(),
+        production: None,
+        problems: vec!["the golden set was not run before this model was released by force".to_owned()],
+        notes: Vec::new(),
+        made_at: entry.started_at,
+    }
+}
