@@ -307,10 +307,12 @@ fn guard<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panic_message(&*panic)))
 }
 
-/// The text of a caught panic.
+/// The first paragraph of a caught panic's text, at most 500 characters: where backtraces are switched on, an error that
+/// was unwrapped brings its own along.
 pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    text.split("\n\n").next().unwrap_or_default().chars().take(500).collect()
 }
 
 /// The engine nests contexts; outermost and innermost name the node and the reason.

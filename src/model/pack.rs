@@ -306,6 +306,7 @@ mod tests {
             temperature: Some(1.5),
             review_below: Some(0.9),
             review_above: [("parasitized".to_owned(), 0.1)].into(),
+            outlier_above: Some(0.25),
             positive: texts(&["parasitized"]),
             ..MetadataChanges::default()
         };
@@ -321,7 +322,7 @@ mod tests {
         let properties = OnnxFile::parse(&packed).unwrap().properties();
         assert_eq!(
             properties["giemsa.review"],
-            r#"{"confidence_below":0.9,"label_above":{"parasitized":0.1}}"#
+            r#"{"confidence_below":0.9,"label_above":{"parasitized":0.1},"outlier_above":0.25}"#
         );
         assert!(properties["giemsa.input"].contains("[0.485,0.456,0.406]"), "{properties:?}");
         // The same scores, for the same weights.
