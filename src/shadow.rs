@@ -444,7 +444,8 @@ mod tests {
 
     #[test]
     fn a_planted_better_and_a_planted_worse_model_get_the_right_verdict() {
-        let cases: [(fn(usize) -> bool, fn(usize) -> bool, bool, Conclusion); 6] = [
+        type IsRight = fn(usize) -> bool;
+        let cases: [(IsRight, IsRight, bool, Conclusion); 6] = [
             (|i| i < 3, |i| (20..40).contains(&i), true, Conclusion::CandidateBetter),
             (|i| (20..40).contains(&i), |i| i < 3, true, Conclusion::CandidateWorse),
             // As often wrong, on other images.
