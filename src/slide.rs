@@ -1,6 +1,6 @@
 //! The figure of a slide: cells, positives, parasitemia.
 //!
-//! Pure. Invariant: every record is counted once, as a cell or as rejected.
+//! Pure. Invariant: every record is counted once: as a cell, as an outlier or as rejected.
 
 use crate::classification::{Record, Status};
 use crate::statistics::wilson_interval;
@@ -8,11 +8,14 @@ use crate::statistics::wilson_interval;
 /// What a slide's records add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct SlideFigure {
-    /// Classified images.
+    /// Classified images, without outliers.
     pub cells: u64,
     /// Cells whose label counts as positive.
     pub positives: u64,
-    /// Cells that need a human look.
+    /// Classified images that are like nothing the model was trained on, e.g. debris or a blank field. They are no cells
+    /// until a person says so, or debris would add to the parasitemia and blank fields take from it.
+    pub outliers: u64,
+    /// Cells and outliers that need a human look.
     pub needs_review: u64,
     /// Images that could not be classified.
     pub rejected: u64,
@@ -27,6 +30,10 @@ impl SlideFigure {
         for record in records {
             match record.status {
                 Status::Rejected => figure.rejected += 1,
+                Status::Classified if record.outlier == Some(true) => {
+                    figure.outliers += 1;
+                    figure.needs_review += u64::from(record.needs_review);
+                }
                 Status::Classified => {
                     figure.cells += 1;
                     figure.needs_review += u64::from(record.needs_review);

@@ -10,6 +10,7 @@ use common::{Lab, file};
 use giemsa::classification::{Finding, ImageInfo, Record, Status, decide};
 use giemsa::model::{Model, Scores};
 use giemsa::object::ObjectRef;
+use giemsa::slide::SlideFigure;
 use giemsa::store::TableWriter;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -62,6 +63,11 @@ async fn a_blank_field_needs_review_in_the_results_and_in_the_table() {
         })
         .collect();
     assert_eq!(stored, [blank.without_times(), field.without_times()]);
+    let figure = SlideFigure::of([&blank, &field]);
+    assert_eq!(
+        (figure.cells, figure.outliers, figure.cells_with_sign),
+        (1, 1, u64::from(field.positive.is_some()))
+    );
     assert_eq!(lab.table().review_queue("prod", 10).await.unwrap(), [blank]);
 
     // Delivered again, nothing changes.

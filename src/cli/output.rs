@@ -154,23 +154,32 @@ pub fn slides_table(records: &[Record]) -> String {
     for record in records {
         slides.entry(&record.slide).or_default().push(record);
     }
-    let mut table =
-        new_table(["slide", "cells", "positive", "parasitemia", "95 % interval", "review", "rejected"]);
+    let mut table = new_table([
+        "slide",
+        "cells",
+        "positive",
+        "parasitemia",
+        "95 % interval",
+        "no cell",
+        "review",
+        "rejected",
+    ]);
     for (slide, records) in slides {
         let figure = SlideFigure::of(records);
         let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
         let interval = figure.parasitemia_interval_percent();
         table.add_row([
-            if slide.is_empty() { "(no folder)".to_owned() } else { printable(slide) },
+            if slide.is_empty() { "(no folder)".to_owned() } else { end_of(&printable(slide)) },
             figure.cells.to_string(),
             figure.positives.to_string(),
             percent,
             interval.map(|(low, high)| format!("{low:.1}–{high:.1} %")).unwrap_or_default(),
+            figure.outliers.to_string(),
             figure.needs_review.to_string(),
             figure.rejected.to_string(),
         ]);
     }
-    align_right(&mut table, &[1, 2, 3, 4, 5, 6]);
+    align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
     table.trim_fmt()
 }
 
@@ -190,6 +199,15 @@ fn align_right(table: &mut Table, columns: &[usize]) {
         if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
+    }
+}
+
+/// The end of a slide's name that fits beside its figures: the folders it is in say less than its own name.
+fn end_of(slide: &str) -> String {
+    const LONGEST: usize = 26;
+    match slide.chars().count().checked_sub(LONGEST) {
+        None | Some(0) => slide.to_owned(),
+        Some(more) => std::iter::once('…').chain(slide.chars().skip(more + 1)).collect(),
     }
 }
 
