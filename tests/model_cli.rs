@@ -71,7 +71,7 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
             SAMPLE,
             "-o",
             shown(&packed),
-            "--model-version",
+            "--version",
             "7",
             "--review-below",
             "0.95",
@@ -131,7 +131,7 @@ fn a_model_is_shipped_compared_and_rolled_back_against_a_running_stack() {
     let running = RunningStack::start(&folder.path().join("data"), &[]);
     let stack = Some(&running);
     let (second, contrary) = (folder.path().join("2.onnx"), folder.path().join("contrary.onnx"));
-    let model = succeed_json(None, &["model", "pack", SAMPLE, "-o", shown(&second), "--model-version", "2"]);
+    let model = succeed_json(None, &["model", "pack", SAMPLE, "-o", shown(&second), "--version", "2"]);
     let second_sha256 = model["model"]["sha256"].as_str().unwrap();
     succeed(None, &["model", "pack", SAMPLE, "-o", shown(&contrary), "--labels", "uninfected,parasitized"]);
     let first = succeed_json(None, &["model", "inspect", SAMPLE]);

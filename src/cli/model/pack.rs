@@ -17,6 +17,8 @@ use super::super::Failed;
 use super::{FileArgument, print, read_file, shown_model, shown_size};
 
 #[derive(Debug, clap::Args)]
+// `--version` is the model's, as in the scripts of models/convert; `giemsa --version` is the program's.
+#[command(disable_version_flag = true)]
 pub struct PackArguments {
     #[command(flatten)]
     file: FileArgument,
@@ -27,8 +29,8 @@ pub struct PackArguments {
     #[arg(long)]
     name: Option<String>,
     /// Version shown to people.
-    #[arg(long = "model-version", value_name = "VERSION")]
-    model_version: Option<String>,
+    #[arg(long)]
+    version: Option<String>,
     /// Labels in the order of the network's scores, e.g. parasitized,uninfected.
     #[arg(long, value_delimiter = ',', value_name = "LABEL,…")]
     labels: Vec<String>,
@@ -135,7 +137,7 @@ impl PackArguments {
         let numbers = |list: &[f32]| (!list.is_empty()).then(|| list.to_vec());
         MetadataChanges {
             name: self.name.clone(),
-            version: self.model_version.clone(),
+            version: self.version.clone(),
             labels: self.labels.clone(),
             input: InputSpecJson {
                 layout: self.layout,
