@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use common::events::{self, Upload, all_forms};
 use common::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use giemsa::config::{Config, GateConfig, GatePolicy};
@@ -92,6 +95,11 @@ async fn answering_model(lab: &Lab, handler: &giemsa::handler::Handler, stage: &
     history.results.into_iter().find(|record| record.stage == stage).map(|record| record.model.sha256)
 }
 
+async fn modified_at(lab: &Lab, key: &str) -> DateTime<Utc> {
+    let head = lab.clients.s3.head_object().bucket(common::MODELS).key(key).send().await.unwrap();
+    DateTime::from_timestamp(head.last_modified().unwrap().secs(), 0).unwrap()
+}
+
 fn assert_failed(report: &GateReport, parts: &[&str]) {
     assert!(!report.passed, "{report:?}");
     let is_said = |failure: &&String| parts.iter().all(|part| failure.contains(part));
@@ -123,9 +131,17 @@ async fn a_model_passes_on_dev_and_serves_in_production_only_with_its_report() {
     }
     assert_eq!(metrics::total(Metric::ModelRefused, STAGE), refused + 1);
 
-    // The report appears later: the file serves without being copied again.
+    // The report appears later, in a later second of S3's clock: the file serves without being copied again.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     assert!(report_of(&lab, &second).await.passed);
     assert_eq!(answering_model(&lab, &guarded, STAGE).await, Some(sha256_hex(&second)));
+    // Until then production had the first one, and the ledger does not say otherwise.
+    let reported = modified_at(&lab, &report_key(&sha256_hex(&second))).await;
+    assert!(reported > modified_at(&lab, &format!("{STAGE}/model.onnx")).await);
+    for (time, model) in [(reported - TimeDelta::seconds(1), &first), (reported, &second)] {
+        let entry = lab.table().model_at(STAGE, time).await.unwrap().expect("a model served");
+        assert_eq!(entry.model.sha256, sha256_hex(model), "at {time}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,8 @@ const LONGEST_HOLD: Duration = Duration::from_secs(120);
 pub struct Release {
     /// The model.
     pub model: Arc<Model>,
-    /// Last-Modified of the object it was read from: the same for every function that serves it.
+    /// Last-Modified of the object it was read from, or of the report that let it serve if that came later: the same for
+    /// every function that serves it.
     pub released_at: DateTime<Utc>,
 }
 
@@ -285,22 +286,24 @@ impl Registry {
             state.see(etag, None);
             return Ok(Found::SameBytes(Release { model, released_at }));
         }
-        self.admit(state, etag.clone(), &sha256).await?;
+        let reported_at = self.admit(state, etag.clone(), &sha256).await?;
+        let released_at = reported_at.map_or(released_at, |at| at.max(released_at));
         let limits = self.load_limits.clone();
         let task = tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits));
         let started = Instant::now();
         Ok(Found::Changed(Loading { etag, released_at, sha256, task, started, said_slow: false }))
     }
 
-    /// Refuses a file that the stage may not serve, before it is loaded. Said once for each reason.
+    /// Refuses a file that the stage may not serve, before it is loaded. Said once for each reason. Tells since when it
+    /// may serve, where that is asked.
     async fn admit(
         &self,
         state: &mut State,
         etag: Option<String>,
         sha256: &str,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Option<DateTime<Utc>>, RegistryError> {
         let error = match self.acceptance.check(sha256).await {
-            Ok(()) => return Ok(()),
+            Ok(reported_at) => return Ok(reported_at),
             Err(NotAccepted::Refused(detail)) => {
                 RegistryError::NotAccepted { location: self.location(), sha256: sha256.to_owned(), detail }
             }

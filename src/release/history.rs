@@ -26,7 +26,8 @@ pub enum Event {
 /// One line of a stage's history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryEntry {
-    /// Since when the model's file is in its place, whole seconds; of an attempt without effect, when it began.
+    /// Since when the model's file is in its place and may serve, whole seconds; of an attempt without effect, when it
+    /// began.
     pub at: DateTime<Utc>,
     /// What was done.
     pub event: Event,

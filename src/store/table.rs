@@ -37,7 +37,7 @@ pub struct TableWriter {
 pub struct LedgerEntry {
     /// The stage.
     pub stage: String,
-    /// When the model's file was put in its place.
+    /// When the model's file was put in its place, or was let serve by its report if that came later.
     pub released_at: DateTime<Utc>,
     /// The model.
     pub model: ModelInfo,

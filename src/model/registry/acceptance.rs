@@ -5,6 +5,7 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
+use chrono::{DateTime, Utc};
 
 use super::Registry;
 use crate::config::GatePolicy;
@@ -40,10 +41,11 @@ impl Acceptance {
         Self { s3, bucket: bucket.to_owned(), stage: stage.to_owned(), policy }
     }
 
-    /// Asks whether the model of the digest `sha256` may serve.
-    pub(super) async fn check(&self, sha256: &str) -> Result<(), NotAccepted> {
+    /// Asks whether the model of the digest `sha256` may serve, and since when: when its report was written, where one
+    /// is asked for.
+    pub(super) async fn check(&self, sha256: &str) -> Result<Option<DateTime<Utc>>, NotAccepted> {
         if self.policy == GatePolicy::Off {
-            return Ok(());
+            return Ok(None);
         }
         let key = report_key(sha256);
         let refused = |detail: String| Err(NotAccepted::Refused(detail));
@@ -58,6 +60,8 @@ impl Acceptance {
             }
             Err(error) => return Err(self.unreachable(&key, &DisplayErrorContext(&error))),
         };
+        let reported_at =
+            found.last_modified().and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
         let json = found.body.collect().await.map_err(|error| self.unreachable(&key, &error))?.into_bytes();
         let report: GateReport = match serde_json::from_slice(&json) {
             Ok(report) => report,
@@ -84,7 +88,7 @@ impl Acceptance {
                 self.bucket
             ));
         }
-        Ok(())
+        Ok(reported_at)
     }
 
     fn unreachable(&self, key: &str, detail: &dyn std::fmt::Display) -> NotAccepted {
