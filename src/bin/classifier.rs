@@ -12,7 +12,6 @@ use std::time::Duration;
 use giemsa::aws::Clients;
 use giemsa::config::Config;
 use giemsa::handler::Handler;
-use giemsa::metrics;
 use giemsa::pipeline::Pipeline;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
@@ -22,25 +21,10 @@ const LONGEST_WARM_UP: Duration = Duration::from_secs(8);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    lambda::start_log();
-    metrics::write_to_stdout();
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!(%error, "not started");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the runtime ended");
-            ExitCode::FAILURE
-        }
-    }
+    lambda::run(Config::from_env, serve).await
 }
 
-async fn run(config: Config) -> Result<(), Error> {
+async fn serve(config: Config) -> Result<(), Error> {
     let pipeline = Pipeline::new(config, Clients::from_env().await);
     // The model is loaded while Lambda starts the function; without one the events are retried.
     if tokio::time::timeout(LONGEST_WARM_UP, pipeline.warm_up()).await.is_err() {

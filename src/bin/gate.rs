@@ -11,31 +11,15 @@ use std::process::ExitCode;
 use giemsa::aws::Clients;
 use giemsa::config::GateConfig;
 use giemsa::gate_handler::GateHandler;
-use giemsa::metrics;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    lambda::start_log();
-    metrics::write_to_stdout();
-    let config = match GateConfig::from_env() {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!(%error, "not started");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the runtime ended");
-            ExitCode::FAILURE
-        }
-    }
+    lambda::run(GateConfig::from_env, serve).await
 }
 
-async fn run(config: GateConfig) -> Result<(), Error> {
+async fn serve(config: GateConfig) -> Result<(), Error> {
     let handler = &GateHandler::new(config, Clients::from_env().await.s3);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
         let deadline = lambda::instant_of(event.context.deadline());

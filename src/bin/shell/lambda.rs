@@ -1,17 +1,44 @@
-//! What the Lambda functions share: their log, their deadline, and two functions of the C library.
+//! What the Lambda functions share: their start, their log, their deadline, and two functions of the C library.
 //!
 //! It never looks into an event. Invariant: a package that links this file starts on Lambda's C library.
 
+use std::fmt::Display;
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
+use giemsa::metrics;
+use lambda_runtime::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Lambda's limit.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
 
+/// Starts log and metrics, reads the configuration, and serves until Lambda ends the process.
+pub async fn run<C, E: Display, F: Future<Output = Result<(), Error>>>(
+    read_config: impl FnOnce() -> Result<C, E>,
+    serve: impl FnOnce(C) -> F,
+) -> ExitCode {
+    start_log();
+    metrics::write_to_stdout();
+    let config = match read_config() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(%error, "not started");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the runtime ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// One JSON object a line. Lambda adds the time; the level comes from `RUST_LOG`, `info` unless it is set.
-pub fn start_log() {
+fn start_log() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt()
         .json()
