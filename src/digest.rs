@@ -12,12 +12,9 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// 64 bits: among a billion results the chance of any two being equal is about 3 % (birthday bound
 /// n²/2⁶⁵), and equal ids would still be under different keys.
 pub fn short_id(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part.as_bytes());
-        hasher.update([0]);
-    }
-    hex(&hasher.finalize()[..8])
+    let mut digest = sha256_of_parts(parts.iter().copied());
+    digest.truncate(16);
+    digest
 }
 
 /// SHA-256 of `parts`, each ended by a zero byte, 64 lower-case hexadecimal digits.

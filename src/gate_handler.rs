@@ -215,8 +215,8 @@ impl GateHandler {
                 return Ok(self.refuse(file_model, set, format!("the model cannot be loaded: {detail}")));
             }
         };
-        describe(&mut file_model, &candidate);
-        let mut trial = trial_of(file_model, set);
+        file_model.describe(&candidate);
+        let mut trial = Trial::new(file_model, set.summary(), Utc::now());
         if let Some(json) = self.bucket.read_rules().await? {
             match GateRules::parse(&json) {
                 Ok(rules) => trial.rules = rules,
@@ -283,7 +283,7 @@ impl GateHandler {
         let mut info = GateModel { sha256, size_bytes: bytes.len() as u64, ..GateModel::default() };
         match self.load(bytes).await {
             Ok(model) => {
-                describe(&mut info, &model);
+                info.describe(&model);
                 Ok(Some((info, model)))
             }
             Err(detail) => {
@@ -306,7 +306,7 @@ impl GateHandler {
 
     /// The report of a model that was not tried.
     fn refuse(&self, model: GateModel, set: &GoldenSet, problem: String) -> GateReport {
-        let mut trial = trial_of(model, set);
+        let mut trial = Trial::new(model, set.summary(), Utc::now());
         trial.problems.push(problem);
         GateReport::of(trial)
     }
@@ -337,25 +337,6 @@ impl GateHandler {
         }
         Ok(())
     }
-}
-
-fn trial_of(model: GateModel, set: &GoldenSet) -> Trial {
-    Trial {
-        model,
-        golden: set.summary(),
-        rules: GateRules::default(),
-        answers: Vec::new(),
-        production: None,
-        problems: Vec::new(),
-        notes: Vec::new(),
-        made_at: Utc::now(),
-    }
-}
-
-fn describe(info: &mut GateModel, model: &Model) {
-    info.name = Some(model.metadata.name.clone());
-    info.version = Some(model.metadata.version.clone());
-    info.labels.clone_from(&model.metadata.labels);
 }
 
 fn shown(object: &ObjectRef, gated: &Gated) -> Value {

@@ -1,5 +1,8 @@
 //! The template and the code agree: environment, memory, table, timeouts, answers.
 
+#[cfg(feature = "local")]
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -232,24 +235,10 @@ fn table_has_the_indexes_that_queries_name() {
 #[tokio::test]
 async fn table_is_the_one_that_the_code_makes() {
     use aws_sdk_dynamodb::types::KeySchemaElement;
-    use giemsa::aws::Clients;
-    use giemsa::local::queue::Queue;
-    use giemsa::local::{ServerSettings, Servers, credentials};
 
-    let folder = tempfile::tempdir().unwrap();
-    let settings = ServerSettings {
-        data_dir: folder.path().to_owned(),
-        s3_port: 0,
-        dynamodb_port: 0,
-        subscriptions: Vec::new(),
-    };
-    let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
-    let servers = Servers::start(&settings, queue).await.unwrap();
-    let url = |address: std::net::SocketAddr| format!("http://{address}");
-    let dynamodb = Clients::at(&url(servers.s3), &url(servers.dynamodb), credentials()).dynamodb;
-    giemsa::store::create_table(&dynamodb, "giemsa").await.unwrap();
-    let made = dynamodb.describe_table().table_name("giemsa").send().await.unwrap().table.unwrap();
-    servers.shutdown().await;
+    let lab = common::Lab::without_model().await;
+    let described = lab.clients.dynamodb.describe_table().table_name(common::TABLE).send().await;
+    let made = described.unwrap().table.unwrap();
 
     let keys = |schema: &[KeySchemaElement]| {
         (schema[0].attribute_name().to_owned(), schema[1].attribute_name().to_owned())

@@ -3,8 +3,8 @@
 //! It never decides anything. Invariant: a digest is of the bytes that were read, also of a file too large to be held.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 
@@ -12,7 +12,7 @@ use super::{GOLDEN_PREFIX, GoldenBytes, GoldenImage};
 use crate::digest::Sha256Stream;
 use crate::model::{GateReport, RULES_KEY, Unanswered, report_key};
 use crate::object::ObjectRef;
-use crate::store::{FetchError, fetch_object};
+use crate::store::{FetchError, fetch_object, is_gone};
 
 /// Reads and writes the model bucket.
 #[derive(Debug, Clone)]
@@ -188,9 +188,4 @@ impl ModelBucket {
 
 fn size_of(found: &GetObjectOutput) -> u64 {
     found.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default()
-}
-
-/// A version that never existed is NoSuchVersion; a delete marker is 405 MethodNotAllowed.
-fn is_gone(error: &SdkError<GetObjectError>) -> bool {
-    matches!(error.code(), Some("NoSuchKey" | "NoSuchVersion" | "MethodNotAllowed"))
 }

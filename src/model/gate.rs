@@ -68,6 +68,20 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// A trial of `model` on `golden` by the default rules, without answers so far.
+    pub fn new(model: GateModel, golden: GoldenSummary, made_at: DateTime<Utc>) -> Self {
+        Self {
+            model,
+            golden,
+            rules: GateRules::default(),
+            answers: Vec::new(),
+            production: None,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            made_at,
+        }
+    }
+
     /// Whether the model answered anything at all.
     fn was_tried(&self) -> bool {
         !self.answers.is_empty()

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::Model;
 use super::gate_rules::GateRules;
 use crate::statistics::wilson_interval;
 
@@ -91,6 +92,15 @@ pub struct GateModel {
     /// Labels in the order of the scores.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub labels: Vec<String>,
+}
+
+impl GateModel {
+    /// Adds what the loaded model says of itself.
+    pub fn describe(&mut self, model: &Model) {
+        self.name = Some(model.metadata.name.clone());
+        self.version = Some(model.metadata.version.clone());
+        self.labels.clone_from(&model.metadata.labels);
+    }
 }
 
 /// Which golden set.

@@ -18,9 +18,7 @@ pub use history::{Event, History, HistoryEntry};
 use crate::classification::ModelInfo;
 use crate::config::model_key;
 use crate::digest::sha256_hex;
-use crate::model::{
-    GateModel, GateReport, GateRules, GoldenSummary, Model, Trial, Waiver, archive_key, report_key,
-};
+use crate::model::{GateModel, GateReport, GoldenSummary, Model, Trial, Waiver, archive_key, report_key};
 use crate::store::{
     ModelFiles, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoredFile, TableReader, TableWriter,
 };
@@ -328,20 +326,14 @@ impl Releaser {
 
 /// What is known of a model that the gate did not try.
 fn untried(entry: &ReleaseEntry, size_bytes: u64) -> Trial {
-    Trial {
-        model: GateModel {
-            name: Some(entry.model.name.clone()),
-            version: Some(entry.model.version.clone()),
-            sha256: entry.model.sha256.clone(),
-            size_bytes,
-            labels: Vec::new(),
-        },
-        golden: GoldenSummary::default(),
-        rules: GateRules::default(),
-        answers: Vec::new(),
-        production: None,
-        problems: vec!["the golden set was not run before this model was released by force".to_owned()],
-        notes: Vec::new(),
-        made_at: entry.started_at,
-    }
+    let model = GateModel {
+        name: Some(entry.model.name.clone()),
+        version: Some(entry.model.version.clone()),
+        sha256: entry.model.sha256.clone(),
+        size_bytes,
+        labels: Vec::new(),
+    };
+    let mut trial = Trial::new(model, GoldenSummary::default(), entry.started_at);
+    trial.problems.push("the golden set was not run before this model was released by force".to_owned());
+    trial
 }

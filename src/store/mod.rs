@@ -11,7 +11,7 @@ mod table;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
-pub use objects::{FetchError, FetchedObject, fetch_object};
+pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
 pub use results::{result_key, write_result};

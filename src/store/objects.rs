@@ -122,10 +122,14 @@ pub async fn fetch_object(
     Ok(FetchedObject { bytes: bytes.freeze(), image })
 }
 
+/// Whether an object, or the version that was asked for, is not there. A version that never existed is NoSuchVersion; a
+/// delete marker is 405 MethodNotAllowed.
+pub fn is_gone(error: &SdkError<GetObjectError>) -> bool {
+    matches!(error.code(), Some("NoSuchKey" | "NoSuchVersion" | "MethodNotAllowed"))
+}
+
 fn fetch_error(object: &ObjectRef, error: &SdkError<GetObjectError>) -> FetchError {
-    // A version that never existed is NoSuchVersion; a delete marker is 405 MethodNotAllowed.
-    let is_gone = matches!(error.code(), Some("NoSuchKey" | "NoSuchVersion" | "MethodNotAllowed"));
-    if is_gone {
+    if is_gone(error) {
         FetchError::NotFound { object: object.to_string() }
     } else {
         FetchError::Request { object: object.to_string(), detail: DisplayErrorContext(error).to_string() }

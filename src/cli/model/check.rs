@@ -80,20 +80,11 @@ async fn try_model(
     set: &GoldenSet,
     rules: Option<GateRules>,
 ) -> anyhow::Result<GateReport> {
-    let mut trial = Trial {
-        model: GateModel {
-            sha256: sha256_hex(bytes),
-            size_bytes: bytes.len() as u64,
-            ..GateModel::default()
-        },
-        golden: set.summary(),
-        rules: rules.unwrap_or_default(),
-        answers: Vec::new(),
-        production: None,
-        problems: Vec::new(),
-        notes: vec!["checked on this machine, not in the model bucket".to_owned()],
-        made_at: Utc::now(),
-    };
+    let model =
+        GateModel { sha256: sha256_hex(bytes), size_bytes: bytes.len() as u64, ..GateModel::default() };
+    let mut trial = Trial::new(model, set.summary(), Utc::now());
+    trial.rules = rules.unwrap_or_default();
+    trial.notes.push("checked on this machine, not in the model bucket".to_owned());
     let model = match Model::load(bytes) {
         Ok(model) => model,
         Err(error) => {
@@ -101,9 +92,7 @@ async fn try_model(
             return Ok(GateReport::of(trial));
         }
     };
-    trial.model.name = Some(model.metadata.name.clone());
-    trial.model.version = Some(model.metadata.version.clone());
-    trial.model.labels.clone_from(&model.metadata.labels);
+    trial.model.describe(&model);
     let bar = output::progress("checked", set.images.len());
     let read = |image: &GoldenImage| {
         let path = folder.join(image.key.strip_prefix(GOLDEN_PREFIX).unwrap_or(&image.key));
