@@ -157,7 +157,7 @@ impl Printer {
                     letter.tries.map_or_else(|| "–".to_owned(), |tries| tries.to_string()),
                     shown_minute(letter.sent_at),
                     shown_minute(letter.dead_since),
-                    output::printable(why.or(letter.reason.as_deref()).unwrap_or("not noted")),
+                    beginning(&output::printable(why.or(letter.reason.as_deref()).unwrap_or("not noted"))),
                 ]
             };
             if letter.uploads.is_empty() {
@@ -170,6 +170,15 @@ impl Printer {
         }
         writeln!(io::stdout().lock(), "{}\n", table.trim_fmt())?;
         Ok(())
+    }
+}
+
+/// As much of a reason as leaves a row readable; `--json` has all of it.
+fn beginning(reason: &str) -> String {
+    const LONGEST: usize = 80;
+    match reason.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
     }
 }
 
