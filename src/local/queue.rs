@@ -55,6 +55,8 @@ pub struct Message {
     pub body: String,
     /// How many times it has been received, this one included; receives cut short by a restart are not counted.
     pub receive_count: u32,
+    /// How many receives were cut short by a restart.
+    pub interrupted_count: u32,
     /// When it was sent.
     pub sent_at: DateTime<Utc>,
     /// When it was received for the first time.
@@ -667,6 +669,7 @@ fn receive(
                 receipt_handle: row.get(1)?,
                 body: row.get(2)?,
                 receive_count: row.get(3)?,
+                interrupted_count: row.get(7)?,
                 sent_at: time(row, 4)?,
                 first_received_at: time(row, 5)?,
                 death: row.get::<_, Option<i64>>(6)?.map(|_| time(row, 6).and_then(death)).transpose()?,

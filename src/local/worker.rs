@@ -140,12 +140,14 @@ fn sqs_event(queue_name: &str, messages: &[Message]) -> Value {
     let records: Vec<Value> = messages
         .iter()
         .map(|message| {
+            // All of them, as SQS counts: what was begun before a restart may have left something behind.
+            let receives = message.receive_count + message.interrupted_count;
             json!({
                 "messageId": message.id,
                 "receiptHandle": message.receipt_handle,
                 "body": message.body,
                 "attributes": {
-                    "ApproximateReceiveCount": message.receive_count.to_string(),
+                    "ApproximateReceiveCount": receives.to_string(),
                     "SentTimestamp": message.sent_at.timestamp_millis().to_string(),
                     "SenderId": "giemsa-local",
                     "ApproximateFirstReceiveTimestamp": message.first_received_at.timestamp_millis().to_string(),
