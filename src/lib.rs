@@ -29,6 +29,8 @@ pub mod model;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;
+#[cfg(feature = "local")]
+pub mod queues;
 pub mod reclassify;
 #[cfg(feature = "local")]
 pub mod reconcile;

@@ -53,6 +53,9 @@ struct UpArguments {
     /// Port of DynamoDB.
     #[arg(long, default_value_t = 8000)]
     dynamodb_port: u16,
+    /// Port of SQS.
+    #[arg(long, default_value_t = 9324)]
+    sqs_port: u16,
     /// Port of the status page.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
