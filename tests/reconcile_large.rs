@@ -4,29 +4,14 @@
 
 mod large_bucket;
 
-use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use large_bucket::{Fate, LargeBucket, reconcile};
+#[cfg(target_os = "linux")]
+use large_bucket::peak_memory_of;
+use large_bucket::{Fate, LargeBucket, kill_after, lines, reconcile, run};
 use serde_json::{Value, json};
-
-/// Longest wait for anything; generous, because builds may run beside the tests.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-fn lines(output: &Output) -> (Vec<Value>, Value) {
-    let stdout = std::str::from_utf8(&output.stdout).unwrap();
-    let mut lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let summary = lines.pop().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    (lines, summary)
-}
-
-/// Runs it without holding up the servers in this process.
-async fn run(mut command: std::process::Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
 
 fn expected_counts(images: usize) -> Value {
     let count = |fate| (0..images).filter(|image| Fate::of(*image) == fate).count();
@@ -34,29 +19,6 @@ fn expected_counts(images: usize) -> Value {
         "answered": count(Fate::Answered), "rejected": count(Fate::Rejected), "replaced": 0, "gone": 0, "waiting": 0,
         "unanswered": count(Fate::Lost) + count(Fate::Failed), "outdated": count(Fate::Outdated),
     })
-}
-
-/// The largest memory of a process while it runs, bytes, with what it printed.
-#[cfg(target_os = "linux")]
-async fn peak_memory_of(mut command: std::process::Command) -> (u64, Output) {
-    tokio::task::spawn_blocking(move || {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let status = format!("/proc/{}/status", child.id());
-        let reader = std::thread::spawn(move || child.wait_with_output().unwrap());
-        let mut peak = 0;
-        while !reader.is_finished() {
-            // The figure only rises, so the last one seen is the largest.
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kilobytes =
-                line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-            peak = peak.max(kilobytes.unwrap_or_default() << 10);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        (peak, reader.join().unwrap())
-    })
-    .await
-    .unwrap()
 }
 
 #[cfg(target_os = "linux")]
@@ -83,32 +45,6 @@ async fn memory_does_not_grow_with_the_bucket() {
     eprintln!("peak memory: {} kB for 2,000 keys, {} kB for 40,000", peaks[0] >> 10, peaks[1] >> 10);
     assert!(peaks[0] > 4 << 20, "{peaks:?} are no figures of a process");
     assert!(peaks[1] <= peaks[0] + SLACK_BYTES, "{peaks:?}");
-}
-
-/// Starts it, and kills it once its checkpoint holds `uploads` uploads.
-async fn kill_after(command: std::process::Command, checkpoint: &Path, uploads: u64) {
-    let checkpoint = checkpoint.to_owned();
-    tokio::task::spawn_blocking(move || {
-        let mut command = command;
-        let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let started = Instant::now();
-        loop {
-            assert!(started.elapsed() < PATIENCE, "it never came so far");
-            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-            // A file that is read while it is replaced would be half of one, which must not happen.
-            if let Ok(bytes) = std::fs::read(&checkpoint) {
-                let found: Value = serde_json::from_slice(&bytes).expect("the checkpoint is whole");
-                if found["counts"]["uploads"].as_u64().unwrap() >= uploads {
-                    break;
-                }
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-    })
-    .await
-    .unwrap();
 }
 
 async fn a_killed_run_goes_on(bucket: Arc<LargeBucket>) {

@@ -6,20 +6,25 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use giemsa::digest::short_id;
 use serde_json::{Value, json};
 
 pub const BUCKET: &str = "giemsa-input";
 const PAGE: usize = 1_000;
+/// Longest wait for anything; generous, because builds may run beside the tests.
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Digest of the model that answered everything.
 const MODEL: &str = "5f2d";
 
@@ -48,6 +53,16 @@ impl Fate {
     }
 }
 
+/// One upload, as a listing has it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub key: String,
+    pub version_id: Option<String>,
+    pub is_latest: bool,
+    pub etag: String,
+    pub uploaded_at: DateTime<Utc>,
+}
+
 /// The bucket.
 #[derive(Debug)]
 pub struct LargeBucket {
@@ -57,6 +72,9 @@ pub struct LargeBucket {
     /// The page of the listing, from 1, that is never answered; 0 for none.
     pub stall_at_page: AtomicUsize,
     pub pages_served: AtomicUsize,
+    /// The look at a single upload, from 1, that is never answered; 0 for none.
+    pub stall_at_look: AtomicUsize,
+    pub looks: AtomicUsize,
     /// Batches that were answered with some keys left unprocessed.
     pub partial_batches: AtomicUsize,
 }
@@ -68,6 +86,8 @@ impl LargeBucket {
             versions,
             stall_at_page: AtomicUsize::new(0),
             pages_served: AtomicUsize::new(0),
+            stall_at_look: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
             partial_batches: AtomicUsize::new(0),
         })
     }
@@ -96,6 +116,37 @@ impl LargeBucket {
 
     fn uploaded_at(version: usize) -> DateTime<Utc> {
         DateTime::from_timestamp(1_795_000_000 + 3_600 * version as i64, 0).unwrap()
+    }
+
+    /// Everything that is listed, in the order of a listing.
+    pub fn uploads(&self) -> impl Iterator<Item = Listed> {
+        (0..self.images * self.versions).map(|upload| {
+            let (image, version) = (upload / self.versions, self.versions - upload % self.versions);
+            Listed {
+                key: Self::key(image),
+                version_id: self.is_versioned().then(|| format!("v{version}")),
+                is_latest: version == self.versions,
+                etag: Self::etag(image, version),
+                uploaded_at: Self::uploaded_at(version),
+            }
+        })
+    }
+
+    fn head(&self, uri: &Uri, version_id: Option<&String>) -> Response {
+        let key = percent_encoding::percent_decode_str(uri.path()).decode_utf8().unwrap();
+        let image = Self::image_of(&key);
+        if image >= self.images {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        let version = version_id.map_or(self.versions, |id| id.strip_prefix('v').unwrap().parse().unwrap());
+        let modified = Self::uploaded_at(version).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let head = [
+            ("etag", format!("\"{}\"", Self::etag(image, version))),
+            ("content-length", "14000".to_owned()),
+            ("last-modified", modified),
+        ];
+        let version = self.is_versioned().then(|| [("x-amz-version-id", format!("v{version}"))]);
+        (head, version.unwrap_or_else(|| [("x-amz-request-id", "1".to_owned())])).into_response()
     }
 
     fn is_versioned(&self) -> bool {
@@ -222,31 +273,99 @@ impl LargeBucket {
 
 async fn answer(
     State(bucket): State<Arc<LargeBucket>>,
+    method: Method,
     uri: Uri,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<String, StatusCode> {
+) -> Response {
     if headers.contains_key("x-amz-target") {
-        return Ok(bucket.batch_get(&serde_json::from_slice(&body).unwrap()).to_string());
+        return bucket.batch_get(&serde_json::from_slice(&body).unwrap()).to_string().into_response();
     }
     if query.contains_key("versioning") {
         let status = if bucket.is_versioned() { "<Status>Enabled</Status>" } else { "" };
-        return Ok(format!("<VersioningConfiguration>{status}</VersioningConfiguration>"));
+        return format!("<VersioningConfiguration>{status}</VersioningConfiguration>").into_response();
+    }
+    if method == Method::HEAD {
+        let look = bucket.looks.fetch_add(1, Ordering::SeqCst) + 1;
+        stall_if(look == bucket.stall_at_look.load(Ordering::SeqCst)).await;
+        return bucket.head(&uri, query.get("versionId"));
     }
     if uri.path().trim_end_matches('/') == format!("/{BUCKET}") {
         let page = bucket.pages_served.fetch_add(1, Ordering::SeqCst) + 1;
-        if page == bucket.stall_at_page.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        return Ok(bucket.listing(&query));
+        stall_if(page == bucket.stall_at_page.load(Ordering::SeqCst)).await;
+        return bucket.listing(&query).into_response();
     }
     match query.get("prefix") {
-        Some(prefix) => Ok(bucket.results(prefix)),
+        Some(prefix) => bucket.results(prefix).into_response(),
         // A result object whose model is not known by its name; what it holds is then none of ours.
-        None if uri.path().ends_with(".json") => Ok("{}".to_owned()),
-        None => Err(StatusCode::NOT_IMPLEMENTED),
+        None if uri.path().ends_with(".json") => "{}".into_response(),
+        None => StatusCode::NOT_IMPLEMENTED.into_response(),
     }
+}
+
+async fn stall_if(stalls: bool) {
+    if stalls {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Starts a command, and kills it once its checkpoint holds `uploads` uploads.
+pub async fn kill_after(mut command: Command, checkpoint: &Path, uploads: u64) {
+    let checkpoint = checkpoint.to_owned();
+    let killed = tokio::task::spawn_blocking(move || {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let started = Instant::now();
+        loop {
+            assert!(started.elapsed() < PATIENCE, "it never came so far");
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            if let Ok(bytes) = std::fs::read(&checkpoint) {
+                let found: Value = serde_json::from_slice(&bytes).expect("the checkpoint is whole");
+                if found["counts"]["uploads"].as_u64().unwrap() >= uploads {
+                    break;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+    killed.await.unwrap();
+}
+
+/// Runs a command without holding up the servers in this process.
+pub async fn run(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// The lines of `--json`: of uploads, and the summary.
+pub fn lines(output: &Output) -> (Vec<Value>, Value) {
+    let stdout = std::str::from_utf8(&output.stdout).unwrap();
+    let mut lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let summary = lines.pop().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (lines, summary)
+}
+
+/// The largest memory of a process while it runs, bytes, with what it printed.
+#[cfg(target_os = "linux")]
+pub async fn peak_memory_of(mut command: Command) -> (u64, Output) {
+    let measured = tokio::task::spawn_blocking(move || {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let reader = std::thread::spawn(move || child.wait_with_output().unwrap());
+        let mut peak = 0;
+        while !reader.is_finished() {
+            // The figure only rises, so the last one seen is the largest.
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kilobytes =
+                line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+            peak = peak.max(kilobytes.unwrap_or_default() << 10);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        (peak, reader.join().unwrap())
+    });
+    measured.await.unwrap()
 }
 
 /// `giemsa reconcile` against the servers at `url`.
