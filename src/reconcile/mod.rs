@@ -164,7 +164,7 @@ impl Reconciler {
             Judgement::Fine { state, reject_code } => Ok(Finding::new(upload, state).rejected(reject_code)),
             Judgement::Replaced => self.replaced(upload, now).await,
             Judgement::Open { is_outdated } => Ok(self.open(upload, is_outdated, current, now)),
-            Judgement::LookAgain => self.look_again(upload, current, now).await,
+            Judgement::LookAgain | Judgement::CalledGone => self.look_again(upload, current, now).await,
         }
     }
 
@@ -203,6 +203,10 @@ impl Reconciler {
             Judgement::Fine { .. } => Ok(Finding::new(upload, State::Replaced)),
             Judgement::Replaced => self.replaced(present, now).await,
             Judgement::Open { is_outdated } => Ok(self.open(present, is_outdated, current, now)),
+            Judgement::CalledGone => {
+                let finding = self.open(present, false, current, now);
+                Ok(Finding { is_back: true, ..finding })
+            }
             // The table's record is of an upload that is neither here nor older: of one that came before within the
             // same second, or after this look. Whichever it is, this one has no result.
             Judgement::LookAgain => Ok(self.open(present, true, current, now)),

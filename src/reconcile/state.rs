@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{CurrentResult, FailureReason, Upload, UploadVersion};
 
+/// Code of the rejection of an image that was not there when it was to be read.
+const NOT_FOUND: &str = "not_found";
+
 /// What became of an upload in a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,12 +77,14 @@ pub struct Finding {
     pub failure: Option<FailureReason>,
     /// Upload time of what the table shows in its place, if that is outdated.
     pub shown_instead: Option<DateTime<Utc>>,
+    /// Whether the table says that it was gone, which it is not.
+    pub is_back: bool,
 }
 
 impl Finding {
     /// An upload in a state, with nothing else known.
     pub fn new(upload: Upload, state: State) -> Self {
-        Self { upload, state, reject_code: None, failure: None, shown_instead: None }
+        Self { upload, state, reject_code: None, failure: None, shown_instead: None, is_back: false }
     }
 
     pub(super) fn rejected(self, reject_code: Option<String>) -> Self {
@@ -96,6 +101,9 @@ impl Finding {
         }
         match self.state {
             State::Waiting => Some("uploaded a short while ago: may still be in the queue".to_owned()),
+            State::Unanswered if self.is_back => Some(
+                "the table says that it was gone when it was to be read, but it is here: uploaded again since".to_owned(),
+            ),
             State::Unanswered => {
                 Some("no try is noted: its notification was lost, or is still to come".to_owned())
             }
@@ -161,12 +169,17 @@ pub(super) enum Judgement {
     Open { is_outdated: bool },
     /// The table's record is of an upload that may be newer than the listing.
     LookAgain,
+    /// The table says that it was gone: true only if it still is, since the same bytes can be uploaded again.
+    CalledGone,
 }
 
 pub(super) fn judge(upload: &Upload, current: Option<&CurrentResult>) -> Judgement {
     if let Some(result) = current
         && upload.is_image(result.version_id.as_deref(), result.etag.as_deref())
     {
+        if result.reject_code.as_deref() == Some(NOT_FOUND) {
+            return Judgement::CalledGone;
+        }
         let state = if result.reject_code.is_some() { State::Rejected } else { State::Answered };
         return Judgement::Fine { state, reject_code: result.reject_code.clone() };
     }
@@ -246,6 +259,12 @@ mod tests {
                 Judgement::Replaced,
             ),
             ("older version, no record", upload(v("1"), "e", 4, false), None, Judgement::Replaced),
+            (
+                "newest, called gone",
+                upload(Null, "e", 4, true),
+                Some(CurrentResult { reject_code: Some(NOT_FOUND.to_owned()), ..result(None, "e", 4) }),
+                Judgement::CalledGone,
+            ),
             ("newest, no record", upload(v("1"), "e", 4, true), None, Judgement::Open { is_outdated: false }),
             ("no versions, same ETag", upload(Null, "e", 4, true), Some(result(None, "e", 9)), fine.clone()),
             (
