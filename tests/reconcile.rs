@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use chrono::{TimeDelta, Utc};
+use chrono::{TimeDelta, TimeZone, Utc};
 use common::{INPUT, Lab, TABLE, events, file, uninfected_cell};
 use futures::{StreamExt, stream};
 use giemsa::local::INPUT_BUCKET;
 use giemsa::queues::QueueClient;
 use giemsa::reconcile::{Finding, Reconciler, Scope, State, notification_of};
-use giemsa::store::{Upload, UploadListing, UploadVersion};
+use giemsa::store::{NotedUpload, TableWriter, Upload, UploadListing, UploadVersion};
 use running_stack::{RunningStack, giemsa};
 use serde_json::{Value, json};
 
@@ -308,24 +308,18 @@ async fn the_reason_is_what_the_classifier_noted_of_that_very_upload() {
     let lab = Lab::start().await;
     let etag = lab.put("a/tried.png", b"x").await;
     lab.put("a/silent.png", b"x").await;
-    let text = |text: &str| AttributeValue::S(text.to_owned());
-    let request = lab.clients.dynamodb.put_item().table_name(TABLE);
-    request
-        .item("pk", text(&format!("image#{INPUT}/a/tried.png")))
-        .item("sk", text(&format!("failure#prod#{etag}")))
-        .item("reason", text("the model bucket cannot be read: throttled"))
-        .item("tries", AttributeValue::N("5".to_owned()))
-        .item("first_failed_at", text("2026-11-22T10:00:00.000Z"))
-        .item("last_failed_at", text("2026-11-22T10:30:00.000Z"))
-        .send()
-        .await
-        .unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), TABLE);
+    let upload = NotedUpload { bucket: INPUT, key: "a/tried.png", stage: "prod", object_version: &etag };
+    for minute in [0, 10, 30] {
+        let at = Utc.with_ymd_and_hms(2026, 11, 22, 10, minute, 0).unwrap();
+        table.note_failure(upload, "the model bucket cannot be read: throttled", at).await.unwrap();
+    }
     let findings = check(&lab, uploads(&lab).await, false).await;
     assert!(findings[0].reason().unwrap().contains("no try is noted"), "{findings:?}");
     let reason = findings[1].reason().unwrap();
     assert_eq!(
         reason,
-        "tried 5 times, the last time at 2026-11-22 10:30:00 UTC: the model bucket cannot be read: throttled"
+        "tried 3 times, the last time at 2026-11-22 10:30:00 UTC: the model bucket cannot be read: throttled"
     );
     // Another upload of the key has another version, and no note.
     lab.put("a/tried.png", b"y").await;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::inventory::InventoryError;
 use crate::object::ObjectRef;
 use crate::store::{
-    BATCH_KEYS, CurrentResult, FailureReason, QueryError, ResultFinder, TableReader, Upload, UploadListing,
+    BATCH_KEYS, CurrentResult, FailureNote, QueryError, ResultFinder, TableReader, Upload, UploadListing,
     UploadVersion, UploadsError,
 };
 
@@ -241,11 +241,11 @@ impl Reconciler {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
-        let mut reasons: HashMap<(String, String), FailureReason> = HashMap::new();
+        let mut reasons: HashMap<(String, String), FailureNote> = HashMap::new();
         for batch in open.chunks(BATCH_KEYS) {
             let pairs: Vec<(&str, &str)> = batch.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let bucket = &self.config.input_bucket;
-            reasons.extend(self.table.failure_reasons(bucket, &pairs, &self.scope.stage).await?);
+            reasons.extend(self.table.failures_of(bucket, &pairs, &self.scope.stage).await?);
         }
         for finding in findings.iter_mut().filter(|finding| !finding.state.is_fine()) {
             let upload = &finding.upload;

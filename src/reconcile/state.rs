@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{CurrentResult, FailureReason, Upload, UploadVersion};
-
-/// Code of the rejection of an image that was not there when it was to be read.
-const NOT_FOUND: &str = "not_found";
+use crate::classification::GONE_CODE;
+use crate::store::{CurrentResult, FailureNote, Upload, UploadVersion};
 
 /// What became of an upload in a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -74,7 +72,7 @@ pub struct Finding {
     /// Code of the rejection, if it was rejected.
     pub reject_code: Option<String>,
     /// What the classifier noted of its failures, if it did.
-    pub failure: Option<FailureReason>,
+    pub failure: Option<FailureNote>,
     /// Upload time of what the table shows in its place, if that is outdated.
     pub shown_instead: Option<DateTime<Utc>>,
     /// Whether the table says that it was gone, which it is not.
@@ -177,7 +175,7 @@ pub(super) fn judge(upload: &Upload, current: Option<&CurrentResult>) -> Judgeme
     if let Some(result) = current
         && upload.is_image(result.version_id.as_deref(), result.etag.as_deref())
     {
-        if result.reject_code.as_deref() == Some(NOT_FOUND) {
+        if result.reject_code.as_deref() == Some(GONE_CODE) {
             return Judgement::CalledGone;
         }
         let state = if result.reject_code.is_some() { State::Rejected } else { State::Answered };
@@ -262,7 +260,7 @@ mod tests {
             (
                 "newest, called gone",
                 upload(Null, "e", 4, true),
-                Some(CurrentResult { reject_code: Some(NOT_FOUND.to_owned()), ..result(None, "e", 4) }),
+                Some(CurrentResult { reject_code: Some(GONE_CODE.to_owned()), ..result(None, "e", 4) }),
                 Judgement::CalledGone,
             ),
             ("newest, no record", upload(v("1"), "e", 4, true), None, Judgement::Open { is_outdated: false }),
@@ -316,12 +314,24 @@ mod tests {
         assert_eq!(serde_json::from_str::<Counts>(&json).unwrap(), counts);
     }
 
+    fn note(reason: &str, tries: u64) -> FailureNote {
+        FailureNote {
+            bucket: "in".to_owned(),
+            key: "a.png".to_owned(),
+            stage: "prod".to_owned(),
+            object_version: "e".to_owned(),
+            reason: reason.to_owned(),
+            tries,
+            first_failed_at: at(-60),
+            last_failed_at: at(0),
+        }
+    }
+
     #[test]
     fn a_noted_failure_is_the_reason() {
         let mut finding = Finding::new(upload(UploadVersion::Null, "e", 0, true), State::Unanswered);
         assert!(finding.reason().unwrap().contains("lost"));
-        finding.failure =
-            Some(FailureReason { reason: "no model".to_owned(), tries: 5, last_failed_at: at(0) });
+        finding.failure = Some(note("no model", 5));
         let reason = finding.reason().unwrap();
         assert_eq!(reason, "tried 5 times, the last time at 2023-11-14 22:13:20 UTC: no model");
         finding.failure.as_mut().unwrap().tries = 1;
