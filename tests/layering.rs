@@ -32,6 +32,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
     ("outcome", &["image", "model", "classification", "store"]),
+    ("notes", &["object", "outcome", "store"]),
     (
         "pipeline",
         &[
@@ -51,7 +52,6 @@ const MODULES: &[(&str, &[&str])] = &[
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
     ("inventory", &["store"]),
     ("reconcile", &["object", "config", "classification", "store", "inventory"]),
-    ("notes", &["object", "outcome", "store"]),
     ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
