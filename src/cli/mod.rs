@@ -5,6 +5,7 @@
 
 mod classify;
 mod demo;
+mod dlq;
 mod model;
 mod output;
 mod reclassify;
@@ -40,6 +41,8 @@ enum Command {
     Reclassify(ReclassifyArguments),
     /// Prove that every upload has its result, and list those that have none with the reason.
     Reconcile(reconcile::ReconcileArguments),
+    /// Dead letters, which are uploads that were given up after all tries: list, redrive.
+    Dlq(dlq::DlqArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -159,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
         Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
+        Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
