@@ -279,6 +279,18 @@ async fn each_version_is_answered_for_itself_whatever_is_above_it() {
     for upload in [of("before.png")[0], of("marked.png")[0], three[2], three[0]] {
         answer_upload(&handler, upload).await;
     }
+    // A listing that was made before the newest upload calls the one before it the latest.
+    let overtaken = [three[2], three[1]].map(|upload| Upload { is_latest: true, ..upload.clone() });
+    let found: Vec<State> = check(&lab, overtaken.into(), false).await.iter().map(|f| f.state).collect();
+    assert_eq!(found, [State::Replaced, State::Unanswered]);
+    // A multipart upload has the time at which it began: only S3 knows that it is the newest.
+    lab.put("three.png", &cells[1]).await;
+    let newest = uploads(&lab).await.into_iter().find(|u| u.key == "three.png").unwrap();
+    let began = newest.uploaded_at - TimeDelta::hours(1);
+    let findings = check(&lab, vec![Upload { uploaded_at: began, ..newest.clone() }], false).await;
+    assert_eq!(findings[0].state, State::Outdated);
+    let request = lab.clients.s3.delete_object().bucket(INPUT).key("three.png");
+    request.version_id(newest.version_id().unwrap()).send().await.unwrap();
     lab.delete("marked.png").await;
     lab.delete("marked-and-lost.png").await;
 

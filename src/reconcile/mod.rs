@@ -180,37 +180,59 @@ impl Reconciler {
         Ok(self.open(upload, false, None, now))
     }
 
-    /// Asks S3 what there is now, where the listing alone cannot say.
+    /// Asks S3 what there is now, where listing and table cannot say which of two uploads is the newer one.
     async fn look_again(
         &self,
         upload: Upload,
         current: Option<&CurrentResult>,
         now: DateTime<Utc>,
     ) -> Result<Finding, ReconcileError> {
-        let Some(present) = self.listing.look(&upload).await? else {
+        let newest = self.listing.newest(&upload.key).await?;
+        if upload.version_id().is_some() {
+            return self.look_at_version(upload, newest, current, now).await;
+        }
+        let Some(newest) = newest else {
             return Ok(Finding::new(upload, State::Gone));
         };
-        let is_same = upload.is_image(present.version_id(), Some(&present.etag));
-        if !is_same && present.version != UploadVersion::Null && upload.version == UploadVersion::Null {
+        if upload.version == UploadVersion::Null && newest.version != UploadVersion::Null {
             // The bucket keeps versions since, and this upload as one of them.
             return self.replaced(Upload { is_latest: false, ..upload }, now).await;
         }
-        match judge(&present, current) {
+        let is_same = upload.etag == newest.etag;
+        match judge(&newest, current) {
             Judgement::Fine { state, reject_code } if is_same => {
-                Ok(Finding::new(present, state).rejected(reject_code))
+                Ok(Finding::new(newest, state).rejected(reject_code))
             }
             // Overwritten since it was listed, and what took its place is answered.
             Judgement::Fine { .. } => Ok(Finding::new(upload, State::Replaced)),
-            Judgement::Replaced => self.replaced(present, now).await,
-            Judgement::Open { is_outdated } => Ok(self.open(present, is_outdated, current, now)),
-            Judgement::CalledGone => {
-                let finding = self.open(present, false, current, now);
-                Ok(Finding { is_back: true, ..finding })
-            }
-            // The table's record is of an upload that is neither here nor older: of one that came before within the
-            // same second, or after this look. Whichever it is, this one has no result.
-            Judgement::LookAgain => Ok(self.open(present, true, current, now)),
+            Judgement::CalledGone => Ok(self.back(newest, now)),
+            Judgement::Open { is_outdated } => Ok(self.open(newest, is_outdated, current, now)),
+            // S3 has just said which is the newest, and the table's record is not of it.
+            Judgement::LookAgain | Judgement::Replaced => Ok(self.open(newest, true, current, now)),
         }
+    }
+
+    async fn look_at_version(
+        &self,
+        upload: Upload,
+        newest: Option<Upload>,
+        current: Option<&CurrentResult>,
+        now: DateTime<Utc>,
+    ) -> Result<Finding, ReconcileError> {
+        let is_newest = newest.is_some_and(|newest| newest.version == upload.version);
+        if judge(&upload, current) == Judgement::CalledGone {
+            let is_there = is_newest || self.listing.look(&upload).await?.is_some();
+            return Ok(if is_there { self.back(upload, now) } else { Finding::new(upload, State::Gone) });
+        }
+        if is_newest {
+            return Ok(self.open(upload, current.is_some(), current, now));
+        }
+        self.replaced(Upload { is_latest: false, ..upload }, now).await
+    }
+
+    /// An upload that the table calls gone, and that is there.
+    fn back(&self, upload: Upload, now: DateTime<Utc>) -> Finding {
+        Finding { is_back: true, ..self.open(upload, false, None, now) }
     }
 
     fn open(

@@ -265,23 +265,39 @@ impl UploadListing {
     /// # Errors
     /// [`UploadsError`].
     pub async fn look(&self, upload: &Upload) -> Result<Option<Upload>, UploadsError> {
-        let request = self.s3.head_object().bucket(&self.bucket).key(&upload.key);
-        let found = match request.set_version_id(upload.version_id().map(str::to_owned)).send().await {
+        self.head(&upload.key, upload.version_id(), upload.is_latest).await
+    }
+
+    /// What S3 shows under a key now; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`UploadsError`].
+    pub async fn newest(&self, key: &str) -> Result<Option<Upload>, UploadsError> {
+        self.head(key, None, true).await
+    }
+
+    async fn head(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        is_latest: bool,
+    ) -> Result<Option<Upload>, UploadsError> {
+        let request = self.s3.head_object().bucket(&self.bucket).key(key);
+        let found = match request.set_version_id(version_id.map(str::to_owned)).send().await {
             Ok(found) => found,
             // 405 is a delete marker, asked for by its version.
             Err(e) if matches!(e.raw_response().map(|r| r.status().as_u16()), Some(404 | 405)) => {
                 return Ok(None);
             }
-            Err(e) => return Err(failed("HeadObject", &self.bucket, &upload.key, &e)),
+            Err(e) => return Err(failed("HeadObject", &self.bucket, key, &e)),
         };
-        let is_own = upload.version_id().is_some();
         Ok(Some(Upload {
-            key: upload.key.clone(),
+            key: key.to_owned(),
             version: UploadVersion::of_text(found.version_id().unwrap_or_default()),
             etag: unquoted(found.e_tag().ok_or_else(|| self.incomplete("ETag"))?),
             size_bytes: self.size(found.content_length())?,
             uploaded_at: self.time(found.last_modified())?,
-            is_latest: if is_own { upload.is_latest } else { true },
+            is_latest,
         }))
     }
 }
