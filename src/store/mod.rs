@@ -8,6 +8,7 @@ mod model_files;
 mod objects;
 mod queries;
 mod releases;
+mod result_finder;
 mod results;
 mod schema;
 mod table;
@@ -21,14 +22,14 @@ pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
+pub use result_finder::ResultFinder;
 pub use results::{result_key, write_result};
 pub use schema::{
     LABEL_INDEX, LabelOrRejected, MODEL_INDEX, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table,
 };
 pub use table::{LedgerEntry, TableWriter};
 pub use uploads::{
-    ResultFinder, Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded,
-    form_encoded,
+    Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded,
 };
 
 /// Why a record could not be stored.
