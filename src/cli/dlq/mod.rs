@@ -8,13 +8,12 @@ mod list;
 mod redrive;
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::Subcommand;
 use giemsa::queues::{DeadLetters, QueueClient, QueueClientError};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::model::{PROD, parse_stage};
 use super::{Failed, complain};
@@ -71,27 +70,34 @@ pub async fn run(arguments: &DlqArguments) -> Result<(), Failed> {
 /// Whether somebody wants the command to end. It is looked at between pages: a request that was cut off would leave
 /// its letters hidden.
 #[derive(Debug, Clone)]
-struct Interrupted(Arc<AtomicBool>);
+struct Interrupted(watch::Receiver<bool>);
 
 impl Interrupted {
     fn followed() -> anyhow::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-        let interrupted = Self(Arc::default());
-        let flag = interrupted.clone();
+        let (flag, interrupted) = watch::channel(false);
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            flag.0.store(true, Ordering::Relaxed);
             complain("Stopping: giving the letters back first.");
+            flag.send_replace(true);
+            // Kept until the process ends, so that nobody takes the end of this task for an interrupt.
+            flag.closed().await;
         });
-        Ok(interrupted)
+        Ok(Self(interrupted))
     }
 
     fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Returns when somebody wants the command to end.
+    async fn wait(&self) {
+        // An error means that the other side is gone, which is as good a reason to end.
+        let _ = self.0.clone().wait_for(|is_set| *is_set).await;
     }
 }
 

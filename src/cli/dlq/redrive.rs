@@ -57,7 +57,7 @@ pub(super) async fn run(
     }
     let (from, to) = (output::printable(&dead_letter_queue), output::printable(queue.name()));
     complain(&format!("{} of {seen} in {from} will be sent to {to}.", letters_text(count)));
-    if count > 0 && !is_agreed && !is_confirmed()? {
+    if count > 0 && !is_agreed && !is_confirmed(interrupted).await? {
         return Err(Failed::Work(anyhow!("not confirmed: nothing was sent")));
     }
     let mut done = Done { queue: queue.name().to_owned(), dead_letter_queue, ..Done::default() };
@@ -145,11 +145,26 @@ fn letters_text(count: u64) -> String {
     if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
 }
 
-fn is_confirmed() -> anyhow::Result<bool> {
-    let mut stderr = std::io::stderr().lock();
-    write!(stderr, "Send them? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("the answer cannot be read")?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+/// Asks on the terminal. Nothing is held back meanwhile, so that nobody has to hurry.
+async fn is_confirmed(interrupted: &Interrupted) -> anyhow::Result<bool> {
+    {
+        let mut stderr = std::io::stderr().lock();
+        write!(stderr, "Send them? [y/N] ")?;
+        stderr.flush()?;
+    }
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    // A thread of its own: the runtime would wait for its own threads at Ctrl-C, until somebody presses Enter.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line).map(|_| line);
+        // Nobody is left to hear it after Ctrl-C.
+        let _ = sender.send(read);
+    });
+    tokio::select! {
+        answer = answer => {
+            let answer = answer.expect("the thread answers before it ends").context("the answer cannot be read")?;
+            Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+        }
+        () = interrupted.wait() => Ok(false),
+    }
 }
