@@ -21,6 +21,8 @@ pub mod handler;
 pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
+pub mod inventory;
+#[cfg(feature = "local")]
 pub mod local;
 pub mod metrics;
 pub mod model;
@@ -31,6 +33,8 @@ pub mod pipeline;
 #[cfg(feature = "local")]
 pub mod queues;
 pub mod reclassify;
+#[cfg(feature = "local")]
+pub mod reconcile;
 pub mod release;
 pub mod shadow;
 pub mod slide;

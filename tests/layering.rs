@@ -50,6 +50,8 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
+    ("inventory", &["store"]),
+    ("reconcile", &["object", "config", "classification", "store", "inventory"]),
     ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
@@ -92,6 +94,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "shadow",
             "pipeline",
             "reclassify",
+            "inventory",
+            "reconcile",
             "local",
         ],
     ),
@@ -120,7 +124,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["std::fs", "tokio::fs", "tempfile", "File::create", "File::open"],
-        &["src/cli/", "src/local/"],
+        &["src/cli/", "src/local/", "src/inventory/"],
         "a Lambda writes nothing to its disk; images stay in memory",
     ),
     (&["\"/tmp"], &[], "nothing goes to /tmp"),
@@ -134,7 +138,9 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
         &["src/local/", "src/cli/"],
         "Lambda packages contain none of the local stack",
     ),
-    (&["clap", "comfy_table", "indicatif", "csv::"], &["src/cli/"], "only the command talks to terminals"),
+    (&["clap", "comfy_table", "indicatif"], &["src/cli/"], "only the command talks to terminals"),
+    (&["csv::"], &["src/cli/", "src/inventory/"], "tables for people, and lists that S3 makes"),
+    (&["parquet"], &["src/inventory/"], "lists that S3 makes are read in one place"),
     (&["anyhow"], &["src/cli/", "src/bin/"], "errors of the library say what they are"),
     (
         &["println!", "eprintln!", "print!", "eprint!", "dbg!"],

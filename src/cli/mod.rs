@@ -9,6 +9,7 @@ mod dlq;
 mod model;
 mod output;
 mod reclassify;
+mod reconcile;
 mod up;
 
 use std::io::{IsTerminal, Write};
@@ -38,6 +39,8 @@ enum Command {
     Model(model::ModelArguments),
     /// Answer anew exactly those images whose current result a given model made.
     Reclassify(ReclassifyArguments),
+    /// Prove that every upload has its result, and list those that have none with the reason.
+    Reconcile(reconcile::ReconcileArguments),
     /// Dead letters, which are uploads that were given up after all tries: list, redrive.
     Dlq(dlq::DlqArguments),
 }
@@ -158,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
+        Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
         Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
     };
     match done {
