@@ -19,12 +19,13 @@ use running_stack::{RunningStack, files_below, project, wait_for};
 use serde_json::Value;
 
 /// What a shell on another machine would not have: settings of the one the tests run on.
-const AMBIENT: [&str; 9] = [
+const AMBIENT: [&str; 10] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_DYNAMODB",
     "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_SQS",
     "AWS_PROFILE",
     "AWS_REGION",
     "AWS_SECRET_ACCESS_KEY",

@@ -20,6 +20,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("config", &["image"]),
     // Clients, and the model.
     ("aws", &["config"]),
+    ("queues", &["config", "aws"]),
     ("model", &["digest", "statistics", "html", "metrics", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
@@ -47,6 +48,8 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
+    ("inventory", &["store"]),
+    ("reconcile", &["object", "config", "store", "inventory"]),
     ("handler", &["object", "event", "outcome", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
@@ -72,9 +75,11 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "digest",
             "object",
+            "event",
             "image",
             "config",
             "aws",
+            "queues",
             "model",
             "classification",
             "slide",
@@ -87,6 +92,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "shadow",
             "pipeline",
             "reclassify",
+            "inventory",
+            "reconcile",
             "local",
         ],
     ),
@@ -115,12 +122,13 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["std::fs", "tokio::fs", "tempfile", "File::create", "File::open"],
-        &["src/cli/", "src/local/"],
+        &["src/cli/", "src/local/", "src/inventory/"],
         "a Lambda writes nothing to its disk; images stay in memory",
     ),
     (&["\"/tmp"], &[], "nothing goes to /tmp"),
     (&["aws_config", "aws_smithy_http_client"], &["src/aws.rs"], "clients are made in one place"),
     (&["aws_sdk_dynamodb", "serde_dynamo"], &["src/aws.rs", "src/store/"], "the table's form is the store's"),
+    (&["aws_sdk_sqs"], &["src/aws.rs", "src/queues.rs", "src/queues/"], "commands know queues by one client"),
     (&["aws_lambda_events"], &["src/event.rs", "src/handler.rs"], "the forms of triggers end there"),
     (&["lambda_runtime"], &["src/bin/"], "the handler is the same outside Lambda"),
     (
@@ -128,7 +136,9 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
         &["src/local/", "src/cli/"],
         "Lambda packages contain none of the local stack",
     ),
-    (&["clap", "comfy_table", "indicatif", "csv::"], &["src/cli/"], "only the command talks to terminals"),
+    (&["clap", "comfy_table", "indicatif"], &["src/cli/"], "only the command talks to terminals"),
+    (&["csv::"], &["src/cli/", "src/inventory/"], "tables for people, and lists that S3 makes"),
+    (&["parquet"], &["src/inventory/"], "lists that S3 makes are read in one place"),
     (&["anyhow"], &["src/cli/", "src/bin/"], "errors of the library say what they are"),
     (
         &["println!", "eprintln!", "print!", "eprint!", "dbg!"],

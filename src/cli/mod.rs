@@ -8,6 +8,7 @@ mod demo;
 mod model;
 mod output;
 mod reclassify;
+mod reconcile;
 mod up;
 
 use std::io::{IsTerminal, Write};
@@ -37,6 +38,8 @@ enum Command {
     Model(model::ModelArguments),
     /// Answer anew exactly those images whose current result a given model made.
     Reclassify(ReclassifyArguments),
+    /// Prove that every upload has its result, and list those that have none with the reason.
+    Reconcile(reconcile::ReconcileArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +53,9 @@ struct UpArguments {
     /// Port of DynamoDB.
     #[arg(long, default_value_t = 8000)]
     dynamodb_port: u16,
+    /// Port of SQS.
+    #[arg(long, default_value_t = 9324)]
+    sqs_port: u16,
     /// Port of the status page.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
@@ -152,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
+        Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

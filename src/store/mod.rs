@@ -1,6 +1,7 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
 mod answered;
+mod current;
 mod model_files;
 mod objects;
 mod queries;
@@ -8,8 +9,10 @@ mod releases;
 mod results;
 mod schema;
 mod table;
+mod uploads;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
+pub use current::{BATCH_KEYS, CurrentResult, FailureReason};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
@@ -19,6 +22,10 @@ pub use schema::{
     LABEL_INDEX, LabelOrRejected, MODEL_INDEX, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table,
 };
 pub use table::{LedgerEntry, TableWriter};
+pub use uploads::{
+    ResultFinder, Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded,
+    form_encoded,
+};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]
