@@ -3,6 +3,7 @@
 //! It never does the work itself. Invariant: results go to stdout, everything else to stderr; exit code 0 is
 //! success, 1 failure, 2 wrong usage.
 
+mod backfill;
 mod classify;
 mod demo;
 mod model;
@@ -40,6 +41,8 @@ enum Command {
     Reclassify(ReclassifyArguments),
     /// Prove that every upload has its result, and list those that have none with the reason.
     Reconcile(reconcile::ReconcileArguments),
+    /// Answer images that are in the bucket already: those without a result, or without one by a given model.
+    Backfill(backfill::BackfillArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -159,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
         Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
+        Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
