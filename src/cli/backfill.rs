@@ -333,12 +333,7 @@ fn shown_length(seconds: f64) -> String {
 }
 
 /// Counts what is left, names some of it, and tells the end.
-async fn conclude(
-    place: &Place,
-    plan: &Plan,
-    mut done: Done,
-    arguments: &BackfillArguments,
-) -> Result<(), Failed> {
+async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
     let mut named = 0;
     let (totals, _) = walk(place, &plan.selection, async |page: ScannedPage| {
         for upload in page.pending.iter().take(SHOWN_IMAGES - named) {
@@ -349,7 +344,7 @@ async fn conclude(
     })
     .await?;
     done.left = Some(totals.pending);
-    tell_end(plan, done, arguments.json)?;
+    tell_end(plan, done, json)?;
     match totals.pending {
         0 => Ok(()),
         left => Err(Failed::Work(anyhow!(

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::model::{Place, print};
 use super::super::{Failed, complain, output};
-use super::{BackfillArguments, Done, approve, conclude, say, tell_end, walk};
+use super::{BackfillArguments, Done, approve, conclude, say, tell, tell_end, walk};
 
 /// Shortest and longest time between two looks at a job.
 const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -74,9 +74,14 @@ pub async fn start(
     if completed && job.failed == 0 && job.succeeded == plan.totals.pending {
         return tell_end(&plan, Done { left: Some(0), ..done }, arguments.json);
     }
-    // A rejected image is a failed task and an answered image: only the table tells them from the rest.
-    let concluded = conclude(place, &plan, done, arguments).await;
-    if completed || concluded.is_ok() { concluded } else { Err(ended_early(&job)) }
+    if completed {
+        // A rejected image is a failed task and an answered image: only the table tells them from the rest.
+        return conclude(place, &plan, done, arguments.json).await;
+    }
+    if arguments.json {
+        tell(Some(&plan), Some(&done))?;
+    }
+    Err(ended_early(&job))
 }
 
 /// Looks at a job until it is over; Ctrl-C ends the looking and not the job.

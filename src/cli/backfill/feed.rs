@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::model::{Place, print};
 use super::super::{Failed, complain, output};
-use super::{BackfillArguments, Done, approve, conclude, open_scan, walk};
+use super::{BackfillArguments, Done, approve, conclude, open_scan, tell, walk};
 
 /// Time between two looks at what an earlier run left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -63,14 +63,17 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
     if fed.is_none() {
         queue.purge().await.map_err(anyhow::Error::from)?;
     }
-    let completed = fed == Some(Fed::All);
-    let concluded = conclude(place, &plan, Done { completed, ..Done::default() }, arguments).await;
-    match (completed, concluded) {
-        (false, Err(Failed::Work(_))) => {
-            Err(Failed::Work(anyhow!("stopped; what is answered stays, the same command again goes on")))
-        }
-        (_, concluded) => concluded,
+    if fed == Some(Fed::All) {
+        return conclude(place, &plan, Done { completed: true, ..Done::default() }, arguments.json).await;
     }
+    if arguments.json {
+        tell(Some(&plan), Some(&Done::default()))?;
+    }
+    Err(Failed::Work(anyhow!(
+        "stopped after about {} of {} images; what is answered stays, the same command again goes on",
+        bar.position(),
+        plan.totals.pending
+    )))
 }
 
 /// Ends the run of a stage, and drops what it has sent.
