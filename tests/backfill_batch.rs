@@ -20,12 +20,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use common::uninfected_cell;
 use giemsa::aws::Clients;
+use giemsa::backfill::ManifestWriter;
 use giemsa::config::{BACKFILL_PREFIX, Config};
 use giemsa::digest::sha256_hex;
 use giemsa::handler::Handler;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::pipeline::Pipeline;
-use giemsa::store::TableReader;
+use giemsa::store::{TableReader, Upload, UploadVersion};
 use running_stack::{PATIENCE, RunningStack, giemsa, send_signal, wait_for, wait_for_exit};
 use serde_json::{Value, json};
 
@@ -586,4 +587,41 @@ async fn a_job_outlives_its_command_and_is_followed_and_stopped() {
     assert_eq!(done["outcome"]["left"], 0, "{done}");
     let unknown = cloud.run(&["--follow", "11111111-0000-0000-0000-000000000000"], 1).await;
     assert!(text(&unknown.stderr).contains("does not exist"), "{}", text(&unknown.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_of_many_parts_is_whole_and_one_that_is_taken_back_is_nothing() {
+    let lab = common::Lab::without_model().await;
+    let s3 = &lab.clients.s3;
+    let upload = |index: usize| Upload {
+        key: format!("slides/{index:0>100}.png"),
+        version: UploadVersion::Id(format!("version-{index}")),
+        etag: "e".to_owned(),
+        size_bytes: 1,
+        uploaded_at: chrono::DateTime::UNIX_EPOCH,
+        is_latest: true,
+    };
+    let mut kept = ManifestWriter::begin(s3.clone(), common::RESULTS, "kept", common::INPUT).await.unwrap();
+    let mut dropped =
+        ManifestWriter::begin(s3.clone(), common::RESULTS, "dropped", common::INPUT).await.unwrap();
+    let count = 150_000;
+    for index in 0..count {
+        kept.push(&upload(index)).await.unwrap();
+        dropped.push(&upload(index)).await.unwrap();
+    }
+    dropped.abort().await.unwrap();
+    let manifest = kept.finish().await.unwrap();
+    assert_eq!(manifest.rows, count as u64);
+    assert!(manifest.etag.ends_with("-3"), "parts of 8 MiB: {manifest:?}");
+    let listed = s3.list_objects_v2().bucket(common::RESULTS).send().await.unwrap();
+    let keys: Vec<&str> = listed.contents().iter().map(|object| object.key().unwrap()).collect();
+    assert_eq!(keys, ["backfill/kept/manifest.csv"]);
+    let got = s3.get_object().bucket(common::RESULTS).key(keys[0]).send().await.unwrap();
+    let text = String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap();
+    let mut lines = text.lines();
+    for index in 0..count {
+        let expected = format!("{},slides/{index:0>100}.png,version-{index}", common::INPUT);
+        assert_eq!(lines.next(), Some(&*expected));
+    }
+    assert_eq!(lines.next(), None);
 }

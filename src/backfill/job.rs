@@ -144,7 +144,7 @@ impl BatchJobs {
     /// [`BackfillError::Job`] if the account's jobs cannot be listed.
     pub async fn running(&self, stage: &str, input_bucket: &str) -> Result<Option<JobState>, BackfillError> {
         let request = self.client.list_jobs().account_id(&self.settings.account_id).max_results(1000);
-        let unfinished = STATUSES_BEFORE_THE_END.iter().cloned().collect();
+        let unfinished = STATUSES_BEFORE_THE_END.to_vec();
         let mut pages = request.set_job_statuses(Some(unfinished)).into_paginator().send();
         let title = title(stage, input_bucket);
         while let Some(page) = pages.next().await {

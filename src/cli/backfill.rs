@@ -229,7 +229,7 @@ async fn measured_time(place: &Place, stage: &str, key: String) -> anyhow::Resul
 }
 
 /// Says what is to be done, and asks. Returns whether to start.
-fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Failed> {
+async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Failed> {
     if !arguments.json {
         say(&shown_plan(plan))?;
     }
@@ -255,13 +255,25 @@ fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Failed> {
         return stop("there is no terminal to ask on");
     }
     say("Start? [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("the answer cannot be read")?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(true);
+    let approved = tokio::select! {
+        line = read_line() => matches!(line.context("the answer cannot be read")?.trim(), "y" | "Y" | "yes"),
+        _ = tokio::signal::ctrl_c() => false,
+    };
+    if !approved {
+        say("Nothing was started.\n")?;
     }
-    say("Nothing was started.\n")?;
-    Ok(false)
+    Ok(approved)
+}
+
+/// A line of stdin. In a thread of its own, which does not hold up the end of the process as one of the runtime would.
+async fn read_line() -> std::io::Result<String> {
+    let (sender, read) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        // Nobody listens any more after Ctrl-C.
+        let _ = sender.send(std::io::stdin().read_line(&mut line).map(|_| line));
+    });
+    read.await.unwrap_or_else(|_| Ok(String::new()))
 }
 
 fn shown_plan(plan: &Plan) -> String {
@@ -335,20 +347,25 @@ fn shown_length(seconds: f64) -> String {
 /// Counts what is left, names some of it, and tells the end.
 async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
     let mut named = 0;
-    let (totals, _) = walk(place, &plan.selection, async |page: ScannedPage| {
+    let counted = walk(place, &plan.selection, async |page: ScannedPage| {
         for upload in page.pending.iter().take(SHOWN_IMAGES - named) {
             complain(&format!("giemsa: not answered: {}", upload.key));
         }
         named = (named + page.pending.len()).min(SHOWN_IMAGES);
         Ok(())
-    })
-    .await?;
+    });
+    let (totals, _) = tokio::select! {
+        counted = counted => counted?,
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Failed::Work(anyhow!("stopped while what is left was counted; all that was sent is answered")));
+        }
+    };
     done.left = Some(totals.pending);
     tell_end(plan, done, json)?;
     match totals.pending {
         0 => Ok(()),
         left => Err(Failed::Work(anyhow!(
-            "{left} images are not answered; the log of the classifier and giemsa dlq list say why; start again to go on"
+            "{left} images are not answered; the classifier's log says why; start again to go on"
         ))),
     }
 }

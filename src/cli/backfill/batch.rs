@@ -43,7 +43,7 @@ pub async fn start(
     let approved = match counted {
         Ok((totals, measured)) => {
             let plan = Plan::of(selection, totals, way, &measured);
-            approve(&plan, arguments).map(|approved| approved.then_some(plan))
+            approve(&plan, arguments).await.map(|approved| approved.then_some(plan))
         }
         Err(error) => Err(error.into()),
     };

@@ -42,7 +42,7 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
     let concurrency = u32::try_from(place.config.limits.cpus.get()).unwrap_or(u32::MAX);
     let (totals, measured) = walk(place, &selection, async |_: ScannedPage| Ok(())).await?;
     let plan = Plan::of(selection, totals, Way::Local { concurrency }, &measured);
-    if !approve(&plan, arguments)? {
+    if !approve(&plan, arguments).await? {
         return Ok(());
     }
     let stage = &plan.selection.stage;
