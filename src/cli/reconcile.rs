@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::inventory::{Inventory, InventoryPlace, InventoryPosition};
-use giemsa::reconcile::{CheckedPage, Position, Reconciler, Scope, Source};
+use giemsa::queues::QueueClient;
+use giemsa::reconcile::{CheckedPage, Finding, Position, Reconciler, Scope, Source, State, notification_of};
 use giemsa::store::UploadListing;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -41,6 +42,9 @@ pub struct ReconcileArguments {
     /// Uploads younger than this may still be in the queue: 15m, 2h.
     #[arg(long, default_value = DEFAULT_GRACE, value_parser = parse_grace)]
     grace: TimeDelta,
+    /// Send uploads without a result to the stage's queue again; those that may still be in it are left.
+    #[arg(long)]
+    fix: bool,
     /// Keep in this file how far the run has come; started again with it, it goes on. Removed at the end.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
@@ -80,7 +84,11 @@ pub async fn run(arguments: &ReconcileArguments) -> Result<(), Failed> {
     let progress = checkpoint.load(&parameters).map_err(Failed::Usage)?;
     let since = arguments.since.as_ref().map(|since| since.time);
     let progress = progress.unwrap_or_else(|| Progress::new(&parameters, since));
-    let done = compare(arguments, &place, inventory, &checkpoint, progress).await;
+    let queue = match arguments.fix {
+        true => Some(QueueClient::of_stage(&arguments.stage).await.map_err(|e| Failed::Usage(e.into()))?),
+        false => None,
+    };
+    let done = compare(arguments, &place, inventory, queue.as_ref(), &checkpoint, progress).await;
     let progress =
         done.with_context(|| format!("not all uploads were looked at; {}", checkpoint.advice()))?;
     checkpoint.remove()?;
@@ -122,6 +130,7 @@ fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&
         ("--prefix", arguments.prefix.clone()),
         ("--since", arguments.since.as_ref().map(|since| since.text.clone()).unwrap_or_default()),
         ("--grace", format!("{}m", arguments.grace.num_minutes())),
+        ("--fix", arguments.fix.to_string()),
         ("--inventory (MD5 of the manifest)", inventory.map(|i| i.digest().to_owned()).unwrap_or_default()),
     ])
 }
@@ -131,6 +140,7 @@ async fn compare(
     arguments: &ReconcileArguments,
     place: &Place,
     inventory: Option<Inventory>,
+    queue: Option<&QueueClient>,
     checkpoint: &Checkpoint,
     mut progress: Progress,
 ) -> anyhow::Result<Progress> {
@@ -171,6 +181,9 @@ async fn compare(
         let (checked, next) = tokio::join!(checked, fetched);
         let CheckedPage { findings, left_out } = checked?;
         bar.pause(|| report.write_page(&findings))?;
+        if let Some(queue) = queue {
+            progress.counts.sent += send_again(queue, &config.input_bucket, &findings).await?;
+        }
         progress.counts.add(&findings, left_out);
         progress.position = current.position;
         checkpoint.save(&progress)?;
@@ -181,6 +194,15 @@ async fn compare(
     checkpoint.save(&progress)?;
     report.write_summary(&progress.counts)?;
     Ok(progress)
+}
+
+/// Sends the uploads of a page that have no result, and returns how many. Ended before the page is noted as done, it
+/// sends them once more, and they are answered twice with the same result.
+async fn send_again(queue: &QueueClient, bucket: &str, findings: &[Finding]) -> anyhow::Result<u64> {
+    let lost = findings.iter().filter(|f| matches!(f.state, State::Unanswered | State::Outdated));
+    let messages: Vec<String> = lost.map(|finding| notification_of(bucket, &finding.upload)).collect();
+    queue.send_batch(&messages).await?;
+    Ok(messages.len() as u64)
 }
 
 fn source_of(inventory: Option<Inventory>, listing: UploadListing, position: &Position) -> Source {
