@@ -460,6 +460,11 @@ async fn a_job_answers_what_has_no_answer(schema_version: &'static str) {
     let manifests = cloud.keys_below(RESULTS_BUCKET, BACKFILL_PREFIX).await;
     let [manifest] = &manifests[..] else { panic!("one manifest: {manifests:?}") };
     assert_eq!(element(&creation, "ObjectArn"), Some(&*format!("arn:aws:s3:::{RESULTS_BUCKET}/{manifest}")));
+    let got = cloud.clients.s3.get_object().bucket(RESULTS_BUCKET).key(manifest).send().await.unwrap();
+    let rows = String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap();
+    let head = cloud.clients.s3.head_object().bucket(INPUT_BUCKET).key("s/plain.png").send().await.unwrap();
+    let version = head.version_id().expect("the input bucket keeps versions");
+    assert!(rows.contains(&format!("{INPUT_BUCKET},s/plain.png,{version}\n")), "{rows}");
     let report = element(&creation, "Report").unwrap();
     assert_eq!(element(report, "Prefix").unwrap(), manifest.replace("/manifest.csv", "/report"));
     assert_eq!(element(report, "Format"), Some("Report_CSV_20180820"));
