@@ -217,7 +217,7 @@ async fn a_live_upload_is_answered_long_before_the_backfill_is_over() {
     let times = answered(&stack, "old").await;
     let earlier = times.values().filter(|at| **at <= live_at).count();
     // Some more while the upload itself was under way, by a machine that may be busy; in one queue it would be all 250.
-    assert!(earlier - before <= 60, "{earlier} answered before the live upload, {before} before it was sent");
+    assert!(earlier - before <= 40, "{earlier} answered before the live upload, {before} before it was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

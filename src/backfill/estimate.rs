@@ -89,7 +89,8 @@ impl Plan {
     pub fn of(selection: Selection, totals: Totals, way: Way, measured: &[Duration]) -> Self {
         let count = u32::try_from(measured.len()).unwrap_or(u32::MAX);
         let steps = measured.iter().sum::<Duration>().checked_div(count).unwrap_or(UNKNOWN_IMAGE_TIME);
-        let image_s = (steps + INVOCATION_TIME).as_secs_f64();
+        let around = if matches!(way, Way::Local { .. }) { Duration::ZERO } else { INVOCATION_TIME };
+        let image_s = (steps + around).as_secs_f64();
         let images = totals.pending as f64;
         let (concurrency, price) = match way {
             Way::Local { concurrency } => (concurrency, Estimate::of([])),
@@ -164,6 +165,6 @@ mod tests {
         let totals = Totals { images: 1_000, pending: 100 };
         let plan = Plan::of(selection(None), totals, Way::Local { concurrency: 2 }, &[]);
         assert_eq!((plan.price.total_usd, plan.measured_images), (0.0, 0));
-        assert!((plan.seconds - 20.0).abs() < 1e-9, "{plan:?}");
+        assert!((plan.seconds - 15.0).abs() < 1e-9, "{plan:?}");
     }
 }

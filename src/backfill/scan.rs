@@ -15,6 +15,9 @@ use crate::store::{BATCH_KEYS, CurrentResult, TableReader, Upload, UploadListing
 /// Questions to the table that are under way at once.
 const TABLE_CONCURRENCY: usize = 4;
 
+/// Images with a result that are named, of each question to the table.
+const SHOWN_WITH_RESULT: usize = 20;
+
 /// Which images are asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Selection {
@@ -56,8 +59,8 @@ pub struct ScannedPage {
     pub images: u64,
     /// Those of them that have no answer as asked, in the order of keys.
     pub pending: Vec<Upload>,
-    /// An image that has a result, for a look at how long it took.
-    pub with_result: Option<String>,
+    /// Some of those that have a result, for a look at how long they took.
+    pub with_result: Vec<String>,
 }
 
 /// What a scan found so far.
@@ -124,7 +127,7 @@ impl Scan {
         let mut page = ScannedPage { images: uploads.len() as u64, ..ScannedPage::default() };
         for part in pages {
             page.pending.extend(part.pending);
-            page.with_result = page.with_result.or(part.with_result);
+            page.with_result.extend(part.with_result);
         }
         self.is_over = next.is_none();
         self.after = next;
@@ -148,7 +151,7 @@ impl Scan {
             .iter()
             .filter(|upload| !self.selection.is_answered(upload, results.get(&upload.key)))
             .cloned();
-        let with_result = keys.iter().find(|key| results.contains_key(**key)).map(|key| (*key).to_owned());
+        let with_result = results.keys().take(SHOWN_WITH_RESULT).cloned().collect();
         Ok(ScannedPage { images: uploads.len() as u64, pending: pending.collect(), with_result })
     }
 }

@@ -205,7 +205,7 @@ async fn walk(
         totals.add(&scanned);
         bar.set_position(totals.images);
         bar.set_message(format!("{} not answered", totals.pending));
-        if let Some(key) = scanned.with_result.clone().filter(|_| measured.len() < MEASURED_IMAGES) {
+        for key in scanned.with_result.iter().take(MEASURED_IMAGES - measured.len()) {
             measured.extend(measured_time(place, &selection.stage, key).await?);
         }
         page(scanned).await?;
@@ -220,8 +220,8 @@ async fn open_scan(place: &Place, selection: &Selection) -> anyhow::Result<Scan>
 }
 
 /// How long the steps of one image took when it was answered.
-async fn measured_time(place: &Place, stage: &str, key: String) -> anyhow::Result<Option<Duration>> {
-    let image = ImageKey { bucket: place.config.input_bucket.clone(), key };
+async fn measured_time(place: &Place, stage: &str, key: &str) -> anyhow::Result<Option<Duration>> {
+    let image = ImageKey { bucket: place.config.input_bucket.clone(), key: key.to_owned() };
     let record = place.table.current(&image, stage).await?.map(|(record, _)| record);
     let times = record.and_then(|record| record.timings_ms);
     let total_ms = times.map(|ms| ms.fetch + ms.decode + ms.preprocess + ms.infer);
