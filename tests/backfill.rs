@@ -276,6 +276,7 @@ async fn a_backfill_is_stopped_and_live_uploads_stay() {
     assert!((100..=300).contains(&stopped["dropped"].as_u64().unwrap()), "few wait at once: {stopped}");
     let (code, _, stderr) = by_command.end();
     assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("stopped after about 0 of 700 images"), "{stderr}");
     assert!(stderr.contains("the same command again goes on"), "{stderr}");
     assert_eq!(waiting(&stack, "backfill-prod").await, 0);
 

@@ -412,6 +412,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_plan_on_aws_shows_how_its_price_is_made() {
+        let selection = Selection {
+            stage: "prod".to_owned(),
+            bucket: "in".to_owned(),
+            prefix: "archive-2025/".to_owned(),
+            since: None,
+            until: None,
+            model_sha256: None,
+        };
+        let totals = Totals { images: 1_000_000, pending: 1_000_000 };
+        let way = Way::S3Batch { concurrency: 10, architecture: Architecture::Arm64 };
+        let plan = Plan::of(selection, totals, way, &[Duration::from_millis(200); 20]);
+        // As in docs/backfill.md.
+        let expected = "\
+1000000 of 1000000 images of s3://in/archive-2025/ have no result of their current version in prod.
+Price  about 20.32 USD, by list prices of us-east-1 of 2026-11, without discounts, free tier and tax:
+  Lambda GB-seconds, arm64               518261.7       6.9102 USD
+  Lambda requests                         1000000       0.2000 USD
+  S3 PUT and LIST requests                1001000       5.0050 USD
+  S3 GET requests                         3000000       1.2000 USD
+  DynamoDB write units                    9000000       5.6250 USD
+  DynamoDB read units                     1000000       0.1250 USD
+  S3 Batch Operations jobs                      1       0.2500 USD
+  S3 Batch Operations objects             1000000       1.0000 USD
+Time   about 8.3 h: 300 ms an image, as measured on 20 that are answered, 10 at once; live uploads go first.
+";
+        assert_eq!(shown_plan(&plan), expected);
+        let documentation = include_str!("../../docs/backfill.md");
+        for line in expected.lines() {
+            assert!(documentation.contains(line), "docs/backfill.md lacks {line:?}");
+        }
+        for price in giemsa::price::PRICES {
+            assert!(documentation.contains(price.name) && documentation.contains(price.source), "{price:?}");
+        }
+    }
+
+    #[test]
     fn lengths_are_shown_in_a_fitting_unit() {
         for (seconds, shown) in
             [(0.2, "1 s"), (89.0, "89 s"), (600.0, "10 min"), (9_000.0, "2.5 h"), (345_600.0, "4.0 days")]

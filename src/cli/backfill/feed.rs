@@ -56,6 +56,8 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
         fed = feeder.feed(&mut scan, |done| bar.set_position(done)) => Some(fed.map_err(anyhow::Error::from)?),
         _ = tokio::signal::ctrl_c() => None,
     };
+    // Clearing the bar moves it to its end.
+    let reached = bar.position();
     bar.finish_and_clear();
     if fed != Some(Fed::Stopped) {
         mark.clear().await.map_err(anyhow::Error::from)?;
@@ -70,8 +72,7 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
         tell(Some(&plan), Some(&Done::default()))?;
     }
     Err(Failed::Work(anyhow!(
-        "stopped after about {} of {} images; what is answered stays, the same command again goes on",
-        bar.position(),
+        "stopped after about {reached} of {} images; what is answered stays, the same command again goes on",
         plan.totals.pending
     )))
 }
