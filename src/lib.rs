@@ -28,6 +28,7 @@ pub mod inventory;
 pub mod local;
 pub mod metrics;
 pub mod model;
+pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;

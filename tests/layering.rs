@@ -32,7 +32,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
-    ("outcome", &["image", "model", "store"]),
+    ("outcome", &["image", "model", "classification", "store"]),
+    ("notes", &["object", "outcome", "store"]),
     (
         "pipeline",
         &[
@@ -46,12 +47,13 @@ const MODULES: &[(&str, &[&str])] = &[
             "analysis",
             "store",
             "outcome",
+            "notes",
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
     ("inventory", &["store"]),
-    ("reconcile", &["object", "config", "store", "inventory"]),
-    ("handler", &["object", "event", "outcome", "pipeline"]),
+    ("reconcile", &["object", "config", "classification", "store", "inventory"]),
+    ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     ("backfill", &["digest", "object", "config", "price", "store", "queues", "reconcile"]),
     // Shells.

@@ -7,14 +7,17 @@ mod running_stack;
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::{TimeDelta, Utc};
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use chrono::{TimeDelta, TimeZone, Utc};
 use common::{INPUT, Lab, TABLE, events, file, uninfected_cell};
-use giemsa::local::{INPUT_BUCKET, TABLE as LOCAL_TABLE};
+use futures::{StreamExt, stream};
+use giemsa::local::INPUT_BUCKET;
 use giemsa::queues::QueueClient;
 use giemsa::reconcile::{Finding, Reconciler, Scope, State, notification_of};
-use giemsa::store::{Upload, UploadListing, UploadVersion};
+use giemsa::store::{NotedUpload, TableWriter, Upload, UploadListing, UploadVersion};
 use running_stack::{RunningStack, giemsa};
 use serde_json::{Value, json};
 
@@ -80,7 +83,7 @@ async fn what_is_lost_is_listed_sent_again_and_answered() {
     assert_eq!(summary["reject_codes"], json!({"not_an_image": 1}));
     let text = reconcile(&stack, &["--prefix", "slide 1/"]);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("5 objects of s3://") || text.contains("5 versions of s3://"), "{text}");
+    assert!(text.contains("5 versions of s3://"), "{text}");
     assert!(text.contains("Every upload has its result."), "{text}");
     assert_eq!(stack.stop("INT").0.code(), Some(0));
 
@@ -110,7 +113,7 @@ async fn what_is_lost_is_listed_sent_again_and_answered() {
     // In text, a key does nothing to a terminal or a spreadsheet.
     let text = reconcile(&stack, &["--grace", "0m"]);
     let shown = String::from_utf8(text.stdout).unwrap();
-    assert!(shown.contains("  '=2+5.png\n"), "{shown}");
+    assert!(shown.contains("  '=2+5.png (version "), "{shown}");
     assert!(
         shown.contains("slide 3/new\u{fffd}[31m\u{fffd}line.png") && !shown.contains('\u{1b}'),
         "{shown}"
@@ -130,7 +133,11 @@ async fn what_is_lost_is_listed_sent_again_and_answered() {
     let after = reconcile(&stack, &["--json", "--grace", "0m"]);
     let (open, summary) = lines(&after);
     assert!(after.status.success() && open.is_empty(), "{open:?} {summary}");
-    assert!(stack.clients().dynamodb.describe_table().table_name(LOCAL_TABLE).send().await.is_ok());
+    let states = &summary["states"];
+    assert_eq!(
+        (&states["answered"], &states["rejected"], &states["replaced"]),
+        (&json!(8), &json!(1), &json!(1))
+    );
 
     // Only what is in scope is looked at.
     let scoped = reconcile(&stack, &["--json", "--since", "2099-01-01"]);
@@ -161,6 +168,12 @@ async fn uploads(lab: &Lab) -> Vec<Upload> {
 async fn check(lab: &Lab, uploads: Vec<Upload>, is_old_listing: bool) -> Vec<Finding> {
     let reconciler = reconciler(lab, listing(lab).await, is_old_listing);
     reconciler.check(uploads, Utc::now() + TimeDelta::seconds(1)).await.unwrap().findings
+}
+
+/// Lets an upload be answered, by what would send it again.
+async fn answer_upload(handler: &giemsa::handler::Handler, upload: &Upload) {
+    let answer = handler.handle(&events::sqs([notification_of(INPUT, upload)]), None).await.unwrap();
+    assert_eq!(answer["batchItemFailures"], json!([]), "{upload:?}");
 }
 
 fn states(findings: &[Finding]) -> Vec<(&str, State)> {
@@ -239,33 +252,99 @@ async fn a_replaced_version_is_answered_by_its_own_result_object_only() {
 }
 
 #[tokio::test]
+async fn each_version_is_answered_for_itself_whatever_is_above_it() {
+    let lab = Lab::start().await;
+    let handler = lab.handler();
+    let cells = [1, 2, 3].map(|n| file(&format!("sample-images/slide-001-healthy/cell-0{n}.png")));
+    lab.put("before.png", &cells[0]).await;
+    answer_upload(&handler, &uploads(&lab).await[0]).await;
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    let request = lab.clients.s3.put_bucket_versioning().bucket(INPUT).versioning_configuration(enabled);
+    request.send().await.unwrap();
+
+    lab.put("before.png", &cells[1]).await;
+    for key in ["marked.png", "marked-and-lost.png"] {
+        lab.put(key, &cells[0]).await;
+    }
+    for cell in &cells {
+        // Upload times have whole seconds, and the order of these matters.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        lab.put("three.png", cell).await;
+    }
+    let listed = uploads(&lab).await;
+    let of = |key: &str| listed.iter().filter(|upload| upload.key == key).collect::<Vec<_>>();
+    let three = of("three.png");
+    assert_eq!((three.len(), three[0].is_latest, three[1].is_latest), (3, true, false), "newest first");
+    assert_eq!(of("before.png")[1].version, UploadVersion::Null);
+    for upload in [of("before.png")[0], of("marked.png")[0], three[2], three[0]] {
+        answer_upload(&handler, upload).await;
+    }
+    lab.delete("marked.png").await;
+    lab.delete("marked-and-lost.png").await;
+
+    let findings = check(&lab, uploads(&lab).await, false).await;
+    let expected = [
+        ("before.png", State::Answered),
+        ("before.png", State::Replaced),
+        ("marked-and-lost.png", State::Unanswered),
+        ("marked.png", State::Answered),
+        ("three.png", State::Answered),
+        ("three.png", State::Unanswered),
+        ("three.png", State::Replaced),
+    ];
+    assert_eq!(states(&findings), expected);
+    // What is sent again is that very version, which does not take the newest one's place.
+    for finding in findings.iter().filter(|finding| finding.state == State::Unanswered) {
+        answer_upload(&handler, &finding.upload).await;
+    }
+    let current = lab.result("three.png").await.unwrap();
+    assert_eq!(current.image.version_id.as_deref(), three[0].version_id());
+    let findings = check(&lab, uploads(&lab).await, true).await;
+    assert!(findings.iter().all(|finding| finding.state.is_fine()), "{:?}", states(&findings));
+}
+
+#[tokio::test]
 async fn the_reason_is_what_the_classifier_noted_of_that_very_upload() {
     let lab = Lab::start().await;
     let etag = lab.put("a/tried.png", b"x").await;
     lab.put("a/silent.png", b"x").await;
-    let text = |text: &str| AttributeValue::S(text.to_owned());
-    let request = lab.clients.dynamodb.put_item().table_name(TABLE);
-    request
-        .item("pk", text(&format!("image#{INPUT}/a/tried.png")))
-        .item("sk", text(&format!("failure#prod#{etag}")))
-        .item("reason", text("the model bucket cannot be read: throttled"))
-        .item("tries", AttributeValue::N("5".to_owned()))
-        .item("first_failed_at", text("2026-11-22T10:00:00.000Z"))
-        .item("last_failed_at", text("2026-11-22T10:30:00.000Z"))
-        .send()
-        .await
-        .unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), TABLE);
+    let upload = NotedUpload { bucket: INPUT, key: "a/tried.png", stage: "prod", object_version: &etag };
+    for minute in [0, 10, 30] {
+        let at = Utc.with_ymd_and_hms(2026, 11, 22, 10, minute, 0).unwrap();
+        table.note_failure(upload, "the model bucket cannot be read: throttled", at).await.unwrap();
+    }
     let findings = check(&lab, uploads(&lab).await, false).await;
     assert!(findings[0].reason().unwrap().contains("no try is noted"), "{findings:?}");
     let reason = findings[1].reason().unwrap();
     assert_eq!(
         reason,
-        "tried 5 times, the last time at 2026-11-22 10:30:00 UTC: the model bucket cannot be read: throttled"
+        "tried 3 times, the last time at 2026-11-22 10:30:00 UTC: the model bucket cannot be read: throttled"
     );
     // Another upload of the key has another version, and no note.
     lab.put("a/tried.png", b"y").await;
     let findings = check(&lab, uploads(&lab).await, false).await;
     assert!(findings[1].failure.is_none());
+}
+
+#[tokio::test]
+async fn a_rejection_as_gone_is_no_answer_to_the_same_bytes_uploaded_again() {
+    let lab = Lab::start().await;
+    let handler = lab.handler();
+    let cell = uninfected_cell();
+    let etag = lab.put("a.png", &cell).await;
+    lab.delete("a.png").await;
+    handler.handle(&events::s3(&events::Upload::new("a.png", &etag, cell.len())), None).await.unwrap();
+    assert_eq!(lab.result("a.png").await.unwrap().reject.unwrap().code, "not_found");
+    // Without versions the ETag is all that tells uploads apart, and nobody was told of this one.
+    lab.put("a.png", &cell).await;
+    let listed = uploads(&lab).await;
+    let findings = check(&lab, listed.clone(), false).await;
+    assert_eq!(states(&findings), [("a.png", State::Unanswered)]);
+    assert!(findings[0].reason().unwrap().contains("uploaded again since"));
+    // By an old listing, it may be gone after all.
+    lab.delete("a.png").await;
+    assert_eq!(states(&check(&lab, listed, true).await), [("a.png", State::Gone)]);
 }
 
 #[tokio::test]
@@ -286,9 +365,11 @@ async fn what_is_sent_again_is_answered_like_the_first_time() {
 #[tokio::test]
 async fn pages_of_a_listing_go_on_where_they_ended() {
     let lab = Lab::without_model().await;
-    for i in 0..1_005 {
-        lab.put(&format!("a/{i:04} +.png"), b"").await;
-    }
+    let puts = (0..1_005).map(|i| {
+        let lab = &lab;
+        async move { drop(lab.put(&format!("a/{i:04} +.png"), b"").await) }
+    });
+    stream::iter(puts).buffer_unordered(16).collect::<()>().await;
     let listing = listing(&lab).await;
     let (first, marker) = listing.page(None).await.unwrap();
     assert_eq!((first.len(), marker.as_ref().unwrap().key.as_str()), (1_000, "a/0999 +.png"));

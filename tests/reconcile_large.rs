@@ -47,6 +47,22 @@ async fn memory_does_not_grow_with_the_bucket() {
     assert!(peaks[1] <= peaks[0] + SLACK_BYTES, "{peaks:?}");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: cargo test --test reconcile_large -- --ignored --nocapture"]
+async fn a_million_uploads_take_the_memory_of_a_few_thousand() {
+    let images = 1_000_000;
+    let bucket = LargeBucket::new(images, 1);
+    let mut command = reconcile(&bucket.serve().await);
+    command.arg("--json");
+    let started = std::time::Instant::now();
+    let (peak, output) = peak_memory_of(command).await;
+    eprintln!("{images} uploads in {} s, peak memory {} kB", started.elapsed().as_secs(), peak >> 10);
+    let (_, summary) = lines(&output);
+    assert_eq!((&summary["uploads"], &summary["states"]), (&json!(images), &expected_counts(images)));
+    assert!(peak < 128 << 20, "{peak}");
+}
+
 async fn a_killed_run_goes_on(bucket: Arc<LargeBucket>) {
     let url = bucket.serve().await;
     let folder = tempfile::tempdir().unwrap();

@@ -40,6 +40,8 @@ pub(super) fn read_rows(file: &DataFile, take: &mut impl FnMut(Row) -> bool) -> 
     let projection = Type::group_type_builder(schema.name()).with_fields(wanted).build();
     let projection = projection.map_err(|e| read_error(shown(&e)))?;
     let rows = RowIter::from_file(Some(projection), &reader).map_err(|e| read_error(shown(&e)))?;
+    let expected = reader.metadata().file_metadata().num_rows();
+    let mut read = 0;
     for (number, row) in (1..).zip(rows) {
         let row = row.map_err(|e| shown(&e)).and_then(|row| fields_of(&row, has_versions).into_row());
         let row =
@@ -47,6 +49,10 @@ pub(super) fn read_rows(file: &DataFile, take: &mut impl FnMut(Row) -> bool) -> 
         if !take(row) {
             return Ok(());
         }
+        read += 1;
+    }
+    if read != expected {
+        return Err(read_error(format!("it has {read} rows, and says that it has {expected}")));
     }
     Ok(())
 }

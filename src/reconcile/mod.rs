@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::inventory::InventoryError;
 use crate::object::ObjectRef;
 use crate::store::{
-    BATCH_KEYS, CurrentResult, FailureReason, QueryError, ResultFinder, TableReader, Upload, UploadListing,
+    BATCH_KEYS, CurrentResult, FailureNote, QueryError, ResultFinder, TableReader, Upload, UploadListing,
     UploadVersion, UploadsError,
 };
 
@@ -164,7 +164,7 @@ impl Reconciler {
             Judgement::Fine { state, reject_code } => Ok(Finding::new(upload, state).rejected(reject_code)),
             Judgement::Replaced => self.replaced(upload, now).await,
             Judgement::Open { is_outdated } => Ok(self.open(upload, is_outdated, current, now)),
-            Judgement::LookAgain => self.look_again(upload, current, now).await,
+            Judgement::LookAgain | Judgement::CalledGone => self.look_again(upload, current, now).await,
         }
     }
 
@@ -203,6 +203,10 @@ impl Reconciler {
             Judgement::Fine { .. } => Ok(Finding::new(upload, State::Replaced)),
             Judgement::Replaced => self.replaced(present, now).await,
             Judgement::Open { is_outdated } => Ok(self.open(present, is_outdated, current, now)),
+            Judgement::CalledGone => {
+                let finding = self.open(present, false, current, now);
+                Ok(Finding { is_back: true, ..finding })
+            }
             // The table's record is of an upload that is neither here nor older: of one that came before within the
             // same second, or after this look. Whichever it is, this one has no result.
             Judgement::LookAgain => Ok(self.open(present, true, current, now)),
@@ -237,11 +241,11 @@ impl Reconciler {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
-        let mut reasons: HashMap<(String, String), FailureReason> = HashMap::new();
+        let mut reasons: HashMap<(String, String), FailureNote> = HashMap::new();
         for batch in open.chunks(BATCH_KEYS) {
             let pairs: Vec<(&str, &str)> = batch.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let bucket = &self.config.input_bucket;
-            reasons.extend(self.table.failure_reasons(bucket, &pairs, &self.scope.stage).await?);
+            reasons.extend(self.table.failures_of(bucket, &pairs, &self.scope.stage).await?);
         }
         for finding in findings.iter_mut().filter(|finding| !finding.state.is_fine()) {
             let upload = &finding.upload;

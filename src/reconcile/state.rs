@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{CurrentResult, FailureReason, Upload, UploadVersion};
+use crate::classification::GONE_CODE;
+use crate::store::{CurrentResult, FailureNote, Upload, UploadVersion};
 
 /// What became of an upload in a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,15 +72,17 @@ pub struct Finding {
     /// Code of the rejection, if it was rejected.
     pub reject_code: Option<String>,
     /// What the classifier noted of its failures, if it did.
-    pub failure: Option<FailureReason>,
+    pub failure: Option<FailureNote>,
     /// Upload time of what the table shows in its place, if that is outdated.
     pub shown_instead: Option<DateTime<Utc>>,
+    /// Whether the table says that it was gone, which it is not.
+    pub is_back: bool,
 }
 
 impl Finding {
     /// An upload in a state, with nothing else known.
     pub fn new(upload: Upload, state: State) -> Self {
-        Self { upload, state, reject_code: None, failure: None, shown_instead: None }
+        Self { upload, state, reject_code: None, failure: None, shown_instead: None, is_back: false }
     }
 
     pub(super) fn rejected(self, reject_code: Option<String>) -> Self {
@@ -96,6 +99,9 @@ impl Finding {
         }
         match self.state {
             State::Waiting => Some("uploaded a short while ago: may still be in the queue".to_owned()),
+            State::Unanswered if self.is_back => Some(
+                "the table says that it was gone when it was to be read, but it is here: uploaded again since".to_owned(),
+            ),
             State::Unanswered => {
                 Some("no try is noted: its notification was lost, or is still to come".to_owned())
             }
@@ -161,12 +167,17 @@ pub(super) enum Judgement {
     Open { is_outdated: bool },
     /// The table's record is of an upload that may be newer than the listing.
     LookAgain,
+    /// The table says that it was gone: true only if it still is, since the same bytes can be uploaded again.
+    CalledGone,
 }
 
 pub(super) fn judge(upload: &Upload, current: Option<&CurrentResult>) -> Judgement {
     if let Some(result) = current
         && upload.is_image(result.version_id.as_deref(), result.etag.as_deref())
     {
+        if result.reject_code.as_deref() == Some(GONE_CODE) {
+            return Judgement::CalledGone;
+        }
         let state = if result.reject_code.is_some() { State::Rejected } else { State::Answered };
         return Judgement::Fine { state, reject_code: result.reject_code.clone() };
     }
@@ -246,6 +257,12 @@ mod tests {
                 Judgement::Replaced,
             ),
             ("older version, no record", upload(v("1"), "e", 4, false), None, Judgement::Replaced),
+            (
+                "newest, called gone",
+                upload(Null, "e", 4, true),
+                Some(CurrentResult { reject_code: Some(GONE_CODE.to_owned()), ..result(None, "e", 4) }),
+                Judgement::CalledGone,
+            ),
             ("newest, no record", upload(v("1"), "e", 4, true), None, Judgement::Open { is_outdated: false }),
             ("no versions, same ETag", upload(Null, "e", 4, true), Some(result(None, "e", 9)), fine.clone()),
             (
@@ -297,12 +314,24 @@ mod tests {
         assert_eq!(serde_json::from_str::<Counts>(&json).unwrap(), counts);
     }
 
+    fn note(reason: &str, tries: u64) -> FailureNote {
+        FailureNote {
+            bucket: "in".to_owned(),
+            key: "a.png".to_owned(),
+            stage: "prod".to_owned(),
+            object_version: "e".to_owned(),
+            reason: reason.to_owned(),
+            tries,
+            first_failed_at: at(-60),
+            last_failed_at: at(0),
+        }
+    }
+
     #[test]
     fn a_noted_failure_is_the_reason() {
         let mut finding = Finding::new(upload(UploadVersion::Null, "e", 0, true), State::Unanswered);
         assert!(finding.reason().unwrap().contains("lost"));
-        finding.failure =
-            Some(FailureReason { reason: "no model".to_owned(), tries: 5, last_failed_at: at(0) });
+        finding.failure = Some(note("no model", 5));
         let reason = finding.reason().unwrap();
         assert_eq!(reason, "tried 5 times, the last time at 2023-11-14 22:13:20 UTC: no model");
         finding.failure.as_mut().unwrap().tries = 1;

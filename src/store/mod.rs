@@ -2,6 +2,8 @@
 
 mod answered;
 mod current;
+mod failures;
+mod lookups;
 mod model_files;
 mod objects;
 mod queries;
@@ -12,7 +14,9 @@ mod table;
 mod uploads;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
-pub use current::{BATCH_KEYS, CurrentResult, FailureReason};
+pub use current::make_current;
+pub use failures::{FailureNote, NotedUpload};
+pub use lookups::{BATCH_KEYS, CurrentResult};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
@@ -46,6 +50,14 @@ pub enum StoreError {
         /// Table name.
         table: String,
         /// What DynamoDB or the network says.
+        detail: String,
+    },
+    /// S3 does not say which of two images of a key is the newer one.
+    #[error("which image of {key:?} is the newest is not known: {detail}")]
+    Order {
+        /// Object key.
+        key: String,
+        /// What S3 or the network says.
         detail: String,
     },
     /// The record does not fit the table's data model.

@@ -256,7 +256,10 @@ impl LargeBucket {
                 } else {
                     (Fate::of(image) == Fate::Failed && sk.starts_with("failure#prod#")).then(|| {
                         json!({
+                            "bucket": {"S": BUCKET}, "key": {"S": Self::key(image)}, "stage": {"S": "prod"},
+                            "object_version": {"S": sk.strip_prefix("failure#prod#").unwrap()},
                             "reason": {"S": "throttled"}, "tries": {"N": "5"},
+                            "first_failed_at": {"S": "2026-11-22T10:00:00.000Z"},
                             "last_failed_at": {"S": "2026-11-22T10:30:00.000Z"},
                         })
                     })?

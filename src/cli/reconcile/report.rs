@@ -121,7 +121,9 @@ impl Report {
         }
         let Heading { bucket, stage, prefix, since, listed_by } = &self.heading;
         let mut text = format!(
-            "{} {listed_by} of s3://{bucket}/{}{} against the results of stage {stage}\n\n",
+            "{}{} {listed_by} of s3://{bucket}/{}{} against the results of stage {stage}\n\n",
+            // Apart from the list above it.
+            if counts.open() > 0 { "\n" } else { "" },
             counts.uploads,
             output::printable(prefix),
             since.map(|t| format!(" since {}", t.format("%Y-%m-%d %H:%M UTC"))).unwrap_or_default(),
