@@ -14,6 +14,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use chrono::{DateTime, Utc};
 use common::uninfected_cell;
 use giemsa::aws::Clients;
+use giemsa::backfill::{MarkState, RunMark};
 use giemsa::config::BACKFILL_PREFIX;
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE, credentials};
@@ -291,6 +292,23 @@ async fn a_backfill_is_stopped_and_live_uploads_stay() {
     let nothing = run(&stack, &["--stop", "--stage", "prod"], 0);
     assert!(text(&nothing.stdout).contains("0 images that waited were dropped"), "{}", text(&nothing.stdout));
     run(&stack, &["--stop", "job-1"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mark_of_a_run_is_its_own() {
+    let lab = common::Lab::without_model().await;
+    let mark = |stage: &str, id: &str| RunMark::new(lab.clients.s3.clone(), common::RESULTS, stage, id);
+    let (first, second, dev) = (mark("prod", "1"), mark("prod", "2"), mark("dev", "3"));
+    assert_eq!(first.state().await.unwrap(), MarkState::Gone);
+    first.set().await.unwrap();
+    assert_eq!(first.state().await.unwrap(), MarkState::Own);
+    assert_eq!(dev.state().await.unwrap(), MarkState::Gone, "another stage");
+    second.set().await.unwrap();
+    let states = (first.state().await.unwrap(), second.state().await.unwrap());
+    assert_eq!(states, (MarkState::OfAnother, MarkState::Own));
+    // Whoever stops the stage knows neither.
+    mark("prod", "4").clear().await.unwrap();
+    assert_eq!(second.state().await.unwrap(), MarkState::Gone);
 }
 
 #[test]

@@ -630,3 +630,20 @@ async fn a_manifest_of_many_parts_is_whole_and_one_that_is_taken_back_is_nothing
     }
     assert_eq!(lines.next(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_could_not_answer_is_named_and_taken_again() {
+    let cloud = Cloud::start("2.0").await;
+    let delete = cloud.clients.s3.delete_object().bucket(MODEL_BUCKET).key("prod/model.onnx");
+    delete.send().await.unwrap();
+    cloud.put("s/1\u{1b}[31m.png", uninfected_cell()).await;
+    let failed = cloud.run(&["--yes"], 1).await;
+    assert!(text(&failed.stdout).contains("0 images answered; 1 left."), "{}", text(&failed.stdout));
+    let named = "not answered: s/1\u{fffd}[31m.png: no reason is noted";
+    assert!(text(&failed.stderr).contains(named), "{}", text(&failed.stderr));
+    assert_eq!(cloud.jobs()[0].results[0].1, "TemporaryFailure");
+
+    let request = cloud.clients.s3.put_object().bucket(MODEL_BUCKET).key("prod/model.onnx");
+    request.body(ByteStream::from(common::sample_model())).send().await.unwrap();
+    assert_eq!(cloud.run_json(&["--yes"], 0).await["outcome"]["left"], 0);
+}

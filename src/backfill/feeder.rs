@@ -28,8 +28,19 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 pub enum Fed {
     /// All was sent, and nothing waits any more.
     All,
-    /// The mark of the run was taken away.
+    /// The mark of the run was taken away, or another run set its own.
     Stopped,
+}
+
+/// Whose mark is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkState {
+    /// This run's.
+    Own,
+    /// That of another run, which feeds the queue now.
+    OfAnother,
+    /// None: the backfill was stopped.
+    Gone,
 }
 
 /// The mark of the run that feeds a stage, an object in the results bucket: taking it away ends the run.
@@ -58,18 +69,19 @@ impl RunMark {
         sent.map(drop).map_err(|error| self.failed(&DisplayErrorContext(&error)))
     }
 
-    /// Whether it is there, and of this run.
+    /// Whose mark is there now.
     ///
     /// # Errors
     /// [`BackfillError::Mark`] if S3 does not say.
-    pub async fn is_set(&self) -> Result<bool, BackfillError> {
+    pub async fn state(&self) -> Result<MarkState, BackfillError> {
         let found = match self.s3.get_object().bucket(&self.bucket).key(self.key()).send().await {
             Ok(found) => found,
-            Err(error) if crate::store::is_gone(&error) => return Ok(false),
+            Err(error) if crate::store::is_gone(&error) => return Ok(MarkState::Gone),
             Err(error) => return Err(self.failed(&DisplayErrorContext(&error))),
         };
         let id = found.body.collect().await.map_err(|error| self.failed(&error))?;
-        Ok(id.into_bytes() == self.id.as_bytes())
+        let is_own = id.into_bytes() == self.id.as_bytes();
+        Ok(if is_own { MarkState::Own } else { MarkState::OfAnother })
     }
 
     /// Takes the mark of whatever run away.
@@ -131,10 +143,15 @@ impl Feeder<'_> {
         progress: &mut impl FnMut(u64),
     ) -> Result<bool, BackfillError> {
         loop {
-            if !self.mark.is_set().await? {
-                // What was sent between the look before and the mark's end is taken back.
-                self.queue.purge().await?;
-                return Ok(false);
+            match self.mark.state().await? {
+                MarkState::Own => {}
+                // The queue is that run's now, with what this one has sent.
+                MarkState::OfAnother => return Ok(false),
+                MarkState::Gone => {
+                    // What was sent between the look before and the mark's end is taken back.
+                    self.queue.purge().await?;
+                    return Ok(false);
+                }
             }
             let waiting = self.queue.depth().await?.total();
             progress(sent.saturating_sub(waiting));

@@ -15,7 +15,7 @@ mod manifest;
 mod scan;
 
 pub use estimate::{Architecture, Plan, Way};
-pub use feeder::{Fed, Feeder, RunMark};
+pub use feeder::{Fed, Feeder, MarkState, RunMark};
 pub use job::{BatchJobs, JobState};
 pub use manifest::{Manifest, ManifestWriter};
 pub use scan::{Scan, ScannedPage, Selection, Totals};

@@ -15,7 +15,7 @@ use giemsa::backfill::{Architecture, BatchJobs, JobState, Plan, Scan, ScannedPag
 use giemsa::config::{BatchSettings, has_own_queue_endpoint, has_own_s3_endpoint};
 use giemsa::pipeline::Pipeline;
 use giemsa::price::Charge;
-use giemsa::store::ImageKey;
+use giemsa::store::{ImageKey, Upload};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -346,12 +346,9 @@ fn shown_length(seconds: f64) -> String {
 
 /// Counts what is left, names some of it, and tells the end.
 async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
-    let mut named = 0;
+    let mut left: Vec<Upload> = Vec::new();
     let counted = walk(place, &plan.selection, async |page: ScannedPage| {
-        for upload in page.pending.iter().take(SHOWN_IMAGES - named) {
-            complain(&format!("giemsa: not answered: {}", upload.key));
-        }
-        named = (named + page.pending.len()).min(SHOWN_IMAGES);
+        left.extend(page.pending.into_iter().take(SHOWN_IMAGES - left.len()));
         Ok(())
     });
     let (totals, _) = tokio::select! {
@@ -360,14 +357,30 @@ async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Res
             return Err(Failed::Work(anyhow!("stopped while what is left was counted; all that was sent is answered")));
         }
     };
+    let reasons = reasons_of(place, &plan.selection, &left).await?;
+    for (upload, reason) in left.iter().zip(reasons) {
+        complain(&format!("giemsa: not answered: {}: {reason}", upload.key));
+    }
     done.left = Some(totals.pending);
     tell_end(plan, done, json)?;
     match totals.pending {
         0 => Ok(()),
         left => Err(Failed::Work(anyhow!(
-            "{left} images are not answered; the classifier's log says why; start again to go on"
+            "{left} images are not answered; the classifier's log says more; start again to go on"
         ))),
     }
+}
+
+/// Why uploads are not answered, as far as the classifier noted it.
+async fn reasons_of(place: &Place, selection: &Selection, uploads: &[Upload]) -> anyhow::Result<Vec<String>> {
+    let names: Vec<(&str, &str)> =
+        uploads.iter().map(|upload| (upload.key.as_str(), upload.object_version())).collect();
+    let notes = place.table.failures_of(&selection.bucket, &names, &selection.stage).await?;
+    let reason = |(key, version): &(&str, &str)| {
+        let note = notes.get(&((*key).to_owned(), (*version).to_owned()));
+        note.map_or_else(|| "no reason is noted".to_owned(), |note| note.reason.clone())
+    };
+    Ok(names.iter().map(reason).collect())
 }
 
 /// Tells what became of a backfill whose `left` is counted.
