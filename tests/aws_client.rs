@@ -51,14 +51,22 @@ struct Aws<'a> {
 
 impl Aws<'_> {
     fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(self.path);
+        self.prepared(Command::new(self.path)).args(arguments).output().unwrap()
+    }
+
+    /// The command with the settings that the stack prints, and none of the machine's own.
+    fn prepared(&self, mut command: Command) -> Command {
         for name in AMBIENT {
             command.env_remove(name);
         }
         // No file of the machine's own may help or hinder.
         command.env("AWS_CONFIG_FILE", self.home.join("no-config"));
         command.env("AWS_SHARED_CREDENTIALS_FILE", self.home.join("no-credentials"));
-        command.envs(self.stack.exports()).current_dir(project(".")).args(arguments).output().unwrap()
+        command.envs(self.stack.exports()).current_dir(project("."));
+        // As in a shell where the client is installed.
+        let folder = self.path.parent().expect("a program in a folder");
+        command.env("PATH", format!("{}:/usr/bin:/bin", folder.display()));
+        command
     }
 
     /// Runs a command that has to succeed, and returns what it prints.
@@ -112,7 +120,10 @@ fn the_printed_lines_work_with_the_real_client() {
     what_was_uploaded_comes_back_identical(&aws, folder.path());
     a_query_on_the_index_answers(&aws);
     a_multipart_upload_is_answered(&aws, folder.path());
+    versions_are_kept_listed_read_and_deleted(&aws, folder.path());
+    the_space_of_old_versions_is_freed_as_documented(&aws);
     a_model_is_replaced_by_a_copy(&aws, folder.path());
+    a_dead_letter_is_handled_by_hand(&aws);
 }
 
 fn every_file_has_a_result(aws: &Aws<'_>, days: &[String]) {
@@ -198,6 +209,91 @@ fn a_multipart_upload_is_answered(aws: &Aws<'_>, folder: &Path) {
     assert_eq!((record.image.width_px, record.image.height_px), (Some(2_000), Some(1_600)));
 }
 
+/// Versions and delete markers of a key, as `list-object-versions` shows them.
+fn versions_of(aws: &Aws<'_>, key: &str) -> Value {
+    let list =
+        ["s3api", "list-object-versions", "--bucket", INPUT_BUCKET, "--prefix", key, "--output", "json"];
+    serde_json::from_str(&aws.run(&list)).unwrap()
+}
+
+fn versions_are_kept_listed_read_and_deleted(aws: &Aws<'_>, folder: &Path) {
+    let key = "twice/cell +1.png";
+    let url = format!("s3://{INPUT_BUCKET}/{key}");
+    let images =
+        ["cell-01.png", "cell-02.png"].map(|name| project("sample-images/slide-001-healthy").join(name));
+    for image in &images {
+        aws.run(&["s3", "cp", image.to_str().unwrap(), &url]);
+    }
+    let listed = versions_of(aws, key);
+    let versions = listed["Versions"].as_array().unwrap();
+    let latest: Vec<bool> = versions.iter().map(|version| version["IsLatest"].as_bool().unwrap()).collect();
+    assert_eq!(latest, [true, false], "newest first: {listed}");
+    let ids: Vec<&str> = versions.iter().map(|version| version["VersionId"].as_str().unwrap()).collect();
+
+    aws.run(&["s3", "rm", &url]);
+    let listed = versions_of(aws, key);
+    assert_eq!(listed["Versions"].as_array().unwrap().len(), 2, "{listed}");
+    let marker = &listed["DeleteMarkers"][0];
+    assert_eq!(marker["IsLatest"], true, "{listed}");
+    assert!(!aws.list(INPUT_BUCKET).contains(key));
+    let back = folder.join("back.png");
+    let object = ["s3api", "get-object", "--bucket", INPUT_BUCKET, "--key", key];
+    assert!(!aws.output(&[&object[..], &[back.to_str().unwrap()]].concat()).status.success());
+    for (id, image) in ids.iter().zip(images.iter().rev()) {
+        let answer = aws.run(&[&object[..], &["--version-id", id, back.to_str().unwrap()]].concat());
+        assert!(answer.contains(id), "{answer}");
+        assert!(std::fs::read(&back).unwrap() == std::fs::read(image).unwrap(), "version {id}");
+    }
+    aws.stack.wait_until_answered();
+
+    let delete = |id: &str| {
+        aws.run(&["s3api", "delete-object", "--bucket", INPUT_BUCKET, "--key", key, "--version-id", id])
+    };
+    assert!(delete(marker["VersionId"].as_str().unwrap()).contains("\"DeleteMarker\": true"));
+    assert!(aws.list(INPUT_BUCKET).contains(key), "without its marker it is back");
+    delete(ids[0]);
+    let listed = versions_of(aws, key);
+    let left: Vec<_> = listed["Versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["VersionId"], &one["IsLatest"]))
+        .collect();
+    assert_eq!(left, [(&Value::from(ids[1]), &Value::from(true))]);
+}
+
+/// Runs the lines of the README as a shell does.
+fn the_space_of_old_versions_is_freed_as_documented(aws: &Aws<'_>) {
+    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    let from = readme.find("aws s3api list-object-versions --bucket").expect("the command");
+    let script = readme[from..].split("\n```").next().unwrap();
+    let image = project("sample-images/slide-001-healthy/cell-01.png");
+    for key in ["old/replaced.png", "old/replaced.png", "old/deleted.png"] {
+        aws.run(&["s3", "cp", image.to_str().unwrap(), &format!("s3://{INPUT_BUCKET}/{key}")]);
+    }
+    aws.run(&["s3", "rm", &format!("s3://{INPUT_BUCKET}/old/deleted.png")]);
+    aws.stack.wait_until_answered();
+    let before = aws.list(INPUT_BUCKET);
+    let listed = versions_of(aws, "old/");
+    let count = |what: &str| listed[what].as_array().map_or(0, Vec::len);
+    assert_eq!((count("Versions"), count("DeleteMarkers")), (3, 1), "{listed}");
+
+    let everything = versions_of(aws, "");
+    let old =
+        everything["Versions"].as_array().unwrap().iter().filter(|version| version["IsLatest"] == false);
+    let expected = old.count() + everything["DeleteMarkers"].as_array().map_or(0, Vec::len);
+    assert!(expected >= 3, "one replaced, one deleted and its marker: {everything}");
+
+    let output = aws.prepared(Command::new("sh")).args(["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), expected.to_string(), "{script}");
+    let listed = versions_of(aws, "");
+    assert!(listed.get("DeleteMarkers").is_none(), "{listed}");
+    let all_latest = listed["Versions"].as_array().unwrap().iter().all(|version| version["IsLatest"] == true);
+    assert!(all_latest, "{listed}");
+    assert_eq!(aws.list(INPUT_BUCKET), before, "what is there stays, what is deleted does not come back");
+}
+
 fn a_model_is_replaced_by_a_copy(aws: &Aws<'_>, folder: &Path) {
     // The same network under another digest: field 6 of ONNX's ModelProto is a comment.
     let mut model = std::fs::read(project("models/thin-smear.onnx")).unwrap();
@@ -234,4 +330,47 @@ fn a_model_is_replaced_by_a_copy(aws: &Aws<'_>, folder: &Path) {
     aws.run(&["s3", "cp", image, &format!("s3://{INPUT_BUCKET}/broken/cell.png")]);
     aws.stack.wait_until_answered();
     assert_eq!(aws.only_record("broken").model.sha256, sha256_hex(&first));
+}
+
+fn a_dead_letter_is_handled_by_hand(aws: &Aws<'_>) {
+    // Version 1 of the client goes to AWS with requests for SQS, whatever AWS_ENDPOINT_URL_SQS says.
+    let exports = aws.stack.exports();
+    let endpoint = exports.iter().find(|(name, _)| name == "AWS_ENDPOINT_URL_SQS").expect("it is printed");
+    let global = ["--output", "json", "--endpoint-url", endpoint.1.as_str(), "sqs"];
+    let sqs = |arguments: &[&str]| aws.run(&[&global[..], arguments].concat());
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let urls = read(&sqs(&["list-queues", "--queue-name-prefix", "classify-prod"]));
+    let urls: Vec<&str> =
+        urls["QueueUrls"].as_array().unwrap().iter().map(|url| url.as_str().unwrap()).collect();
+    let [main, dead] = urls[..] else { panic!("{urls:?}") };
+    assert!(
+        main.ends_with("/000000000000/classify-prod") && dead.ends_with("/000000000000/classify-prod-dlq")
+    );
+    assert_eq!(read(&sqs(&["get-queue-url", "--queue-name", "classify-prod-dlq"]))["QueueUrl"], dead);
+
+    // The client checks the digests of what it sends and receives.
+    let entries = r#"[{"Id":"a","MessageBody":"first \u00fc"},{"Id":"b","MessageBody":"second"}]"#;
+    let sent = read(&sqs(&["send-message-batch", "--queue-url", dead, "--entries", entries]));
+    assert_eq!(sent["Successful"].as_array().unwrap().len(), 2, "{sent}");
+    let receive = ["receive-message", "--queue-url", dead, "--max-number-of-messages", "10"];
+    let receive = [&receive[..], &["--attribute-names", "All", "--message-attribute-names", "All"]].concat();
+    let received = read(&sqs(&receive));
+    let messages = received["Messages"].as_array().unwrap();
+    assert_eq!((messages[0]["Body"].as_str(), messages.len()), (Some("first ü"), 2), "{received}");
+    assert_eq!(messages[0]["Attributes"]["ApproximateReceiveCount"], "1", "{received}");
+    let counts = ["get-queue-attributes", "--queue-url", dead, "--attribute-names", "All"];
+    assert_eq!(read(&sqs(&counts))["Attributes"]["ApproximateNumberOfMessagesNotVisible"], "2");
+
+    let receipt = |index: usize| messages[index]["ReceiptHandle"].as_str().unwrap();
+    sqs(&["delete-message", "--queue-url", dead, "--receipt-handle", receipt(0)]);
+    let show = ["change-message-visibility", "--queue-url", dead, "--visibility-timeout", "0"];
+    sqs(&[&show[..], &["--receipt-handle", receipt(1)]].concat());
+    let attributes = read(&sqs(&counts));
+    assert_eq!(attributes["Attributes"]["ApproximateNumberOfMessages"], "1", "{attributes}");
+    sqs(&["purge-queue", "--queue-url", dead]);
+    assert_eq!(read(&sqs(&counts))["Attributes"]["ApproximateNumberOfMessages"], "0");
+
+    let output = aws.output(&[&global[..], &["get-queue-url", "--queue-name", "nobody"]].concat());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("NonExistentQueue"), "{message}");
 }

@@ -254,6 +254,19 @@ async fn letters_that_are_not_redriven_stay_and_those_that_are_come_once() {
     let bodies: Vec<String> = (0..205).map(|number| format!("letter {number}")).collect();
     bench.bury(&bodies).await;
     let client = bench.client().await;
+    for _ in 0..2 {
+        let mut letters = client.dead_letters().await.unwrap();
+        let mut order = Vec::new();
+        loop {
+            let page = letters.next_page().await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            order.extend(page.into_iter().map(|letter| letter.body));
+        }
+        letters.release_all().await.unwrap();
+        assert_eq!(order, bodies, "looking leaves the order as it was");
+    }
     let mut letters = client.dead_letters().await.unwrap();
     let mut seen = 0;
     loop {

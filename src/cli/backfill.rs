@@ -9,7 +9,7 @@ mod feed;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use chrono::{DateTime, SubsecRound, Utc};
 use giemsa::backfill::{Architecture, BatchJobs, JobState, Plan, Scan, ScannedPage, Selection, Totals, Way};
 use giemsa::config::{BatchSettings, has_own_queue_endpoint, has_own_s3_endpoint};
@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::model::{Place, print};
-use super::{Failed, complain, output};
+use super::{Failed, complain, output, question};
 
 /// Images whose times are looked at for the estimate.
 const MEASURED_IMAGES: usize = 20;
@@ -254,26 +254,14 @@ async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Fai
     if !std::io::stdin().is_terminal() {
         return stop("there is no terminal to ask on");
     }
-    say("Start? [y/N] ")?;
     let approved = tokio::select! {
-        line = read_line() => matches!(line.context("the answer cannot be read")?.trim(), "y" | "Y" | "yes"),
+        answer = question::is_confirmed("Start?") => answer?,
         _ = tokio::signal::ctrl_c() => false,
     };
     if !approved {
         say("Nothing was started.\n")?;
     }
     Ok(approved)
-}
-
-/// A line of stdin. In a thread of its own, which does not hold up the end of the process as one of the runtime would.
-async fn read_line() -> std::io::Result<String> {
-    let (sender, read) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        // Nobody listens any more after Ctrl-C.
-        let _ = sender.send(std::io::stdin().read_line(&mut line).map(|_| line));
-    });
-    read.await.unwrap_or_else(|_| Ok(String::new()))
 }
 
 fn shown_plan(plan: &Plan) -> String {

@@ -6,8 +6,10 @@
 mod backfill;
 mod classify;
 mod demo;
+mod dlq;
 mod model;
 mod output;
+mod question;
 mod reclassify;
 mod reconcile;
 mod up;
@@ -39,6 +41,8 @@ enum Command {
     Model(model::ModelArguments),
     /// Answer anew exactly those images whose current result a given model made.
     Reclassify(ReclassifyArguments),
+    /// Dead letters, which are uploads that were given up after all tries: list, redrive.
+    Dlq(dlq::DlqArguments),
     /// Prove that every upload has its result, and list those that have none with the reason.
     Reconcile(reconcile::ReconcileArguments),
     /// Answer images that are in the bucket already: those without a result, or without one by a given model.
@@ -161,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
+        Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
         Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
         Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
     };

@@ -367,7 +367,13 @@ impl Queue {
         delay: Duration,
         now: DateTime<Utc>,
     ) -> Result<bool, QueueError> {
-        self.update_held(receipt_handle, "visible_ms = ?2", delay, None, now).await
+        let assignments = if delay.is_zero() {
+            // A letter that was looked at goes back to its place, so that the next look has the same order.
+            "visible_ms = CASE WHEN queue LIKE '%-dlq' THEN coalesce(dead_ms, sent_ms) ELSE ?2 END"
+        } else {
+            "visible_ms = ?2"
+        };
+        self.update_held(receipt_handle, assignments, delay, None, now).await
     }
 
     /// Gives a message back after a failure, to be received again after `delay`; `false` if the receipt is stale.

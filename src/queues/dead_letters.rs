@@ -37,6 +37,9 @@ const RELEASE_CONCURRENCY: usize = 8;
 /// Prefix of the message attributes in which the embedded stack tells more than SQS does.
 const OWN_ATTRIBUTES: &str = "giemsa.";
 
+/// Message attribute in which EventBridge says why it could not put an event into its queue.
+const EVENTBRIDGE_ERROR: &str = "ERROR_MESSAGE";
+
 /// A message that was given up after too many tries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
@@ -48,7 +51,7 @@ pub struct DeadLetter {
     pub tries: Option<u32>,
     /// How often the process died with it; only the embedded stack knows.
     pub process_deaths: Option<u32>,
-    /// What the worker said that gave it back last; only the embedded stack knows.
+    /// What the worker of the embedded stack said that gave it back last, or EventBridge that could not deliver it.
     pub last_failure: Option<String>,
     /// When it was sent.
     pub sent_at: Option<DateTime<Utc>>,
@@ -246,6 +249,9 @@ impl DeadLetters {
             .into_iter()
             .partition(|(name, _)| name.starts_with(OWN_ATTRIBUTES));
         let own = |name: &str| own.get(&format!("{OWN_ATTRIBUTES}{name}"))?.string_value.clone();
+        let undelivered = attributes.get(EVENTBRIDGE_ERROR).and_then(|error| error.string_value.as_ref());
+        let undelivered =
+            undelivered.map(|error| format!("EventBridge could not put it into its queue: {error}"));
         let number = |text: String| text.parse::<u32>().ok();
         let time = |text: &str| DateTime::from_timestamp_millis(text.parse().ok()?);
         let receives = system.get(&MessageSystemAttributeName::ApproximateReceiveCount).cloned();
@@ -260,7 +266,7 @@ impl DeadLetters {
             body: message.body.unwrap_or_default(),
             tries: own("failed_receives").and_then(number).or(counted.filter(|_| was_set_aside)),
             process_deaths: own("process_deaths").and_then(number),
-            last_failure: own("last_failure"),
+            last_failure: own("last_failure").or(undelivered),
             sent_at: system.get(&MessageSystemAttributeName::SentTimestamp).and_then(|text| time(text)),
             dead_since: own("dead_since").and_then(|text| time(&text)),
             receipt: message.receipt_handle.unwrap_or_default(),
