@@ -11,6 +11,8 @@
 
 pub mod analysis;
 pub mod aws;
+#[cfg(feature = "local")]
+pub mod backfill;
 pub mod classification;
 pub mod config;
 pub mod digest;
@@ -30,6 +32,8 @@ pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;
+#[cfg(feature = "local")]
+pub mod price;
 #[cfg(feature = "local")]
 pub mod queues;
 pub mod reclassify;

@@ -12,6 +12,7 @@ const MODULES: &[(&str, &[&str])] = &[
     // Pure: no network, no clock, no disk.
     ("digest", &[]),
     ("statistics", &[]),
+    ("price", &[]),
     ("html", &[]),
     ("metrics", &[]),
     ("object", &[]),
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("reconcile", &["object", "config", "classification", "store", "inventory"]),
     ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
+    ("backfill", &["digest", "object", "config", "price", "store", "queues", "reconcile"]),
     // Shells.
     (
         "local",
@@ -96,6 +98,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "reclassify",
             "inventory",
             "reconcile",
+            "price",
+            "backfill",
             "local",
         ],
     ),
@@ -131,6 +135,11 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (&["aws_config", "aws_smithy_http_client"], &["src/aws.rs"], "clients are made in one place"),
     (&["aws_sdk_dynamodb", "serde_dynamo"], &["src/aws.rs", "src/store/"], "the table's form is the store's"),
     (&["aws_sdk_sqs"], &["src/aws.rs", "src/queues.rs", "src/queues/"], "commands know queues by one client"),
+    (
+        &["aws_sdk_s3control"],
+        &["src/aws.rs", "src/backfill/job.rs"],
+        "jobs of S3 Batch Operations are made in one place",
+    ),
     (&["aws_lambda_events"], &["src/event.rs", "src/handler.rs"], "the forms of triggers end there"),
     (&["lambda_runtime"], &["src/bin/"], "the handler is the same outside Lambda"),
     (

@@ -3,11 +3,13 @@
 //! It never does the work itself. Invariant: results go to stdout, everything else to stderr; exit code 0 is
 //! success, 1 failure, 2 wrong usage.
 
+mod backfill;
 mod classify;
 mod demo;
 mod dlq;
 mod model;
 mod output;
+mod question;
 mod reclassify;
 mod reconcile;
 mod up;
@@ -39,10 +41,12 @@ enum Command {
     Model(model::ModelArguments),
     /// Answer anew exactly those images whose current result a given model made.
     Reclassify(ReclassifyArguments),
-    /// Prove that every upload has its result, and list those that have none with the reason.
-    Reconcile(reconcile::ReconcileArguments),
     /// Dead letters, which are uploads that were given up after all tries: list, redrive.
     Dlq(dlq::DlqArguments),
+    /// Prove that every upload has its result, and list those that have none with the reason.
+    Reconcile(reconcile::ReconcileArguments),
+    /// Answer images that are in the bucket already: those without a result, or without one by a given model.
+    Backfill(backfill::BackfillArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,8 +165,9 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
-        Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
         Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
+        Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
+        Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

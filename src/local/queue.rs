@@ -455,6 +455,21 @@ impl Queue {
             .await
     }
 
+    /// Whether a message of the queue can be received, without counting them.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn has_visible(&self, queue: &str, now: DateTime<Utc>) -> Result<bool, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .read(move |connection| {
+                let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE queue = ?1 AND visible_ms <= ?2)";
+                let mut statement = connection.prepare_cached(sql)?;
+                Ok(statement.query_row(params![queue, now.timestamp_millis()], |row| row.get(0))?)
+            })
+            .await
+    }
+
     /// The messages in the dead-letter queue of `queue`, oldest first, up to `limit`; they stay there.
     ///
     /// # Errors

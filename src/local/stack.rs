@@ -16,7 +16,7 @@ use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use super::sqs::SqsServer;
-use super::worker::{self, CLASSIFY, GATE};
+use super::worker::{self, BACKFILL, CLASSIFY, GATE};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials, status};
 use crate::aws::Clients;
 use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE};
@@ -135,7 +135,7 @@ impl Stack {
             queue.release_in_flight(name, Utc::now()).await?;
         }
         for name in stages.iter().map(|stage| backfill_queue(stage)) {
-            queue.declare(&name, CLASSIFY.queue_settings()).await?;
+            queue.declare(&name, BACKFILL.queue_settings()).await?;
             queue.release_in_flight(&name, Utc::now()).await?;
         }
         let subscriptions = subscriptions
@@ -181,6 +181,11 @@ impl Stack {
                     let (name, handler) = (classify_queue(stage), handler.clone());
                     tasks.push(worker::spawn(queue.clone(), &name, CLASSIFY, handler, stopped.clone()));
                 }
+                // By the same handler, so that it is the same model and there are no more images on processors.
+                let (name, handler) = (backfill_queue(stage), handler.clone());
+                let live = stages.iter().map(|stage| classify_queue(stage)).collect();
+                let stopped = stopped.clone();
+                tasks.push(worker::spawn_behind(live, queue.clone(), &name, BACKFILL, handler, stopped));
             }
         }
         let mut handlers = handlers.into_iter();
