@@ -306,7 +306,7 @@ fn decode_container(
                 (true, false) => 8,
                 (true, true) => 12,
             };
-            let table_bytes = vp8l::table_bytes(&bytes[..layout.end], deadline)?;
+            let table_bytes = vp8l::table_bytes(&bytes[..layout.end], limits.max_decoded_bytes, deadline)?;
             render(decoder, (scratch, table_bytes), format, bytes, limits)
         }
         _ => {

@@ -37,6 +37,9 @@ fn advance(bytes: &[u8], at: usize, length: u32) -> Result<usize, Fault> {
 pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
     const LENGTH_AND_TYPE: usize = 8;
     const CHECKSUM: u32 = 4;
+    /// Encoders write 4 KB and more into one; the decoder takes a twentieth of a millisecond for each, even if it is empty.
+    const MAX_CHUNKS: usize = 1 << 16;
+    const MAX_PALETTE_BYTES: u32 = 3 * 256;
 
     if bytes_at::<4>(bytes, 12)? != *b"IHDR" {
         return Err(Fault::Damaged { at: 12, what: "its header chunk is missing" });
@@ -44,7 +47,7 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
     let width_px = u32::from_be_bytes(bytes_at(bytes, 16)?);
     let height_px = u32::from_be_bytes(bytes_at(bytes, 20)?);
     let (mut at, mut has_data) = (8, false);
-    loop {
+    for _ in 0..MAX_CHUNKS {
         let length = u32::from_be_bytes(bytes_at(bytes, at)?);
         let kind: [u8; 4] = bytes_at(bytes, at + 4)?;
         if length > i32::MAX.unsigned_abs() || !kind.iter().all(u8::is_ascii_alphabetic) {
@@ -52,6 +55,10 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
         }
         let end = advance(bytes, at + LENGTH_AND_TYPE, length + CHECKSUM)?;
         has_data |= kind == *b"IDAT";
+        // The decoder takes its colours for whole and few, and panics if they are not.
+        if kind == *b"PLTE" && (length == 0 || length % 3 != 0 || length > MAX_PALETTE_BYTES) {
+            return Err(Fault::Damaged { at, what: "its palette is impossible" });
+        }
         if kind == *b"IEND" {
             return if has_data {
                 Ok(Layout { width_px, height_px, end })
@@ -61,6 +68,7 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
         }
         at = end;
     }
+    Err(Fault::Damaged { at, what: "it has more chunks than any encoder writes" })
 }
 
 /// Walks a GIF to the end of its first frame.
@@ -207,6 +215,25 @@ mod tests {
 
         let empty = png(&[(b"IHDR", &header), (b"IEND", b"")]);
         assert!(matches!(walk_png(&empty), Err(Fault::Damaged { what: "it holds no picture", .. })));
+    }
+
+    #[test]
+    fn a_png_that_would_harm_its_decoder_is_refused() {
+        let header = [0, 0, 0, 7, 0, 0, 0, 5, 8, 3, 0, 0, 0];
+        for (colors, is_possible) in
+            [(0, false), (1, false), (3, true), (4, false), (768, true), (769, false), (771, false)]
+        {
+            let file =
+                png(&[(b"IHDR", &header), (b"PLTE", &vec![0; colors]), (b"IDAT", b"abc"), (b"IEND", b"")]);
+            assert_eq!(walk_png(&file).is_ok(), is_possible, "{colors} bytes");
+        }
+        let mut many = png(&[(b"IHDR", &header)]);
+        (0..1 << 16).for_each(|_| many.extend(b"\0\0\0\0IDAT\0\0\0\0"));
+        many.extend(b"\0\0\0\0IEND\0\0\0\0");
+        assert!(matches!(
+            walk_png(&many),
+            Err(Fault::Damaged { what: "it has more chunks than any encoder writes", .. })
+        ));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! and the image of code groups in full, codes by their lengths. Never makes a pixel of the picture.
 //!
 //! Invariant: what is counted is at least what the decoder will hold. A stream that cannot be read ends the count, as it
-//! ends the decoder. Memory: a quarter of a byte for each pixel of the picture, and 64 KB for each of five codes.
+//! ends the decoder. Memory: a quarter of a byte for each pixel of the picture, and 64 KB for each of five
+//! codes.
 
 use super::deadline::{Deadline, OutOfTime};
 
@@ -28,6 +29,8 @@ const LENGTH_ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10,
 enum Stop {
     /// The stream cannot be read any further, by whomever.
     Unreadable,
+    /// It is too much already.
+    Enough,
     OutOfTime,
 }
 
@@ -37,14 +40,15 @@ impl From<OutOfTime> for Stop {
     }
 }
 
-/// Bytes that the codes of the largest lossless stream take; `file` is a WebP whose chunks were walked.
+/// Bytes that the codes of the largest lossless stream take, counted until they exceed `limit_bytes`; `file` is a WebP
+/// whose chunks were walked.
 ///
 /// # Errors
 /// [`OutOfTime`] at the deadline.
-pub(super) fn table_bytes(file: &[u8], deadline: &Deadline) -> Result<u64, OutOfTime> {
+pub(super) fn table_bytes(file: &[u8], limit_bytes: u64, deadline: &Deadline) -> Result<u64, OutOfTime> {
     let mut most = 0;
     for (data, implicit_size) in streams(file) {
-        let mut reader = Reader { data, at: 0, deadline, table_bytes: 0 };
+        let mut reader = Reader { data, at: 0, deadline, table_bytes: 0, limit_bytes };
         if let Err(Stop::OutOfTime) = reader.read_head(implicit_size) {
             return Err(OutOfTime);
         }
@@ -110,30 +114,28 @@ impl WrittenCode {
     }
 }
 
-/// A prefix code to read with: for each value of the next 15 bits, length << 12 | symbol.
+/// A prefix code to read with: for each value of as many bits as its longest code has, length << 12 | symbol.
 struct Code(Vec<u16>);
 
 impl Code {
-    const BITS: usize = 15;
-
     /// None if it is not complete.
     fn new(written: &WrittenCode) -> Option<Self> {
         let pack = |length: u8, symbol: usize| u16::from(length) << 12 | u16::try_from(symbol).unwrap_or(0);
-        let alone = |symbol| Some(Self(vec![pack(0, symbol); 1 << Self::BITS]));
+        let alone = |symbol| Some(Self(vec![pack(0, symbol)]));
         let lengths = match written {
             WrittenCode::Simple(symbol, None) => return alone(*symbol),
             WrittenCode::Simple(zero, Some(one)) => {
-                let pair = [pack(1, *zero), pack(1, *one)];
-                return Some(Self(pair.repeat(1 << (Self::BITS - 1))));
+                return Some(Self(vec![pack(1, *zero), pack(1, *one)]));
             }
             WrittenCode::Lengths(lengths) => lengths,
         };
         if lengths.iter().filter(|&&length| length > 0).count() <= 1 {
             return alone(lengths.iter().position(|&length| length > 0)?);
         }
-        let mut table = vec![0; 1 << Self::BITS];
+        let longest = lengths.iter().copied().max()?;
+        let mut table = vec![0; 1 << longest];
         let (mut code, mut filled) = (0_usize, 0_usize);
-        for length in 1..=15_u8 {
+        for length in 1..=longest {
             for (symbol, _) in lengths.iter().enumerate().filter(|&(_, &found)| found == length) {
                 if code >> length != 0 {
                     return None;
@@ -158,6 +160,7 @@ struct Reader<'a> {
     at: usize,
     deadline: &'a Deadline,
     table_bytes: u64,
+    limit_bytes: u64,
 }
 
 impl Reader<'_> {
@@ -183,7 +186,7 @@ impl Reader<'_> {
     }
 
     fn symbol(&mut self, code: &Code) -> Result<usize, Stop> {
-        let entry = code.0[(self.peek() & ((1 << Code::BITS) - 1)) as usize];
+        let entry = code.0[self.peek() as usize & (code.0.len() - 1)];
         self.skip(usize::from(entry >> 12))?;
         Ok(usize::from(entry & 0xFFF))
     }
@@ -238,6 +241,9 @@ impl Reader<'_> {
         }
         for _ in 0..groups {
             self.deadline.check()?;
+            if self.table_bytes > self.limit_bytes {
+                return Err(Stop::Enough);
+            }
             self.table_bytes += GROUP_BYTES;
             for alphabet in alphabets(cache_bits) {
                 self.table_bytes += self.read_code(alphabet)?.decoder_bytes();
@@ -399,12 +405,12 @@ mod tests {
         let never = Deadline::new(None);
         let streams: Vec<Stream> = streams(PLAIN).collect();
         let [(data, None)] = streams[..] else { panic!("one stream, which says its size") };
-        let mut reader = Reader { data, at: 0, deadline: &never, table_bytes: 0 };
+        let mut reader = Reader { data, at: 0, deadline: &never, table_bytes: 0, limit_bytes: u64::MAX };
         assert!(reader.read_head(None).is_ok());
         assert!(reader.at < data.len() * 8 && reader.table_bytes > GROUP_BYTES);
         // Cut short it is counted as far as it goes.
         for end in 20..PLAIN.len() {
-            assert!(table_bytes(&PLAIN[..end], &never).unwrap() <= reader.table_bytes);
+            assert!(table_bytes(&PLAIN[..end], u64::MAX, &never).unwrap() <= reader.table_bytes);
         }
     }
 
@@ -413,7 +419,13 @@ mod tests {
         let code = Code::new(&WrittenCode::Lengths(vec![1, 0, 2, 2])).unwrap();
         let never = Deadline::new(None);
         // 0; 10 and 11, each from its first bit on.
-        let mut reader = Reader { data: &[0b000_11_01_0, 0], at: 0, deadline: &never, table_bytes: 0 };
+        let mut reader = Reader {
+            data: &[0b000_11_01_0, 0],
+            at: 0,
+            deadline: &never,
+            table_bytes: 0,
+            limit_bytes: u64::MAX,
+        };
         let read = [(); 3].map(|()| reader.symbol(&code).unwrap_or(99));
         assert_eq!(read, [0, 2, 3]);
         assert!(Code::new(&WrittenCode::Lengths(vec![1, 2])).is_none(), "incomplete");
