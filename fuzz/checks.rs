@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 /// Small, so that a run is short and a size that is not checked is soon seen by the memory limit of the process.
 pub const LIMITS: DecodeLimits = DecodeLimits {
-    max_width_px: 4_000,
-    max_height_px: 4_000,
-    max_pixels: 500_000,
-    max_decoded_bytes: 6_000_000,
+    max_width_px: 20_000,
+    max_height_px: 20_000,
+    max_pixels: 40_000,
+    max_decoded_bytes: 480_000,
 };
 
 /// A file of any content gives a whole picture within the limits, or an error with a code and a sentence.

@@ -60,6 +60,8 @@ struct Seen {
     end: String,
     peak_bytes: u64,
     took: Duration,
+    /// Of a picture that was decoded.
+    pixels: u64,
 }
 
 /// Analyses one file as the pipeline does; anything but one finding within the bounds is a message.
@@ -92,7 +94,7 @@ fn analyse(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Result<Seen, S
             reject.code
         }
     };
-    Ok(Seen { end, peak_bytes: peak, took })
+    Ok(Seen { end, peak_bytes: peak, took, pixels })
 }
 
 const CODES: [&str; 5] = ["empty", "not_an_image", "unsupported_format", "too_large", "corrupt"];
@@ -104,16 +106,22 @@ struct Tally {
     failures: Vec<String>,
     peak: (u64, String),
     slowest: (Duration, String),
+    /// For each megapixel of a picture of at least one.
+    slowest_megapixel: (Duration, String),
 }
 
 impl Tally {
     fn add(&mut self, name: &str, seen: Result<Seen, String>) {
         match seen {
             Err(message) => self.failures.push(format!("{name}: {message}")),
-            Ok(Seen { end, peak_bytes, took }) => {
+            Ok(Seen { end, peak_bytes, took, pixels }) => {
                 *self.ends.entry(end).or_default() += 1;
                 self.peak = self.peak.clone().max((peak_bytes, name.to_owned()));
                 self.slowest = self.slowest.clone().max((took, name.to_owned()));
+                if pixels >= 1_000_000 {
+                    let each = took.mul_f64(1e6 / pixels as f64);
+                    self.slowest_megapixel = self.slowest_megapixel.clone().max((each, name.to_owned()));
+                }
             }
         }
     }
@@ -121,12 +129,14 @@ impl Tally {
     fn report(&self, what: &str) {
         let files: u64 = self.ends.values().sum();
         eprintln!(
-            "{what}: {files} files, {:?}; most memory {:.1} MB ({}), longest {:.2?} ({})",
+            "{what}: {files} files, {:?}; most memory {:.1} MB ({}), longest {:.2?} ({}), longest for a megapixel {:.2?} ({})",
             self.ends,
             self.peak.0 as f64 / 1e6,
             self.peak.1,
             self.slowest.0,
             self.slowest.1,
+            self.slowest_megapixel.0,
+            self.slowest_megapixel.1,
         );
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
     }
@@ -233,7 +243,7 @@ fn each_analysis_ends_soon_after_its_deadline() {
                     Err(AnalysisError::OutOfTime) => "given up",
                     Err(AnalysisError::Model(error)) => panic!("{name}: {error}"),
                 };
-                tally.add(&name, Ok(Seen { end: end.to_owned(), peak_bytes: 0, took: late }));
+                tally.add(&name, Ok(Seen { end: end.to_owned(), peak_bytes: 0, took: late, pixels: 0 }));
             }
         }
         tally

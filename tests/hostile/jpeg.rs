@@ -53,11 +53,12 @@ pub fn flat(width: u32, height: u32) -> Vec<u8> {
     [&head(0xC0, width, height, &[0x11]), &scan(&[1], SEQUENTIAL, &data)[..], &END].concat()
 }
 
-/// A progressive gray picture of `scans` refinements after the first, `height` and `width` in blocks.
-fn progressive(side: u32, scans: usize) -> Vec<u8> {
-    let blocks = (side * side) as usize;
-    let mut bytes = head(0xC2, side * 8, side * 8, &[0x11]);
-    bytes.extend(scan(&[1], [0, 0, 0x0D], &vec![0; blocks.div_ceil(8)]));
+/// A progressive picture of one value with `scans` scans after the first; its sides are in blocks.
+pub fn progressive((across, down): (u32, u32), components: u8, scans: usize) -> Vec<u8> {
+    let blocks = (across * down) as usize;
+    let ids: Vec<u8> = (1..=components).collect();
+    let mut bytes = head(0xC2, across * 8, down * 8, &vec![0x11; ids.len()]);
+    bytes.extend(scan(&ids, [0, 0, 0x0D], &vec![0; (blocks * ids.len()).div_ceil(8)]));
     // 16,384 + 16,383 blocks at the end of a band, again and again.
     let mut runs = Bits::new(Order::HighFirst);
     for _ in 0..blocks.div_ceil(32_767) {
@@ -66,7 +67,7 @@ fn progressive(side: u32, scans: usize) -> Vec<u8> {
     // Stuffed, where eight ones meet.
     let runs: Vec<u8> =
         runs.bytes().iter().flat_map(|&b| if b == 0xFF { vec![b, 0] } else { vec![b] }).collect();
-    (0..scans).for_each(|_| bytes.extend(scan(&[1], [1, 63, 0], &runs)));
+    ids.iter().cycle().take(scans).for_each(|id| bytes.extend(scan(&[*id], [1, 63, 0], &runs)));
     bytes.extend(END);
     bytes
 }
@@ -143,9 +144,11 @@ pub fn files() -> Vec<File> {
     add("a million empty comments".to_owned(), insert(2, &segment(0xFE, b"").repeat(1_000_000)));
 
     for scans in [1, 99, 100, 5000] {
-        add(format!("progressive, {scans} scans after the first"), progressive(250, scans));
+        for components in [1, 3, 4] {
+            let bytes = progressive((250, 250), components, scans);
+            add(format!("progressive, {components} channels, {scans} scans after the first"), bytes);
+        }
     }
-    add("progressive, 99 scans of the largest picture".to_owned(), progressive(250, 98));
     add("5,000 scans".to_owned(), {
         let one = scan(&[1], SEQUENTIAL, &[0; 16]);
         [head(0xC0, 64, 64, &[0x11]), one.repeat(5000), END.to_vec()].concat()
