@@ -3,7 +3,7 @@
 //!
 //! `GIEMSA_HOSTILE_FILES` sets how many damaged files are tried (`make hostile`), `GIEMSA_HOSTILE_SEED` where they begin.
 
-#![cfg(feature = "local")]
+#![cfg(all(feature = "local", target_os = "linux"))]
 #![allow(unsafe_code, reason = "a counting allocator measures what an analysis holds")]
 #![expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 
@@ -54,6 +54,12 @@ fn slack_bytes(file: &[u8]) -> u64 {
 /// After this a file hangs, whatever the machine does meanwhile.
 const HANGS: Duration = Duration::from_secs(90);
 
+/// Time that this thread had on a processor: a busy machine does not count.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 /// What became of one file.
 struct Seen {
     /// `classified`, or the code of the rejection.
@@ -78,10 +84,9 @@ fn analyse(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Result<Seen, S
     if peak > limits.max_decoded_bytes + slack_bytes(bytes) {
         return Err(format!("held {peak} bytes for a file of {}", bytes.len()));
     }
+    let pixels = u64::from(analysis.width_px.unwrap_or(0)) * u64::from(analysis.height_px.unwrap_or(0));
     let end = match analysis.finding {
         Finding::Classified(_) => {
-            let pixels =
-                u64::from(analysis.width_px.unwrap_or(0)) * u64::from(analysis.height_px.unwrap_or(0));
             if pixels == 0 || pixels > limits.max_pixels {
                 return Err(format!("classified {:?} x {:?}", analysis.width_px, analysis.height_px));
             }
@@ -235,9 +240,12 @@ fn each_analysis_ends_soon_after_its_deadline() {
         for part in PARTS {
             for File { name, bytes } in part() {
                 tell(&name);
-                let deadline = Instant::now() + ALLOWED;
+                let (started, started_on_processor) = (Instant::now(), processor_time());
+                let deadline = started + ALLOWED;
                 let result = analyse_image_until(&bytes, &model, &LIMITS, Some(deadline));
+                // Of what came after the deadline, the part that was work.
                 let late = Instant::now().saturating_duration_since(deadline);
+                let late = late.min(processor_time() - started_on_processor);
                 let end = match result {
                     Ok(_) => "in time",
                     Err(AnalysisError::OutOfTime) => "given up",
@@ -249,8 +257,8 @@ fn each_analysis_ends_soon_after_its_deadline() {
         tally
     });
     tally.report("with 150 ms each");
-    // One turn of a decoder on what it has read, by a debug build on a busy machine.
-    assert!(tally.slowest.0 < Duration::from_secs(10), "{:?}", tally.slowest);
+    // One turn of a decoder on what it has read, in a build that is not optimised.
+    assert!(tally.slowest.0 < Duration::from_secs(4), "{:?}", tally.slowest);
     // A deadline that has passed before the start gives no finding, whatever the file.
     let past = Some(Instant::now());
     let result = analyse_image_until(b"", &toy(), &LIMITS, past);

@@ -236,6 +236,15 @@ fn decode_by(bytes: &[u8], limits: &DecodeLimits, deadline: &Deadline) -> Result
             decode_container(format, bytes, limits, deadline)?
         }
     };
+    if pixels.rgb.is_empty() {
+        // Some decoders take a canvas without rows for a picture.
+        return Err(DecodeError::Corrupt {
+            format,
+            at_byte: None,
+            detail: "its size is impossible",
+            source: None,
+        });
+    }
     deadline.check()?;
     Ok(Decoded { format, pixels: turn_upright(pixels, orientation) })
 }

@@ -60,9 +60,11 @@ pub fn damaged(seeds: &[(String, Vec<u8>)], number: u64, rng: &mut ChaCha8Rng) -
             // The head of one file and the tail of another.
             6 => {
                 let (_, other) = seeds.choose(rng).expect("there are some");
-                let from = place(other.len(), rng);
                 bytes.truncate(at);
-                bytes.extend(&other[from..]);
+                if !other.is_empty() {
+                    let from = place(other.len(), rng);
+                    bytes.extend(&other[from..]);
+                }
             }
             _ => bytes.truncate(at),
         }

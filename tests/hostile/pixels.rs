@@ -138,6 +138,10 @@ pub fn gif_files() -> Vec<File> {
     add("interlaced bomb".to_owned(), with((2000, 2000), &gif_frame(2000, 2000, 0x40, 8, &bomb)));
     add("frame larger than the canvas".to_owned(), with((16, 16), &gif_frame(65_535, 65_535, 0, 8, &bomb)));
     add("frame smaller than the canvas".to_owned(), with((2000, 2000), &gif_frame(1, 1, 0, 8, &small)));
+    for size in [(0, 0), (16, 0), (0, 16)] {
+        add(format!("canvas of {size:?}"), with(size, &gif_frame(16, 16, 0, 8, &small)));
+        add(format!("canvas of {size:?}, frame too"), with(size, &gif_frame(size.0, size.1, 0, 8, &small)));
+    }
     add("frame of nothing".to_owned(), with((16, 16), &gif_frame(0, 0, 0, 8, &small)));
     for (width, height) in super::SIZES {
         add(
