@@ -66,5 +66,5 @@ fn event() {
 
 #[test]
 fn metadata() {
-    replay("metadata", checks::check_metadata, 5);
+    replay("metadata", checks::check_metadata, 1);
 }

@@ -74,6 +74,7 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
 /// Walks a GIF to the end of its first frame.
 pub(super) fn walk_gif(bytes: &[u8]) -> Result<Layout, Fault> {
     const PALETTE_FLAG: u8 = 0x80;
+    const SPARE_BYTES: u64 = 4096;
 
     /// Bytes of the palette that a flag byte announces.
     fn palette_bytes(flags: u8) -> u32 {
@@ -103,6 +104,15 @@ pub(super) fn walk_gif(bytes: &[u8]) -> Result<Layout, Fault> {
                 let data = advance(bytes, at + 10, palette_bytes(flags))?;
                 // One byte of code size, then the compressed picture.
                 let end = pass_sub_blocks(bytes, data + 1)?;
+                // A code has at most 12 bits and gives a pixel at least; the rest is codes that give nothing.
+                let frame = u64::from(u16::from_le_bytes(bytes_at(bytes, at + 5)?))
+                    * u64::from(u16::from_le_bytes(bytes_at(bytes, at + 7)?));
+                if (end - data) as u64 > 4 * frame + SPARE_BYTES {
+                    return Err(Fault::Damaged {
+                        at: data,
+                        what: "it holds more data than its picture can take",
+                    });
+                }
                 return Ok(Layout { width_px, height_px, end });
             }
             0x3B => return Err(Fault::Damaged { at, what: "it holds no picture" }),
