@@ -153,10 +153,10 @@ pub fn files() -> Vec<File> {
         let one = scan(&[1], SEQUENTIAL, &[0; 16]);
         [head(0xC0, 64, 64, &[0x11]), one.repeat(5000), END.to_vec()].concat()
     });
-    add("refined before it is there".to_owned(), {
-        let bytes = [head(0xC2, 64, 64, &[0x11]), scan(&[1], [1, 63, 0x10], &[0; 64]), END.to_vec()].concat();
-        bytes
-    });
+    add(
+        "refined before it is there".to_owned(),
+        [head(0xC2, 64, 64, &[0x11]), scan(&[1], [1, 63, 0x10], &[0; 64]), END.to_vec()].concat(),
+    );
     for factors in
         [&[0x44, 0x11, 0x11][..], &[0x11, 0x44, 0x44], &[0x41, 0x14, 0x11], &[0x00, 0x11, 0x11], &[0xFF; 4]]
     {

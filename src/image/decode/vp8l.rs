@@ -420,7 +420,7 @@ mod tests {
         let never = Deadline::new(None);
         // 0; 10 and 11, each from its first bit on.
         let mut reader = Reader {
-            data: &[0b000_11_01_0, 0],
+            data: &[0b0001_1010, 0],
             at: 0,
             deadline: &never,
             table_bytes: 0,
