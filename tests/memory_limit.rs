@@ -76,7 +76,10 @@ fn what_does_not_fit_is_refused_and_what_is_documented_fits() {
         "{error}"
     );
     let config = config_with(&SETTINGS).unwrap();
-    assert!(config.limits.peak_memory_bytes() > MEMORY_MB * 9 / 10 << 20, "the settings leave memory unused");
+    assert!(
+        config.limits.peak_memory_bytes() > (MEMORY_MB * 9 / 10) << 20,
+        "the settings leave memory unused"
+    );
     assert_eq!(u64::from(SIZE.0) * u64::from(SIZE.1), config.limits.max_pixels);
     let page = String::from_utf8(common::file("docs/hostile-files.md")).unwrap();
     for (name, value) in SETTINGS {
