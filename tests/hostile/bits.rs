@@ -93,3 +93,12 @@ pub fn crc32(parts: &[&[u8]]) -> u32 {
     parts.iter().for_each(|part| crc.update(part));
     crc.sum()
 }
+
+/// Codes that clear the table and nothing else: input without output.
+pub fn lzw_clears(count: usize, order: Order) -> Vec<u8> {
+    let mut bits = Bits::new(order);
+    for _ in 0..count {
+        bits.put(256, 9);
+    }
+    bits.bytes()
+}

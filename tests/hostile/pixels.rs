@@ -1,7 +1,7 @@
 //! Hostile PNG, GIF, BMP and WebP files.
 
 use super::File;
-use super::bits::{Bits, Order, crc32, lzw_zeros, zlib_zeros};
+use super::bits::{Bits, Order, crc32, lzw_clears, lzw_zeros, zlib_zeros};
 
 fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("fits a chunk").to_be_bytes();
@@ -173,12 +173,13 @@ pub fn gif_files() -> Vec<File> {
     for code_bits in [0, 1, 9, 11, 12, 13, 255] {
         add(format!("codes of {code_bits} bits"), with((16, 16), &gif_frame(16, 16, 0, code_bits, &small)));
     }
-    // Clear codes and nothing else: input without output.
-    let mut clears = Bits::new(Order::LowFirst);
-    for _ in 0..4_000_000 {
-        clears.put(256, 9);
+    for (size, count) in [((16, 16), 4_000_000), ((2000, 2000), 7_000_000)] {
+        let clears = lzw_clears(count, Order::LowFirst);
+        add(
+            format!("{count} clear codes in {size:?}"),
+            with(size, &gif_frame(size.0, size.1, 0, 8, &clears)),
+        );
     }
-    add("four million clear codes".to_owned(), with((16, 16), &gif_frame(16, 16, 0, 8, &clears.bytes())));
     let mut bare = gif_head(16, 16);
     bare[10] = 0;
     bare.truncate(13);

@@ -1,7 +1,7 @@
 //! Hostile TIFF and BigTIFF files.
 
 use super::File;
-use super::bits::{Order, lzw_zeros, zlib_zeros};
+use super::bits::{Order, lzw_clears, lzw_zeros, zlib_zeros};
 
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
@@ -105,6 +105,10 @@ pub fn files() -> Vec<File> {
             tiled((1, 20_000), (20_000, 16), compression, &data, b""),
         );
         add(format!("{name} tiles of one pixel"), tiled((400, 400), (1, 1), compression, &data[..40], b""));
+    }
+    for side in [10, 2000] {
+        let clears = lzw_clears(4_000_000, Order::HighFirst);
+        add(format!("4 million clear codes, {side} px"), strip(side, side, LZW, &clears));
     }
     for compression in [2, 3, 4, 6, 32_946, 34_712, 50_000, 65_535] {
         for fill in [0x00, 0xFF, 0x55] {

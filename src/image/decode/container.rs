@@ -263,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn a_gif_holds_no_more_data_than_its_picture_can_take() {
+        let file = |blocks: usize| {
+            let mut file = b"GIF89a\x02\0\x02\0\0\0\0\x2c\0\0\0\0\x02\0\x02\0\0\x08".to_vec();
+            (0..blocks).for_each(|_| file.extend([&[255][..], &[0; 255]].concat()));
+            file.extend(b"\0\x3b");
+            file
+        };
+        assert!(walk_gif(&file(16)).is_ok());
+        let fault = walk_gif(&file(17));
+        assert!(matches!(fault, Err(Fault::Damaged { at: 23, .. })), "{fault:?}");
+    }
+
+    #[test]
     fn a_gif_without_a_frame_is_refused() {
         let file = b"GIF89a\x02\0\x02\0\0\0\0\x21\xfe\x01x\0\x3b";
         assert!(matches!(walk_gif(file), Err(Fault::Damaged { at: 18, what: "it holds no picture" })));

@@ -20,6 +20,8 @@ const FORMAT: ImageFormat = ImageFormat::Tiff;
 /// Four quantisation and eight Huffman tables take 2 KB; they are read again for each strip.
 const MAX_JPEG_TABLES_BYTES: usize = 4 << 10;
 
+const SPARE_LZW_BYTES: u64 = 4096;
+
 /// Decodes the first page; the orientation is still to be applied.
 pub(super) fn decode(
     bytes: &[u8],
@@ -103,6 +105,7 @@ struct Kind {
     samples: u16,
     bits: u8,
     is_jpeg: bool,
+    is_lzw: bool,
     is_planar: bool,
 }
 
@@ -199,6 +202,7 @@ impl Tiff<'_> {
         }
         let compression = self.number(Tag::Compression)?.unwrap_or(1);
         let is_jpeg = compression == u64::from(CompressionMethod::ModernJPEG.to_u16());
+        let is_lzw = compression == u64::from(CompressionMethod::LZW.to_u16());
         let is_planar = self.number(Tag::PlanarConfiguration)? == Some(PLANAR);
         let extra = self.numbers(Tag::ExtraSamples)?;
         let color = self.decoder.colortype().map_err(|error| explain(error, self.bytes))?;
@@ -218,7 +222,7 @@ impl Tiff<'_> {
             ColorType::YCbCr(8) => (Model::YCbCr, 8),
             _ => return Err(unsupported("TIFF with a number of channels or bits that is not read")),
         };
-        Ok(Kind { model, samples: color.num_samples(), bits, is_jpeg, is_planar })
+        Ok(Kind { model, samples: color.num_samples(), bits, is_jpeg, is_lzw, is_planar })
     }
 
     fn chunks(&mut self) -> Result<Vec<Chunk>, DecodeError> {
@@ -254,12 +258,24 @@ impl Tiff<'_> {
         if tables.len() > MAX_JPEG_TABLES_BYTES {
             return Err(DecodeError::OversizedMetadata { format: FORMAT });
         }
+        let samples_in_chunk = if kind.is_planar { 1 } else { u64::from(kind.samples) };
+        let row_bytes = u64::from(width_px) * samples_in_chunk * u64::from(kind.bits.div_ceil(8));
+        // A code has at most 12 bits and gives a byte at least; the rest is codes that give nothing.
+        let most_lzw = (4 * row_bytes).saturating_mul(u64::from(height_px)).saturating_add(SPARE_LZW_BYTES);
         let mut has_progressive = false;
         for chunk in chunks {
             self.deadline.check()?;
             let end = chunk.offset.saturating_add(chunk.length);
             if end > bytes.len() as u64 {
                 return Err(DecodeError::truncated(FORMAT, bytes));
+            }
+            if kind.is_lzw && chunk.length > most_lzw {
+                let at = usize::try_from(chunk.offset).expect("lies inside the file");
+                return Err(DecodeError::damaged(
+                    FORMAT,
+                    at,
+                    "a strip holds more data than its picture can take",
+                ));
             }
             if kind.is_jpeg {
                 let start = usize::try_from(chunk.offset).expect("lies inside the file");
