@@ -37,15 +37,38 @@ impl Analysis {
     }
 }
 
+/// A step that may fail in ways of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Bytes to pixels.
+    Decode,
+    /// Tensor to scores.
+    Infer,
+}
+
 /// Analyses the bytes of one image file.
 ///
 /// # Errors
 /// [`ModelError`] if the network fails on the image; that is no fault of the image.
 pub fn analyse_image(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Result<Analysis, ModelError> {
+    analyse_image_in_steps(bytes, model, limits, |_| {})
+}
+
+/// As [`analyse_image`]; calls `before` on this thread ahead of each step.
+///
+/// # Errors
+/// As [`analyse_image`].
+pub fn analyse_image_in_steps(
+    bytes: &[u8],
+    model: &Model,
+    limits: &DecodeLimits,
+    before: impl Fn(Step),
+) -> Result<Analysis, ModelError> {
     let mut timings_ms = TimingsMs::default();
     let sha256 = sha256_hex(bytes);
 
     let started = Instant::now();
+    before(Step::Decode);
     let decoded = match decode(bytes, limits) {
         Ok(decoded) => decoded,
         Err(error) => {
@@ -68,6 +91,7 @@ pub fn analyse_image(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Resu
     timings_ms.preprocess = elapsed_ms(started);
 
     let started = Instant::now();
+    before(Step::Infer);
     let scores = model.network.run(tensor)?;
     timings_ms.infer = elapsed_ms(started);
 

@@ -13,7 +13,9 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
-use crate::analysis::{Analysis, analyse_image, elapsed_ms};
+#[cfg(feature = "local")]
+pub use crate::analysis::Step;
+use crate::analysis::{Analysis, analyse_image_in_steps, elapsed_ms};
 use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::Config;
@@ -35,6 +37,28 @@ pub struct Pipeline {
     cpu_permits: Arc<Semaphore>,
     /// Digest of the model whose ledger entry this process has written.
     ledger_digest: Mutex<Option<String>>,
+    #[cfg(feature = "local")]
+    fault_point: Option<FaultPoint>,
+}
+
+/// Where the embedded stack makes the work on an image fail on purpose; Lambda packages do not have it.
+#[cfg(feature = "local")]
+#[derive(Clone)]
+pub struct FaultPoint(Arc<dyn Fn(Step, &str) + Send + Sync>);
+
+#[cfg(feature = "local")]
+impl FaultPoint {
+    /// `fault` is called with the image's key before each step, on the thread that works on the image.
+    pub fn new(fault: impl Fn(Step, &str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(fault))
+    }
+}
+
+#[cfg(feature = "local")]
+impl std::fmt::Debug for FaultPoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FaultPoint")
+    }
 }
 
 impl Pipeline {
@@ -47,9 +71,19 @@ impl Pipeline {
             ledger: TableReader::new(dynamodb, &config.table),
             cpu_permits: Arc::new(Semaphore::new(config.limits.cpus.get())),
             ledger_digest: Mutex::default(),
+            #[cfg(feature = "local")]
+            fault_point: None,
             s3,
             config,
         }
+    }
+
+    /// The same pipeline with faults on purpose.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn with_fault_point(mut self, fault_point: FaultPoint) -> Self {
+        self.fault_point = Some(fault_point);
+        self
     }
 
     /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again, and the
@@ -207,7 +241,7 @@ impl Pipeline {
     ) -> Result<Record, Failure> {
         let (mut image, analysis) = match fetched {
             Ok(FetchedObject { bytes, image }) => {
-                let analysis = self.analyse(bytes, model.clone()).await;
+                let analysis = self.analyse(&object.key, bytes, model.clone()).await;
                 (image, analysis)
             }
             Err(FetchError::TooLarge { size_bytes, limit_bytes, image }) => {
@@ -237,14 +271,20 @@ impl Pipeline {
     }
 
     /// Analyses one image on the CPU pool; as many at once as there are permits.
-    async fn analyse(&self, bytes: bytes::Bytes, model: Arc<Model>) -> Result<Analysis, Failure> {
+    async fn analyse(
+        &self,
+        key: &str,
+        bytes: bytes::Bytes,
+        model: Arc<Model>,
+    ) -> Result<Analysis, Failure> {
         let permit = self.cpu_permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         let decode_limits = self.config.limits.decode();
         let limit: Duration = self.config.limits.image_timeout;
+        let before_step = self.before_step(key);
         let work = tokio::task::spawn_blocking(move || {
             // Released when the work ends, not when somebody stops waiting for it.
             let _permit = permit;
-            analyse_image(&bytes, &model, &decode_limits)
+            analyse_image_in_steps(&bytes, &model, &decode_limits, before_step)
         });
         match timeout(limit, work).await {
             Err(_) => Err(Failure::ImageTimeout { limit }),
@@ -257,6 +297,22 @@ impl Pipeline {
                 Err(Failure::Panicked { message })
             }
         }
+    }
+
+    /// What happens before each step of the work on an image: nothing, but for faults on purpose.
+    #[cfg(feature = "local")]
+    fn before_step(&self, key: &str) -> impl Fn(Step) + Send + 'static {
+        let point = self.fault_point.clone().map(|point| (point, key.to_owned()));
+        move |step| {
+            if let Some((FaultPoint(fault), key)) = &point {
+                fault(step, key);
+            }
+        }
+    }
+
+    #[cfg(not(feature = "local"))]
+    fn before_step(&self, _key: &str) -> impl Fn(crate::analysis::Step) + Send + 'static {
+        |_| {}
     }
 
     /// Stores a record in the results prefix and then in the table; returns whether it is the current one.

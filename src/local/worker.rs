@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::faults::Faults;
 use super::queue::{Message, Queue, QueueError, QueueSettings};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
@@ -75,11 +76,12 @@ pub(super) fn spawn(
     queue_name: &str,
     duty: Duty,
     handler: Arc<dyn Answer>,
+    faults: Option<Arc<Faults>>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let queue_name = queue_name.to_owned();
     tokio::spawn(async move {
-        if let Err(error) = work(queue, &queue_name, duty, &*handler, stop).await {
+        if let Err(error) = work(queue, &queue_name, duty, &*handler, faults.as_deref(), stop).await {
             tracing::error!(%error, queue = %queue_name, "worker stopped; messages queue up until the next start");
         }
     })
@@ -94,16 +96,24 @@ async fn work(
     queue_name: &str,
     duty: Duty,
     handler: &dyn Answer,
+    faults: Option<&Faults>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), QueueError> {
     while !*stop.borrow() {
-        let messages = queue.receive(queue_name, duty.batch_size, Utc::now()).await?;
+        let batch_size = faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
+        let mut messages = queue.receive(queue_name, batch_size, Utc::now()).await?;
         if messages.is_empty() {
             tokio::select! {
                 waited = queue.wait(queue_name) => waited?,
                 _ = stop.wait_for(|stop| *stop) => {}
             }
             continue;
+        }
+        if let Some(faults) = faults {
+            messages = faults.disturb(&queue, queue_name, messages).await?;
+            if messages.is_empty() {
+                continue;
+            }
         }
         let deadline = Instant::now() + duty.invocation_timeout;
         let event = sqs_event(queue_name, &messages);
