@@ -271,12 +271,7 @@ impl Pipeline {
     }
 
     /// Analyses one image on the CPU pool; as many at once as there are permits.
-    async fn analyse(
-        &self,
-        key: &str,
-        bytes: bytes::Bytes,
-        model: Arc<Model>,
-    ) -> Result<Analysis, Failure> {
+    async fn analyse(&self, key: &str, bytes: bytes::Bytes, model: Arc<Model>) -> Result<Analysis, Failure> {
         let permit = self.cpu_permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         let decode_limits = self.config.limits.decode();
         let limit: Duration = self.config.limits.image_timeout;

@@ -74,7 +74,9 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
 fn read_faults(text: &str) -> Result<FaultSpec, Failed> {
     let list = match text.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("--faults: {path} cannot be read; expected a file with a list of faults"))
+            .with_context(|| {
+                format!("--faults: {path} cannot be read; expected a file with a list of faults")
+            })
             .map_err(Failed::Usage)?,
         None => text.to_owned(),
     };
@@ -85,7 +87,8 @@ fn read_faults(text: &str) -> Result<FaultSpec, Failed> {
 fn counts_shown(faults: &Faults) -> String {
     let counts = faults.counts();
     let total: u64 = counts.values().sum();
-    let kinds: Vec<String> = counts.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
+    let kinds: Vec<String> =
+        counts.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
     if kinds.is_empty() { "none".to_owned() } else { format!("{total} ({})", kinds.join(", ")) }
 }
 

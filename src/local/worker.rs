@@ -100,7 +100,8 @@ async fn work(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), QueueError> {
     while !*stop.borrow() {
-        let batch_size = faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
+        let batch_size =
+            faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
         let mut messages = queue.receive(queue_name, batch_size, Utc::now()).await?;
         if messages.is_empty() {
             tokio::select! {

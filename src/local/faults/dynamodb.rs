@@ -36,7 +36,8 @@ const WRITE: &[Kind] = &[
 ];
 
 /// What can happen to the rest: tables are made and described at another rate.
-const OTHER: &[Kind] = &[Kind::InternalError, Kind::Timeout, Kind::Reset, Kind::Slow, Kind::LostAnswer, Kind::Kill];
+const OTHER: &[Kind] =
+    &[Kind::InternalError, Kind::Timeout, Kind::Reset, Kind::Slow, Kind::LostAnswer, Kind::Kill];
 
 /// What can happen to an operation, e.g. `PutItem`.
 pub(super) fn kinds(operation: &str) -> &'static [Kind] {
@@ -60,7 +61,8 @@ pub(super) fn subject(operation: &str, request: &Value) -> String {
             let index = request["IndexName"].as_str().unwrap_or_default();
             let values = request["ExpressionAttributeValues"].as_object();
             // The first by name, which is the partition's; others may be times.
-            let first = values.and_then(|values| values.values().next()).and_then(|value| value["S"].as_str());
+            let first =
+                values.and_then(|values| values.values().next()).and_then(|value| value["S"].as_str());
             format!("{index} {}", first.unwrap_or_default())
         }
     };
@@ -101,7 +103,8 @@ pub(super) fn hold_back(request: &mut Value, mut is_held: impl FnMut(&str) -> bo
         let list = if items.is_array() { items.as_array_mut() } else { items["Keys"].as_array_mut() }?;
         let mut held = Vec::new();
         list.retain(|item| {
-            let stays = std::mem::take(&mut is_first) || !is_held(&format!("{table} {}", item_name(key_part(item))));
+            let stays =
+                std::mem::take(&mut is_first) || !is_held(&format!("{table} {}", item_name(key_part(item))));
             if !stays {
                 held.push(item.clone());
             }
@@ -112,7 +115,9 @@ pub(super) fn hold_back(request: &mut Value, mut is_held: impl FnMut(&str) -> bo
         }
     }
     // DynamoDB takes no empty list.
-    request["RequestItems"].as_object_mut()?.retain(|_, items| items_of(items).is_some_and(|list| !list.is_empty()));
+    request["RequestItems"]
+        .as_object_mut()?
+        .retain(|_, items| items_of(items).is_some_and(|list| !list.is_empty()));
     (!held_tables.is_empty()).then_some(Value::Object(held_tables))
 }
 
@@ -140,11 +145,9 @@ pub(super) fn refusal(kind: Kind) -> Response<Body> {
             "ProvisionedThroughputExceededException",
             "The level of configured provisioned throughput for the table was exceeded.",
         ),
-        Kind::Conflict => (
-            StatusCode::BAD_REQUEST,
-            "TransactionConflictException",
-            "Transaction is ongoing for the item.",
-        ),
+        Kind::Conflict => {
+            (StatusCode::BAD_REQUEST, "TransactionConflictException", "Transaction is ongoing for the item.")
+        }
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "Internal server error"),
     };
     let body = json!({
@@ -208,7 +211,8 @@ mod tests {
         assert_eq!(hold_back(&mut request, |_| false), None);
 
         let key = |pk: &str| json!({"pk": {"S": pk}});
-        let mut request = json!({"RequestItems": {"t": {"Keys": [key("a"), key("b")], "ConsistentRead": true}}});
+        let mut request =
+            json!({"RequestItems": {"t": {"Keys": [key("a"), key("b")], "ConsistentRead": true}}});
         let held = hold_back(&mut request, |_| true).unwrap();
         assert_eq!(request["RequestItems"]["t"]["Keys"], json!([key("a")]), "the first is done");
         assert_eq!(held, json!({"t": {"Keys": [key("b")], "ConsistentRead": true}}));

@@ -51,7 +51,8 @@ impl Front {
         let front = Arc::new(self);
         let accept = move |stream: TcpStream| {
             let cut = Cut::default();
-            let client = Arc::new(Client { front: front.clone(), cut: cut.clone(), upstream: Mutex::default() });
+            let client =
+                Arc::new(Client { front: front.clone(), cut: cut.clone(), upstream: Mutex::default() });
             let service = service_fn(move |request| {
                 let client = client.clone();
                 async move { client.answer(request).await }
@@ -188,7 +189,8 @@ impl Client {
             && match strike.kind {
                 // A part of an object comes without checksum.
                 Kind::Checksum => {
-                    let is_summed = |name: &str| name.starts_with("x-amz-checksum-") && name != "x-amz-checksum-type";
+                    let is_summed =
+                        |name: &str| name.starts_with("x-amz-checksum-") && name != "x-amz-checksum-type";
                     let names = &mut head.headers.keys();
                     head.status == StatusCode::OK
                         && (head.headers.contains_key(ETAG) || names.any(|name| is_summed(name.as_str())))

@@ -18,7 +18,8 @@ impl Faults {
                 Step::Decode => ("decode", Kind::PanicDecode),
                 Step::Infer => ("infer", Kind::PanicModel),
             };
-            let Some(strike) = faults.strike(&[panic, Kind::Freeze, Kind::Kill], &format!("{name} {stage} {key}"))
+            let Some(strike) =
+                faults.strike(&[panic, Kind::Freeze, Kind::Kill], &format!("{name} {stage} {key}"))
             else {
                 return;
             };

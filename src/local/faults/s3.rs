@@ -11,8 +11,16 @@ use super::Kind;
 use crate::local::RESULTS_BUCKET;
 
 /// Parameters of a query that differ from run to run, or say nothing.
-const NOT_NAMED: &[&str] =
-    &["continuation-token", "key-marker", "marker", "start-after", "uploadId", "version-id-marker", "versionId", "x-id"];
+const NOT_NAMED: &[&str] = &[
+    "continuation-token",
+    "key-marker",
+    "marker",
+    "start-after",
+    "uploadId",
+    "version-id-marker",
+    "versionId",
+    "x-id",
+];
 
 /// What can happen to any request.
 const ANY: &[Kind] = &[
@@ -115,7 +123,11 @@ mod tests {
     #[test]
     fn subjects_name_what_is_the_same_in_two_runs() {
         let table = [
-            (Method::GET, "/giemsa-input/a/b%20c%2B.png?versionId=3&x-id=GetObject", "GET giemsa-input/a/b c+.png"),
+            (
+                Method::GET,
+                "/giemsa-input/a/b%20c%2B.png?versionId=3&x-id=GetObject",
+                "GET giemsa-input/a/b c+.png",
+            ),
             (Method::PUT, "/b/k?partNumber=2&uploadId=77", "PUT b/k partNumber=2"),
             (Method::POST, "/b/k?uploads", "POST b/k uploads"),
             (Method::GET, "/b?list-type=2&prefix=x%2F", "GET b list-type=2 prefix=x%2F"),

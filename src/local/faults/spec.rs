@@ -168,9 +168,10 @@ pub enum SpecError {
 #[must_use]
 pub fn help() -> String {
     let mut lines = vec![
-        "  seed=7             decides what happens to which object; the same seed, the same faults".to_owned(),
-        format!("  limit={DEFAULT_LIMIT}            most faults that one object, item or message suffers"),
-        "  batch=1..10000     messages of one event, drawn anew for each".to_owned(),
+        "  seed=7              decides what happens to which object; the same seed, the same faults"
+            .to_owned(),
+        format!("  limit={DEFAULT_LIMIT}             most faults that one object, item or message suffers"),
+        "  batch=1..10000      messages of one event, drawn anew for each".to_owned(),
     ];
     lines.extend(KINDS.iter().map(|(_, name, default_ms, meaning)| {
         let example = match default_ms {
@@ -178,7 +179,7 @@ pub fn help() -> String {
             ms if ms % 1_000 == 0 => format!("{name}=0.05:{}s", ms / 1_000),
             ms => format!("{name}=0.05:{ms}ms"),
         };
-        format!("  {example:<19}{meaning}")
+        format!("  {example:<20}{meaning}")
     }));
     lines.join("\n")
 }
@@ -246,9 +247,10 @@ fn parse_rate(kind: Kind, text: &str) -> Result<Rate, &'static str> {
     let (_, _, default_ms, _) = kind.row();
     let (probability, duration) = match text.split_once(':') {
         Some(_) if *default_ms == 0 => return Err("a probability from 0 to 1; this fault has no duration"),
-        Some((probability, duration)) => {
-            (probability, parse_duration(duration).ok_or("a duration of at most a day, as in 0.05:200ms or 0.05:2s")?)
-        }
+        Some((probability, duration)) => (
+            probability,
+            parse_duration(duration).ok_or("a duration of at most a day, as in 0.05:200ms or 0.05:2s")?,
+        ),
         None => (text, Duration::from_millis(*default_ms)),
     };
     let probability: Option<f64> = probability.parse().ok().filter(|p| (0.0..=1.0).contains(p));

@@ -45,7 +45,8 @@ impl Faults {
                     self.send_late(queue, queue_name, &message, delay).await?;
                 }
             }
-            let held = self.strike(&[Kind::Late, Kind::Delay, Kind::Reorder], &format!("notification {subject}"));
+            let held =
+                self.strike(&[Kind::Late, Kind::Delay, Kind::Reorder], &format!("notification {subject}"));
             if let Some(strike) = held {
                 let delay = match strike.kind {
                     Kind::Late => strike.duration,
@@ -153,7 +154,10 @@ mod tests {
         let (counts, order) = deliveries(&faults, &queue).await;
         assert_eq!(counts.len(), 100);
         assert!(counts.values().all(|count| (1..=3).contains(count)), "{counts:?}");
-        assert_eq!(counts.values().filter(|count| **count > 1).count() as u64, faults.counts()[&Kind::Duplicate]);
+        assert_eq!(
+            counts.values().filter(|count| **count > 1).count() as u64,
+            faults.counts()[&Kind::Duplicate]
+        );
         let sent: Vec<String> = (0..100).map(|number| format!("k{number} e")).collect();
         let mut first = order.clone();
         first.retain(|name| counts[name] == 1);
@@ -172,7 +176,10 @@ mod tests {
         let received = queue.receive(QUEUE, 10, later).await.unwrap();
         let second = faults.disturb(&queue, QUEUE, received).await.unwrap();
         assert_eq!((first.len(), second.len(), first[0].id == second[0].id), (1, 1, true));
-        assert!(!queue.delete(&first[0].receipt_handle).await.unwrap(), "the first worker's receipt is stale");
+        assert!(
+            !queue.delete(&first[0].receipt_handle).await.unwrap(),
+            "the first worker's receipt is stale"
+        );
         assert!(queue.delete(&second[0].receipt_handle).await.unwrap());
     }
 
