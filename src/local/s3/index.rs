@@ -1,36 +1,25 @@
-//! The index: which file holds the current version of each key, and what a listing says of it.
+//! The index as writes change it: a file becomes the latest version of its key, a key or a version is deleted.
 //!
 //! SQL only: never touches an object's file. A write takes effect with the commit of its index row, in the same
 //! transaction as its notification: nothing is visible without its notification, and nothing half written is visible.
 //!
-//! Invariant: every file that s3s-fs was ever asked to write is current for exactly one key, or belongs to an open
-//! upload, or is listed as a leftover.
+//! Invariant: every file that s3s-fs was ever asked to write belongs to exactly one version, or to an open upload, or is
+//! listed as a leftover; and the version of a key with the greatest number is the one that is marked as its latest.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::StoreError;
+use super::buckets::{self, Versioning};
 use super::conditions::WriteConditions;
 use super::keys::file_for;
 use super::notify::{Created, Creation, notification};
+use super::versions::{self, ObjectRow, VersionId, VersionRow, Wanted};
 use crate::local::Subscription;
 use crate::local::queue;
 use crate::local::state::next_number;
 
-/// What the index knows of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ObjectRow {
-    pub(super) key: String,
-    /// Relative to the bucket's folder.
-    pub(super) file: String,
-    pub(super) size_bytes: u64,
-    /// Without quotes.
-    pub(super) etag: String,
-    /// Seconds since 1970, because HTTP dates have no fractions and all answers must agree.
-    pub(super) modified_s: i64,
-}
-
-/// A version whose file is complete, about to become the current one.
+/// A version whose file is complete, about to become the latest one.
 #[derive(Debug, Clone)]
 pub(super) struct NewObject {
     pub(super) creation: Creation,
@@ -46,77 +35,21 @@ pub(super) struct NewObject {
 #[derive(Debug)]
 pub(super) struct Committed {
     pub(super) modified_s: i64,
-    /// The file of the version before, now a leftover.
+    /// The id that answers name.
+    pub(super) version_id: Option<String>,
+    /// The file of the version that it replaced, now a leftover.
     pub(super) replaced: Option<String>,
 }
 
-/// Columns in the order `key, file, size_bytes, etag, modified_s`.
-pub(super) fn object_row(row: &Row<'_>) -> rusqlite::Result<ObjectRow> {
-    let key: Vec<u8> = row.get(0)?;
-    let key = String::from_utf8(key).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
-    })?;
-    Ok(ObjectRow {
-        key,
-        file: row.get(1)?,
-        size_bytes: row.get(2)?,
-        etag: row.get(3)?,
-        modified_s: row.get(4)?,
-    })
-}
-
-pub(super) fn find(connection: &Connection, bucket: &str, key: &str) -> Result<ObjectRow, StoreError> {
-    let found = existing(connection, bucket, key)?;
-    match found {
-        Some(object) => Ok(object),
-        None => {
-            require_bucket(connection, bucket)?;
-            Err(StoreError::NoSuchKey { key: key.to_owned() })
-        }
-    }
-}
-
-pub(super) fn existing(
-    connection: &Connection,
-    bucket: &str,
-    key: &str,
-) -> rusqlite::Result<Option<ObjectRow>> {
-    connection
-        .prepare_cached(
-            "SELECT key, file, size_bytes, etag, modified_s FROM object WHERE bucket = ?1 AND key = ?2",
-        )?
-        .query_row(params![bucket, key.as_bytes()], object_row)
-        .optional()
-}
-
-pub(super) fn require_bucket(connection: &Connection, bucket: &str) -> Result<(), StoreError> {
-    let exists = connection.prepare_cached("SELECT 1 FROM bucket WHERE name = ?1")?.exists([bucket])?;
-    if exists { Ok(()) } else { Err(StoreError::NoSuchBucket { bucket: bucket.to_owned() }) }
-}
-
-/// Name and time of creation (seconds since 1970) of all buckets, by name.
-pub(super) fn buckets(connection: &Connection) -> Result<Vec<(String, i64)>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT name, created_s FROM bucket ORDER BY name")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-pub(super) fn add_bucket(tx: &Transaction<'_>, bucket: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO bucket VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        params![bucket, now.timestamp()],
-    )?;
-    Ok(())
-}
-
-pub(super) fn remove_bucket(tx: &Transaction<'_>, bucket: &str) -> Result<(), StoreError> {
-    require_bucket(tx, bucket)?;
-    let used = "SELECT 1 FROM object WHERE bucket = ?1 UNION ALL SELECT 1 FROM upload WHERE bucket = ?1";
-    if tx.prepare(used)?.exists([bucket])? {
-        return Err(StoreError::BucketNotEmpty { bucket: bucket.to_owned() });
-    }
-    tx.execute("DELETE FROM bucket WHERE name = ?1", [bucket])?;
-    Ok(())
+/// What a deletion did.
+#[derive(Debug, Default)]
+pub(super) struct Deleted {
+    /// The version that was made or removed: a delete marker, or the version that was asked for.
+    pub(super) version_id: Option<String>,
+    /// Whether that version is, or was, a delete marker.
+    pub(super) is_marker: bool,
+    /// The file of what was removed, now a leftover.
+    pub(super) removed: Option<String>,
 }
 
 /// Names the file for a new version; until the commit it counts as a leftover.
@@ -127,7 +60,7 @@ pub(super) fn begin_write(
     conditions: &WriteConditions,
     now: DateTime<Utc>,
 ) -> Result<String, StoreError> {
-    require_bucket(tx, bucket)?;
+    buckets::require(tx, bucket)?;
     // Also judged at the commit, which decides; here it spares the client from sending the body.
     judge(tx, bucket, key, conditions)?;
     let file = file_for(bucket, key, next_number(tx, now)?);
@@ -135,7 +68,7 @@ pub(super) fn begin_write(
     Ok(file)
 }
 
-/// Makes a complete file the current version of its key and queues its notifications.
+/// Makes a complete file the latest version of its key and queues its notifications.
 pub(super) fn commit(
     tx: &Transaction<'_>,
     new: &NewObject,
@@ -143,49 +76,146 @@ pub(super) fn commit(
     now: DateTime<Utc>,
 ) -> Result<Committed, StoreError> {
     let NewObject { creation, bucket, key, file, size_bytes, etag, conditions } = new;
-    require_bucket(tx, bucket)?;
-    let replaced = judge(tx, bucket, key, conditions)?.map(|object| object.file);
-    let modified_s = now.timestamp();
-    tx.prepare_cached("INSERT OR REPLACE INTO object VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-        bucket,
-        key.as_bytes(),
-        file,
-        size_bytes,
-        etag,
-        modified_s
-    ])?;
-    remove_leftover(tx, bucket, file)?;
-    if let Some(replaced) = &replaced {
-        add_leftover(tx, bucket, replaced)?;
-    }
+    let versioning = buckets::require(tx, bucket)?;
+    judge(tx, bucket, key, conditions)?;
+    let replaced = match versioning {
+        Versioning::Enabled => None,
+        Versioning::Never | Versioning::Suspended => remove_version(tx, bucket, key, VersionId::Null)?,
+    };
+    let replaced = replaced.and_then(VersionRow::into_object).map(|object| object.file);
     // Drawn here and not when the upload began: writes of one key are numbered in the order of their commits.
-    let sequencer = next_number(tx, now)?;
+    let number = next_number(tx, now)?;
+    let (id, modified_s) = (new_id(versioning, number), now.timestamp());
+    insert_latest(tx, bucket, key, number, id, modified_s, Some((file, *size_bytes, etag)))?;
+    remove_leftover(tx, bucket, file)?;
     for subscription in subscriptions.iter().filter(|subscription| subscription.bucket == *bucket) {
-        let created =
-            Created { creation: *creation, bucket, key, size_bytes: *size_bytes, etag, sequencer, at: now };
+        // As in S3, a version that the next write replaces is not named.
+        let version_id = (id != VersionId::Null).then(|| id.to_string());
+        let created = Created {
+            creation: *creation,
+            bucket,
+            key,
+            version_id: version_id.as_deref(),
+            size_bytes: *size_bytes,
+            etag,
+            sequencer: number,
+            at: now,
+        };
         queue::insert(tx, &subscription.queue, &notification(&created), now)?;
     }
-    Ok(Committed { modified_s, replaced })
+    Ok(Committed { modified_s, version_id: id.shown(versioning), replaced })
 }
 
-/// Removes a key and returns the file that held it, now a leftover; `None` if there was none.
-pub(super) fn remove(
+/// Deletes a key, which in a versioned bucket makes a delete marker, or one version of it for good.
+///
+/// It is no error if there is nothing to delete.
+pub(super) fn delete(
     tx: &Transaction<'_>,
     bucket: &str,
     key: &str,
+    wanted: Wanted,
     conditions: &WriteConditions,
-) -> Result<Option<String>, StoreError> {
-    require_bucket(tx, bucket)?;
-    let Some(object) = judge(tx, bucket, key, conditions)? else {
-        return Ok(None);
+    now: DateTime<Utc>,
+) -> Result<Deleted, StoreError> {
+    let versioning = buckets::require(tx, bucket)?;
+    judge(tx, bucket, key, conditions)?;
+    let removed = match (wanted, versioning) {
+        (Wanted::Version(id), _) => remove_version(tx, bucket, key, id)?,
+        (Wanted::Latest, Versioning::Enabled) => None,
+        (Wanted::Latest, Versioning::Never | Versioning::Suspended) => {
+            remove_version(tx, bucket, key, VersionId::Null)?
+        }
     };
-    tx.prepare_cached("DELETE FROM object WHERE bucket = ?1 AND key = ?2")?
-        .execute(params![bucket, key.as_bytes()])?;
-    add_leftover(tx, bucket, &object.file)?;
-    Ok(Some(object.file))
+    let was_marker = matches!(removed, Some(VersionRow::Marker(_)));
+    let mut deleted = Deleted {
+        removed: removed.and_then(VersionRow::into_object).map(|object| object.file),
+        ..Default::default()
+    };
+    match (wanted, versioning) {
+        (Wanted::Version(id), _) => {
+            (deleted.version_id, deleted.is_marker) = (Some(id.to_string()), was_marker);
+        }
+        (Wanted::Latest, Versioning::Never) => {}
+        (Wanted::Latest, Versioning::Enabled | Versioning::Suspended) => {
+            let number = next_number(tx, now)?;
+            let id = new_id(versioning, number);
+            insert_latest(tx, bucket, key, number, id, now.timestamp(), None)?;
+            (deleted.version_id, deleted.is_marker) = (Some(id.to_string()), true);
+        }
+    }
+    Ok(deleted)
 }
 
-/// Bucket and file of everything that no key points to.
+fn new_id(versioning: Versioning, number: i64) -> VersionId {
+    match versioning {
+        Versioning::Enabled => VersionId::Numbered(number),
+        Versioning::Never | Versioning::Suspended => VersionId::Null,
+    }
+}
+
+/// Adds a version, which has the greatest number of all; without content (file, size in bytes, ETag) a delete marker.
+fn insert_latest(
+    tx: &Transaction<'_>,
+    bucket: &str,
+    key: &str,
+    number: i64,
+    id: VersionId,
+    modified_s: i64,
+    content: Option<(&String, u64, &String)>,
+) -> rusqlite::Result<()> {
+    set_latest(tx, bucket, key, false)?;
+    tx.prepare_cached(
+        "INSERT INTO version (bucket, key, number, is_null, is_latest, modified_s, file, size_bytes, etag)
+         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        bucket,
+        key.as_bytes(),
+        number,
+        id == VersionId::Null,
+        modified_s,
+        content.map(|(file, ..)| file),
+        content.map(|(_, size_bytes, _)| size_bytes),
+        content.map(|(.., etag)| etag),
+    ])
+    .map(|_| ())
+}
+
+/// Removes a version for good, its file becomes a leftover; the next older one is the latest if this one was.
+fn remove_version(
+    tx: &Transaction<'_>,
+    bucket: &str,
+    key: &str,
+    id: VersionId,
+) -> rusqlite::Result<Option<VersionRow>> {
+    let Some(number) = versions::number_of(tx, bucket, key, id)? else {
+        return Ok(None);
+    };
+    let Some(version) = versions::lookup(tx, bucket, key, Wanted::Version(id))? else {
+        return Ok(None);
+    };
+    tx.prepare_cached("DELETE FROM version WHERE bucket = ?1 AND key = ?2 AND number = ?3")?
+        .execute(params![bucket, key.as_bytes(), number])?;
+    if let VersionRow::Object(object) = &version {
+        add_leftover(tx, bucket, &object.file)?;
+    }
+    if version.is_latest() {
+        set_latest(tx, bucket, key, true)?;
+    }
+    Ok(Some(version))
+}
+
+/// Says of the version of a key with the greatest number, if there is any, whether it is the latest.
+fn set_latest(tx: &Transaction<'_>, bucket: &str, key: &str, is_latest: bool) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE version SET is_latest = ?3 WHERE bucket = ?1 AND key = ?2
+         AND number = (SELECT max(number) FROM version WHERE bucket = ?1 AND key = ?2)",
+    )?
+    .execute(params![bucket, key.as_bytes(), is_latest])
+    .map(|_| ())
+}
+
+/// Bucket and file of everything that no version points to.
 pub(super) fn leftovers(connection: &Connection) -> Result<Vec<(String, String)>, StoreError> {
     let mut statement = connection.prepare("SELECT bucket, file FROM leftover")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -202,15 +232,17 @@ pub(super) fn remove_leftover(tx: &Transaction<'_>, bucket: &str, file: &str) ->
         .map(|_| ())
 }
 
+/// Conditions of a write are about what a reader would get: a deleted key is one that is not there.
 fn judge(
     connection: &Connection,
     bucket: &str,
     key: &str,
     conditions: &WriteConditions,
-) -> Result<Option<ObjectRow>, StoreError> {
-    let object = existing(connection, bucket, key)?;
-    if conditions.allow(object.as_ref().map(|object| object.etag.as_str())) {
-        Ok(object)
+) -> Result<(), StoreError> {
+    let latest: Option<ObjectRow> =
+        versions::lookup(connection, bucket, key, Wanted::Latest)?.and_then(VersionRow::into_object);
+    if conditions.allow(latest.as_ref().map(|object| object.etag.as_str())) {
+        Ok(())
     } else {
         Err(StoreError::ConditionFailed { key: key.to_owned() })
     }

@@ -3,7 +3,7 @@
 //! s3s-fs leaves its side files behind when an object is deleted, and everything when it is killed; this file knows
 //! all names, and the tests check that none survives.
 //!
-//! Never touches a file that some key points to: callers pass only what the index lists as left over.
+//! Never touches a file that some version points to: callers pass only what the index lists as left over.
 
 use std::fs::{self, File};
 use std::io;

@@ -4,40 +4,49 @@
 //! |---|---|
 //! | `service.rs` | the operations of S3, each in a few lines, in terms of the rest |
 //! | `startup.rs` | opening the folder, and clearing what a dead process left |
-//! | `objects.rs` | writes that take effect at once or not at all, reads that never see half an object |
+//! | `objects.rs`, `reads.rs` | writes that take effect at once or not at all, reads that never see half an object |
+//! | `deletes.rs` | deletions, which in a versioned bucket keep what was there |
 //! | `multipart.rs` | uploads in parts, checked before they are completed |
-//! | `index.rs`, `uploads.rs` | which file holds which key; which uploads are open |
-//! | `listing.rs` | pages of a listing, for any key, in S3's order |
+//! | `versions.rs`, `index.rs` | which file holds which version of a key; how writes and deletions change that |
+//! | `buckets.rs`, `uploads.rs` | which buckets there are, and which are versioned; which uploads are open |
+//! | `listing.rs`, `list_answers.rs` | pages of a listing, for any key, in S3's order; what S3 says of them |
 //! | `conditions.rs` | `If-Match` and its relatives |
 //! | `notify.rs` | the event notification of a write |
 //! | `keys.rs` | any key → a safe, readable file name |
 //! | `leftovers.rs` | the files of s3s-fs on disk, synced and removed |
 //!
 //! Every version of an object gets a file of its own, written by s3s-fs under a name that is used once. One
-//! transaction then makes it the current version in the index and queues its notification. Killed before it, the
-//! upload never happened and its file is removed at the next start; killed after it, nothing is missing.
+//! transaction then makes it the latest version in the index and queues its notification. Killed before it, the
+//! upload never happened and its file is removed at the next start; killed after it, nothing is missing. In a bucket
+//! with versioning the file of the version before stays; in any other it goes.
 //!
 //! Never answers "200" for a write before bytes, index and notification are on disk. Never serves an unsigned request.
 
+mod buckets;
 mod conditions;
+mod deletes;
 mod index;
 mod keys;
 mod leftovers;
+mod list_answers;
 mod listing;
 mod multipart;
 mod notify;
 mod objects;
+mod reads;
 mod service;
 mod startup;
 mod uploads;
+mod versions;
 
 use std::path::PathBuf;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, EXPECT, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, LAST_MODIFIED};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 use s3s::auth::{S3Auth, SecretKey};
+use s3s::header::{X_AMZ_DELETE_MARKER, X_AMZ_VERSION_ID};
 use s3s::service::S3ServiceBuilder;
 use s3s::{Body, HttpError, S3Error, S3ErrorCode, S3Result, s3_error};
 use thiserror::Error;
@@ -97,7 +106,7 @@ pub enum StoreError {
         bucket: String,
     },
     /// The bucket still holds something.
-    #[error("bucket `{bucket}` holds objects or open uploads: delete them first")]
+    #[error("bucket `{bucket}` holds objects, versions, delete markers or open uploads: delete them first")]
     BucketNotEmpty {
         /// The bucket.
         bucket: String,
@@ -107,6 +116,34 @@ pub enum StoreError {
     NoSuchKey {
         /// The key asked for.
         key: String,
+    },
+    /// The version does not exist.
+    #[error("there is no version `{version_id}` of `{key}`")]
+    NoSuchVersion {
+        /// The key asked for.
+        key: String,
+        /// The version asked for.
+        version_id: String,
+    },
+    /// The object is deleted: the latest version of its key is a delete marker.
+    #[error("there is no object `{key}`: it is deleted, by the delete marker `{version_id}`")]
+    Deleted {
+        /// The key asked for.
+        key: String,
+        /// The marker's version.
+        version_id: String,
+    },
+    /// A delete marker was asked for as if it had content.
+    #[error(
+        "version `{version_id}` of `{key}` is a delete marker: it has no content and can only be deleted"
+    )]
+    DeleteMarker {
+        /// The key asked for.
+        key: String,
+        /// The marker's version.
+        version_id: String,
+        /// When the object was deleted, seconds since 1970.
+        modified_s: i64,
     },
     /// The upload does not exist, or not for this key, or is completed or aborted.
     #[error("there is no open upload `{id}` for this key")]
@@ -150,14 +187,40 @@ impl From<StoreError> for S3Error {
             }
             StoreError::NoSuchBucket { .. } => S3ErrorCode::NoSuchBucket,
             StoreError::BucketNotEmpty { .. } => S3ErrorCode::BucketNotEmpty,
-            StoreError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
+            StoreError::NoSuchKey { .. } | StoreError::Deleted { .. } => S3ErrorCode::NoSuchKey,
+            StoreError::NoSuchVersion { .. } => S3ErrorCode::NoSuchVersion,
+            StoreError::DeleteMarker { .. } => S3ErrorCode::MethodNotAllowed,
             StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
             StoreError::ConditionFailed { .. } => S3ErrorCode::PreconditionFailed,
             StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
             StoreError::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
         };
-        Self::with_message(code, error.to_string())
+        let mut answer = Self::with_message(code, error.to_string());
+        match &error {
+            StoreError::Deleted { version_id, .. } => answer.set_headers(marker_headers(version_id)),
+            StoreError::DeleteMarker { version_id, modified_s, .. } => {
+                let mut headers = marker_headers(version_id);
+                headers.insert(ALLOW, HeaderValue::from_static("DELETE"));
+                if let Some(date) = reads::http_date(*modified_s) {
+                    headers.insert(LAST_MODIFIED, date);
+                }
+                answer.set_headers(headers);
+            }
+            _ => {}
+        }
+        answer
     }
+}
+
+/// By these headers a reader sees that there is a delete marker and not nothing; they replace all others of s3s.
+fn marker_headers(version_id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.insert(X_AMZ_DELETE_MARKER, HeaderValue::from_static("true"));
+    if let Ok(id) = HeaderValue::try_from(version_id) {
+        headers.insert(X_AMZ_VERSION_ID, id);
+    }
+    headers
 }
 
 /// Accepts the one pair of keys that belongs to this machine.

@@ -12,8 +12,9 @@ use s3s::dto::{
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
+use super::buckets;
 use super::conditions::{ReadConditions, WriteConditions};
-use super::index::{self, NewObject};
+use super::index::NewObject;
 use super::notify::Creation;
 use super::objects::{LocalS3, copy_source, etag_value, explain, source_of, timestamp};
 use super::uploads::{self, PartRow, UploadRow};
@@ -60,7 +61,7 @@ impl LocalS3 {
         let input = &request.input;
         let number = checked_number(input.part_number)?;
         let upload = self.find_upload(&input.upload_id, &input.bucket, &input.key).await?;
-        let (from_bucket, from_key) = source_of(&input.copy_source)?;
+        let (from_bucket, from_key, wanted) = source_of(&input.copy_source)?;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match.clone(),
             if_none_match: input.copy_source_if_none_match.clone(),
@@ -68,12 +69,12 @@ impl LocalS3 {
             if_unmodified_since: input.copy_source_if_unmodified_since.clone(),
         };
         loop {
-            let source = self.find_source(&from_bucket, &from_key, &conditions).await?;
+            let source = self.find_source(&from_bucket, &from_key, wanted, &conditions).await?;
             let mut inner = request.clone();
             inner.input.key.clone_from(&upload.file);
-            inner.input.copy_source = copy_source(&from_bucket, &source.file);
+            inner.input.copy_source = copy_source(&from_bucket, &source.object.file);
             let copied = self.files.upload_part_copy(inner).await;
-            if !self.is_current(&from_bucket, &source).await? {
+            if !self.is_still_there(&from_bucket, &source.object).await? {
                 continue;
             }
             let mut answer = copied.map_err(explain)?;
@@ -81,6 +82,7 @@ impl LocalS3 {
             let modified_s = self.record_part(upload, number, etag_value(result.e_tag.as_ref())?).await?;
             result.last_modified = Some(timestamp(modified_s));
             answer.output.copy_part_result = Some(result);
+            answer.output.copy_source_version_id = source.version_id;
             return Ok(answer);
         }
     }
@@ -127,7 +129,7 @@ impl LocalS3 {
         let open = self
             .state
             .read(move |connection| {
-                index::require_bucket(connection, &in_bucket)?;
+                buckets::require(connection, &in_bucket)?;
                 uploads::all_open(connection, &in_bucket)
             })
             .await?;
@@ -180,7 +182,7 @@ impl LocalS3 {
                 let (bucket, key, file, etag) = (bucket.clone(), key.clone(), upload.file.clone(), etag);
                 let new =
                     NewObject { creation, bucket, key, file, size_bytes: 0, etag: etag.clone(), conditions };
-                self.finish(new).await.map(|_| etag).map_err(Into::into)
+                self.finish(new).await.map(|committed| (etag, committed.version_id)).map_err(Into::into)
             }
             Err(error) => {
                 self.discard(&upload.bucket, &upload.file).await;
@@ -196,8 +198,10 @@ impl LocalS3 {
                 "parts of an upload not removed"
             );
         }
+        let (etag, version_id) = finished?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
-            e_tag: Some(ETag::Strong(finished?)),
+            e_tag: Some(ETag::Strong(etag)),
+            version_id,
             location: Some(format!("/{bucket}/{}", super::notify::encode_key(&key))),
             bucket: Some(bucket),
             key: Some(key),

@@ -36,6 +36,8 @@ pub(super) struct Created<'a> {
     pub(super) bucket: &'a str,
     /// The key as the user knows it, not encoded.
     pub(super) key: &'a str,
+    /// Only in a bucket with versioning enabled.
+    pub(super) version_id: Option<&'a str>,
     pub(super) size_bytes: u64,
     /// Without quotes.
     pub(super) etag: &'a str,
@@ -46,8 +48,18 @@ pub(super) struct Created<'a> {
 
 /// The notification as JSON text.
 pub(super) fn notification(created: &Created<'_>) -> String {
-    let Created { creation, bucket, key, size_bytes, etag, sequencer, at } = *created;
+    let Created { creation, bucket, key, version_id, size_bytes, etag, sequencer, at } = *created;
     let request_id = format!("{sequencer:016X}");
+    let mut object = json!({
+        "key": encode_key(key),
+        "size": size_bytes,
+        "eTag": etag,
+        // Fixed width, so that comparing texts compares numbers.
+        "sequencer": format!("{sequencer:018X}"),
+    });
+    if let Some(version_id) = version_id {
+        object["versionId"] = version_id.into();
+    }
     json!({"Records": [{
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
@@ -65,13 +77,7 @@ pub(super) fn notification(created: &Created<'_>) -> String {
                 "ownerIdentity": {"principalId": LOCAL_ACCESS_KEY_ID},
                 "arn": format!("arn:aws:s3:::{bucket}"),
             },
-            "object": {
-                "key": encode_key(key),
-                "size": size_bytes,
-                "eTag": etag,
-                // Fixed width, so that comparing texts compares numbers.
-                "sequencer": format!("{sequencer:018X}"),
-            },
+            "object": object,
         },
     }]})
     .to_string()
@@ -131,7 +137,8 @@ mod tests {
         fn sequencers_compare_as_text(a in 0..i64::MAX, b in 0..i64::MAX) {
             let text = |sequencer| {
                 let created = Created {
-                    creation: Creation::Put, bucket: "b", key: "k", size_bytes: 1, etag: "e", sequencer, at: DateTime::UNIX_EPOCH,
+                    creation: Creation::Put, bucket: "b", key: "k", version_id: None, size_bytes: 1, etag: "e", sequencer,
+                    at: DateTime::UNIX_EPOCH,
                 };
                 let event: serde_json::Value = serde_json::from_str(&notification(&created)).unwrap();
                 event["Records"][0]["s3"]["object"]["sequencer"].as_str().unwrap().to_owned()

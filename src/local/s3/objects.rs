@@ -1,9 +1,8 @@
-//! Whole objects: put, copy, get, head, delete, on top of s3s-fs and the index.
+//! Writes of whole objects: put and copy, on top of s3s-fs and the index.
 //!
-//! A write goes: name a file (index) → let s3s-fs fill it → sync it → commit (index and notification). A read goes:
-//! look up the file → let s3s-fs read it → look again, and start over if the key moved on meanwhile.
+//! A write goes: name a file (index) → let s3s-fs fill it → sync it → commit (index and notification).
 //!
-//! Never changes a file that is visible. Invariant: what a reader gets (bytes, ETag, type, metadata) is of one version.
+//! Never changes a file that is visible. Invariant: a write that fails leaves neither a version nor a file.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,25 +10,20 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use chrono::Utc;
-use hyper::StatusCode;
-use hyper::header::{ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use s3s::dto::{
-    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag, GetObjectInput, GetObjectOutput,
-    HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput, PutObjectOutput, Range, Timestamp,
-    TimestampFormat,
+    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag, MetadataDirective, PutObjectInput,
+    PutObjectOutput, Timestamp,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 
-use super::conditions::{ReadConditions, Verdict, WriteConditions};
-use super::index::{self, NewObject, ObjectRow};
+use super::conditions::{ReadConditions, WriteConditions};
+use super::index::{self, Committed, NewObject};
 use super::notify::Creation;
+use super::versions::Wanted;
 use super::{StoreError, leftovers};
 use crate::local::Subscription;
 use crate::local::state::{StateFile, Survives};
-
-/// What S3 answers for objects that were stored without a type.
-const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 
 /// The S3 of the local stack.
 #[derive(Debug)]
@@ -52,7 +46,7 @@ impl LocalS3 {
         };
         let file = self.begin(&bucket, &key, &conditions).await?;
         request.input.key.clone_from(&file);
-        let answer = match self.files.put_object(request).await {
+        let mut answer = match self.files.put_object(request).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.discard(&bucket, &file).await;
@@ -61,7 +55,7 @@ impl LocalS3 {
         };
         let etag = etag_value(answer.output.e_tag.as_ref())?;
         let new = NewObject { creation: Creation::Put, bucket, key, file, size_bytes: 0, etag, conditions };
-        self.finish(new).await?;
+        answer.output.version_id = self.finish(new).await?.version_id;
         Ok(answer)
     }
 
@@ -69,7 +63,7 @@ impl LocalS3 {
         &self,
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
-        let (from_bucket, from_key) = source_of(&request.input.copy_source)?;
+        let (from_bucket, from_key, wanted) = source_of(&request.input.copy_source)?;
         let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
         let replaces_metadata = request
             .input
@@ -77,6 +71,8 @@ impl LocalS3 {
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         if (&from_bucket, &from_key) == (&bucket, &key)
+            // Copying an older version onto its key is how it is brought back.
+            && wanted == Wanted::Latest
             && !replaces_metadata
             && request.input.storage_class.is_none()
         {
@@ -93,17 +89,17 @@ impl LocalS3 {
             if_unmodified_since: request.input.copy_source_if_unmodified_since.clone(),
         };
         loop {
-            let source = self.find_source(&from_bucket, &from_key, &conditions).await?;
+            let source = self.find_source(&from_bucket, &from_key, wanted, &conditions).await?;
             let file = self.begin(&bucket, &key, &WriteConditions::default()).await?;
             let mut inner = request.clone();
             inner.input.key.clone_from(&file);
-            inner.input.copy_source = copy_source(&from_bucket, &source.file);
+            inner.input.copy_source = copy_source(&from_bucket, &source.object.file);
             inner.input.copy_source_if_match = None;
             inner.input.copy_source_if_none_match = None;
             inner.input.copy_source_if_modified_since = None;
             inner.input.copy_source_if_unmodified_since = None;
             let copied = self.files.copy_object(inner).await;
-            if !self.is_current(&from_bucket, &source).await? {
+            if !self.is_still_there(&from_bucket, &source.object).await? {
                 self.discard(&bucket, &file).await;
                 continue;
             }
@@ -119,137 +115,15 @@ impl LocalS3 {
             let conditions = WriteConditions::default();
             let new =
                 NewObject { creation: Creation::Copy, bucket, key, file, size_bytes: 0, etag, conditions };
-            let modified_s = self.finish(new).await?;
-            let result = CopyObjectResult { last_modified: Some(timestamp(modified_s)), ..result };
+            let committed = self.finish(new).await?;
+            let result = CopyObjectResult { last_modified: Some(timestamp(committed.modified_s)), ..result };
             return Ok(S3Response::new(CopyObjectOutput {
                 copy_object_result: Some(result),
+                version_id: committed.version_id,
+                copy_source_version_id: source.version_id,
                 ..Default::default()
             }));
         }
-    }
-
-    pub(super) async fn get(
-        &self,
-        request: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
-        let GetObjectInput {
-            bucket,
-            key,
-            if_match,
-            if_none_match,
-            if_modified_since,
-            if_unmodified_since,
-            ..
-        } = request.input.clone();
-        let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
-        loop {
-            let object = self.find_if(&bucket, &key, &conditions).await?;
-            let (e_tag, last_modified) =
-                (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
-            let mut inner = request.clone();
-            inner.input.key.clone_from(&object.file);
-            inner.input.range =
-                request.input.range.map(|range| within(range, object.size_bytes)).transpose()?;
-            let answer = self.files.get_object(inner).await;
-            if !self.is_current(&bucket, &object).await? {
-                continue;
-            }
-            let mut answer = answer.map_err(explain)?;
-            answer.output.e_tag = e_tag;
-            answer.output.last_modified = last_modified;
-            answer.output.accept_ranges = Some("bytes".to_owned());
-            answer.output.content_type.get_or_insert_with(|| DEFAULT_CONTENT_TYPE.to_owned());
-            return Ok(answer);
-        }
-    }
-
-    pub(super) async fn head(
-        &self,
-        request: S3Request<HeadObjectInput>,
-    ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let HeadObjectInput {
-            bucket,
-            key,
-            if_match,
-            if_none_match,
-            if_modified_since,
-            if_unmodified_since,
-            ..
-        } = request.input.clone();
-        let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
-        loop {
-            let object = self.find_if(&bucket, &key, &conditions).await?;
-            let (e_tag, last_modified) =
-                (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
-            let mut inner = request.clone();
-            inner.input.key.clone_from(&object.file);
-            let answer = self.files.head_object(inner).await;
-            if !self.is_current(&bucket, &object).await? {
-                continue;
-            }
-            let mut answer = answer.map_err(explain)?;
-            answer.output.e_tag = e_tag;
-            answer.output.last_modified = last_modified;
-            answer.output.accept_ranges = Some("bytes".to_owned());
-            answer.output.content_type.get_or_insert_with(|| DEFAULT_CONTENT_TYPE.to_owned());
-            return Ok(answer);
-        }
-    }
-
-    /// Deletes a key; it is no error if there is none.
-    pub(super) async fn delete(
-        &self,
-        bucket: &str,
-        key: &str,
-        conditions: WriteConditions,
-    ) -> Result<(), StoreError> {
-        let (in_bucket, of_key) = (bucket.to_owned(), key.to_owned());
-        let removed = self
-            .state
-            .write(Survives::PowerLoss, move |tx| index::remove(tx, &in_bucket, &of_key, &conditions))
-            .await?;
-        if let Some(file) = removed {
-            self.discard(bucket, &file).await;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn find(&self, bucket: &str, key: &str) -> Result<ObjectRow, StoreError> {
-        let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        self.state.read(move |connection| index::find(connection, &bucket, &key)).await
-    }
-
-    /// Finds an object for a read; conditions that do not hold are "not modified" or an error.
-    async fn find_if(&self, bucket: &str, key: &str, conditions: &ReadConditions) -> S3Result<ObjectRow> {
-        let object = self.find(bucket, key).await?;
-        match conditions.judge(&object.etag, &timestamp(object.modified_s)) {
-            Verdict::Proceed => Ok(object),
-            Verdict::NotModified => Err(not_modified(&object)),
-            Verdict::Failed => Err(StoreError::ConditionFailed { key: key.to_owned() }.into()),
-        }
-    }
-
-    /// Finds the source of a copy; conditions that do not hold are one error, whichever way.
-    pub(super) async fn find_source(
-        &self,
-        bucket: &str,
-        key: &str,
-        conditions: &ReadConditions,
-    ) -> Result<ObjectRow, StoreError> {
-        let source = self.find(bucket, key).await?;
-        match conditions.judge(&source.etag, &timestamp(source.modified_s)) {
-            Verdict::Proceed => Ok(source),
-            Verdict::NotModified | Verdict::Failed => {
-                Err(StoreError::ConditionFailed { key: key.to_owned() })
-            }
-        }
-    }
-
-    /// Whether the key still points to this version, so that its files were there all the time.
-    pub(super) async fn is_current(&self, bucket: &str, object: &ObjectRow) -> Result<bool, StoreError> {
-        let (bucket, key) = (bucket.to_owned(), object.key.clone());
-        let now = self.state.read(move |connection| index::existing(connection, &bucket, &key)).await?;
-        Ok(now.is_some_and(|now| now.file == object.file))
     }
 
     async fn begin(
@@ -264,10 +138,10 @@ impl LocalS3 {
             .await
     }
 
-    /// Syncs a filled file, commits it with its notification, and returns the time of the change in seconds since 1970.
+    /// Syncs a filled file and commits it with its notification.
     ///
     /// The size in `new` is filled in here.
-    pub(super) async fn finish(&self, mut new: NewObject) -> Result<i64, StoreError> {
+    pub(super) async fn finish(&self, mut new: NewObject) -> Result<Committed, StoreError> {
         let (bucket, file) = (new.bucket.clone(), new.file.clone());
         let committed = async {
             new.size_bytes = self.sync(&bucket, &file).await?;
@@ -281,10 +155,10 @@ impl LocalS3 {
         .await;
         match committed {
             Ok(committed) => {
-                if let Some(replaced) = committed.replaced {
-                    self.discard(&bucket, &replaced).await;
+                if let Some(replaced) = &committed.replaced {
+                    self.discard(&bucket, replaced).await;
                 }
-                Ok(committed.modified_s)
+                Ok(committed)
             }
             Err(error) => {
                 self.discard(&bucket, &file).await;
@@ -299,7 +173,7 @@ impl LocalS3 {
         self.on_disk(path, move || leftovers::sync_object(&root, &bucket, &file)).await
     }
 
-    /// Removes a file that no key points to; what cannot be removed now is tried again at the next start.
+    /// Removes a file that no version points to; what cannot be removed now is tried again at the next start.
     pub(super) async fn discard(&self, bucket: &str, file: &str) {
         let path = self.root.join(bucket).join(file);
         let (root, of_bucket, of_file) = (self.root.clone(), bucket.to_owned(), file.to_owned());
@@ -335,10 +209,12 @@ impl LocalS3 {
     }
 }
 
-/// Bucket and key of the source of a copy.
-pub(super) fn source_of(source: &CopySource) -> S3Result<(String, String)> {
+/// Bucket, key and version of the source of a copy.
+pub(super) fn source_of(source: &CopySource) -> S3Result<(String, String, Wanted)> {
     match source {
-        CopySource::Bucket { bucket, key, .. } => Ok((bucket.to_string(), key.to_string())),
+        CopySource::Bucket { bucket, key, version_id } => {
+            Ok((bucket.to_string(), key.to_string(), Wanted::of(key, version_id.as_deref())?))
+        }
         _ => {
             Err(s3_error!(NotImplemented, "the local stack copies from buckets only, given as `bucket/key`"))
         }
@@ -356,34 +232,6 @@ pub(super) fn etag_value(etag: Option<&ETag>) -> S3Result<String> {
 
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
-/// The answer to a reader that has this version already; it repeats the headers by which the reader knows.
-fn not_modified(object: &ObjectRow) -> S3Error {
-    let mut date = Vec::new();
-    let formatted = timestamp(object.modified_s).format(TimestampFormat::HttpDate, &mut date);
-    let mut headers = HeaderMap::new();
-    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", object.etag)) {
-        headers.insert(ETAG, etag);
-    }
-    if let (Ok(()), Ok(date)) = (formatted, HeaderValue::from_bytes(&date)) {
-        headers.insert(LAST_MODIFIED, date);
-    }
-    let mut error = S3Error::new(S3ErrorCode::NotModified);
-    error.set_status_code(StatusCode::NOT_MODIFIED);
-    error.set_headers(headers);
-    error
-}
-
-/// The range in absolute positions: s3s-fs fails on a suffix longer than the object.
-fn within(range: Range, size_bytes: u64) -> S3Result<Range> {
-    match range {
-        Range::Suffix { length } if length == 0 || size_bytes == 0 => Err(s3_error!(InvalidRange)),
-        Range::Suffix { length } => {
-            Ok(Range::Int { first: size_bytes.saturating_sub(length), last: Some(size_bytes - 1) })
-        }
-        Range::Int { .. } => Ok(range),
-    }
 }
 
 /// Gives an internal error of s3s-fs a message and a log line: it has the cause, and tells it to nobody.

@@ -1,7 +1,7 @@
 //! Opening the folder of objects: does it belong to this index, and what did an earlier process leave half done?
 //!
-//! Never removes what the index does not list as left over. Invariant: after it, every file in the folder belongs to an
-//! object or to an open upload.
+//! Never removes what the index does not list as left over. Invariant: after it, every file in the folder belongs to a
+//! version of an object or to an open upload.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use s3s::S3Error;
 use s3s_fs::FileSystem;
 
 use super::objects::LocalS3;
-use super::{StoreError, index, uploads};
+use super::{StoreError, buckets, index, uploads};
 use crate::local::Subscription;
 use crate::local::queue::Queue;
 use crate::local::state::{StateFile, Survives};
@@ -66,7 +66,7 @@ async fn pair_with_index(root: &Path, state: &StateFile) -> Result<(), StoreErro
             let id = connection
                 .query_row("SELECT value FROM setting WHERE name = 'index_id'", [], |row| row.get(0))
                 .optional()?;
-            Ok::<_, StoreError>((id, !index::buckets(connection)?.is_empty()))
+            Ok::<_, StoreError>((id, !buckets::all(connection)?.is_empty()))
         })
         .await?;
     if of_folder.is_some() && of_folder == of_index {

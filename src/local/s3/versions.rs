@@ -1,0 +1,252 @@
+//! The versions of a key: their ids, and how one is found.
+//!
+//! SQL only, and reads only. A version has a number, drawn at its commit like its notification's sequencer, and its id
+//! is that number in other words, so that the order of versions is known from their ids alone. What is written without
+//! versioning has the id `null`.
+//!
+//! Invariant: an id that this stack did not give out is never taken for one that it did.
+
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use s3s::{S3Result, s3_error};
+
+use super::StoreError;
+use super::buckets::{self, Versioning};
+
+/// The columns of [`version_row`], in its order.
+pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, file, size_bytes, etag";
+
+/// The id of what was written without versioning.
+const NULL: &str = "null";
+
+/// Which version of a key; a key has at most one without a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VersionId {
+    Null,
+    Numbered(i64),
+}
+
+impl VersionId {
+    /// Reads what [`Display`](fmt::Display) wrote, and nothing else.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if text == NULL {
+            return Some(Self::Null);
+        }
+        let id = Self::Numbered(i64::from_str_radix(text, 16).ok()?);
+        // Neither `+1`, nor capitals, nor a number with a zero too few is an id.
+        (id.to_string() == text).then_some(id)
+    }
+
+    /// The id that answers name: none where no version ever had one.
+    pub(super) fn shown(self, versioning: Versioning) -> Option<String> {
+        (versioning != Versioning::Never).then(|| self.to_string())
+    }
+}
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str(NULL),
+            Self::Numbered(number) => write!(f, "{number:016x}"),
+        }
+    }
+}
+
+/// Which version of a key a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Latest,
+    Version(VersionId),
+}
+
+impl Wanted {
+    /// What a request asks for by its `versionId`, if it has one.
+    pub(super) fn of(key: &str, version_id: Option<&str>) -> S3Result<Self> {
+        match version_id {
+            None => Ok(Self::Latest),
+            Some("") => Err(s3_error!(InvalidArgument, "the version id is empty, it must name a version")),
+            Some(text) => VersionId::parse(text).map(Self::Version).ok_or_else(|| {
+                StoreError::NoSuchVersion { key: key.to_owned(), version_id: text.to_owned() }.into()
+            }),
+        }
+    }
+}
+
+/// What the index knows of a version that has content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ObjectRow {
+    pub(super) key: String,
+    pub(super) id: VersionId,
+    pub(super) is_latest: bool,
+    /// Relative to the bucket's folder.
+    pub(super) file: String,
+    pub(super) size_bytes: u64,
+    /// Without quotes.
+    pub(super) etag: String,
+    /// Seconds since 1970, because HTTP dates have no fractions and all answers must agree.
+    pub(super) modified_s: i64,
+}
+
+/// What the index knows of a delete marker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MarkerRow {
+    pub(super) key: String,
+    pub(super) id: VersionId,
+    pub(super) is_latest: bool,
+    /// Seconds since 1970.
+    pub(super) modified_s: i64,
+}
+
+/// One version of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum VersionRow {
+    Object(ObjectRow),
+    Marker(MarkerRow),
+}
+
+impl VersionRow {
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Object(object) => &object.key,
+            Self::Marker(marker) => &marker.key,
+        }
+    }
+
+    pub(super) fn id(&self) -> VersionId {
+        match self {
+            Self::Object(object) => object.id,
+            Self::Marker(marker) => marker.id,
+        }
+    }
+
+    pub(super) fn is_latest(&self) -> bool {
+        match self {
+            Self::Object(object) => object.is_latest,
+            Self::Marker(marker) => marker.is_latest,
+        }
+    }
+
+    pub(super) fn into_object(self) -> Option<ObjectRow> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::Marker(_) => None,
+        }
+    }
+}
+
+/// A version that can be read.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) object: ObjectRow,
+    /// The id that answers name.
+    pub(super) version_id: Option<String>,
+}
+
+/// Reads a row with the columns [`COLUMNS`].
+pub(super) fn version_row(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
+    let key: Vec<u8> = row.get(0)?;
+    let key = String::from_utf8(key).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
+    })?;
+    let id = if row.get(2)? { VersionId::Null } else { VersionId::Numbered(row.get(1)?) };
+    let (is_latest, modified_s) = (row.get(3)?, row.get(4)?);
+    let file: Option<String> = row.get(5)?;
+    let Some(file) = file else {
+        return Ok(VersionRow::Marker(MarkerRow { key, id, is_latest, modified_s }));
+    };
+    let (size_bytes, etag) = (row.get(6)?, row.get(7)?);
+    Ok(VersionRow::Object(ObjectRow { key, id, is_latest, file, size_bytes, etag, modified_s }))
+}
+
+/// The version that is asked for; a delete marker is an error that names it.
+pub(super) fn find(
+    connection: &Connection,
+    bucket: &str,
+    key: &str,
+    wanted: Wanted,
+) -> Result<Found, StoreError> {
+    let versioning = buckets::require(connection, bucket)?;
+    match (lookup(connection, bucket, key, wanted)?, wanted) {
+        (Some(VersionRow::Object(object)), _) => {
+            let version_id = object.id.shown(versioning);
+            Ok(Found { object, version_id })
+        }
+        (Some(VersionRow::Marker(MarkerRow { key, id, .. })), Wanted::Latest) => {
+            Err(StoreError::Deleted { key, version_id: id.to_string() })
+        }
+        (Some(VersionRow::Marker(MarkerRow { key, id, modified_s, .. })), Wanted::Version(_)) => {
+            Err(StoreError::DeleteMarker { key, version_id: id.to_string(), modified_s })
+        }
+        (None, Wanted::Latest) => Err(StoreError::NoSuchKey { key: key.to_owned() }),
+        (None, Wanted::Version(id)) => {
+            Err(StoreError::NoSuchVersion { key: key.to_owned(), version_id: id.to_string() })
+        }
+    }
+}
+
+/// The version that is asked for, if there is one.
+pub(super) fn lookup(
+    connection: &Connection,
+    bucket: &str,
+    key: &str,
+    wanted: Wanted,
+) -> rusqlite::Result<Option<VersionRow>> {
+    let (which, number) = match wanted {
+        Wanted::Latest => ("?3 IS NULL ORDER BY number DESC LIMIT 1", None),
+        Wanted::Version(VersionId::Null) => ("is_null = 1 AND ?3 IS NULL", None),
+        Wanted::Version(VersionId::Numbered(number)) => ("is_null = 0 AND number = ?3", Some(number)),
+    };
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM version WHERE bucket = ?1 AND key = ?2 AND {which}"))?
+        .query_row(params![bucket, key.as_bytes(), number], version_row)
+        .optional()
+}
+
+/// The number of a version, by which the versions of its key are in order; `None` if there is no such version.
+pub(super) fn number_of(
+    connection: &Connection,
+    bucket: &str,
+    key: &str,
+    id: VersionId,
+) -> rusqlite::Result<Option<i64>> {
+    match id {
+        VersionId::Numbered(number) => Ok(Some(number)),
+        VersionId::Null => connection
+            .prepare_cached("SELECT number FROM version WHERE bucket = ?1 AND key = ?2 AND is_null = 1")?
+            .query_row(params![bucket, key.as_bytes()], |row| row.get(0))
+            .optional(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ids_read_back_as_what_they_are(number in 0..i64::MAX) {
+            let id = VersionId::Numbered(number);
+            prop_assert_eq!(VersionId::parse(&id.to_string()), Some(id));
+        }
+
+        #[test]
+        fn what_is_no_id_is_not_taken_for_one(text in "[+0-9a-fA-F]{0,17}") {
+            if let Some(id) = VersionId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn lookalikes_of_an_id_are_none() {
+        let id = VersionId::Numbered(0x0006_44ab_cdef_0123).to_string();
+        assert_eq!(id, "000644abcdef0123");
+        for text in ["", "NULL", "644abcdef0123", "000644ABCDEF0123", "+00644abcdef0123", "-00644abcdef0123"]
+        {
+            assert_eq!(VersionId::parse(text), None, "{text}");
+        }
+        assert_eq!(VersionId::parse("null"), Some(VersionId::Null));
+    }
+}
