@@ -6,6 +6,7 @@
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
 use super::stack::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, StackError, TABLE};
 use crate::aws::Clients;
@@ -27,6 +28,7 @@ pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), St
         let made = clients.s3.create_bucket().bucket(bucket).send().await;
         made.map_err(|error| failed(bucket, &DisplayErrorContext(&error)))?;
     }
+    keep_versions(clients).await?;
     create_table(&clients.dynamodb, TABLE).await?;
     // Before the models, whose notification may start the gate at once.
     if !holds(clients, GOLDEN_PREFIX).await? {
@@ -61,6 +63,21 @@ pub(super) async fn first_report(clients: &Clients, gate: &GateHandler) -> Resul
         Ok(Gated::Reported(_) | Gated::Unchanged(_) | Gated::Gone) => Ok(()),
         Err(error) => Err(failed("the first golden report", &error)),
     }
+}
+
+/// Turns on versioning of the input bucket, as in the template for AWS: an image that is replaced while its notification
+/// waits is still there to be answered.
+///
+/// Whoever suspended it meant to, and finds it suspended.
+async fn keep_versions(clients: &Clients) -> Result<(), StackError> {
+    let asked = clients.s3.get_bucket_versioning().bucket(INPUT_BUCKET).send().await;
+    let found = asked.map_err(|error| failed(INPUT_BUCKET, &DisplayErrorContext(&error)))?;
+    if found.status().is_some() {
+        return Ok(());
+    }
+    let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    let put = clients.s3.put_bucket_versioning().bucket(INPUT_BUCKET).versioning_configuration(enabled);
+    put.send().await.map(drop).map_err(|error| failed(INPUT_BUCKET, &DisplayErrorContext(&error)))
 }
 
 async fn holds(clients: &Clients, prefix: &str) -> Result<bool, StackError> {
