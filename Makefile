@@ -49,6 +49,12 @@ fuzz: ## load FUZZ_RUNS mutated model files in a process with limited memory; ea
 	GIEMSA_FUZZ_RUNS=$(FUZZ_RUNS) GIEMSA_FUZZ_SEED=$${GIEMSA_FUZZ_SEED:-$$(date +%s)000} \
 		$(CARGO) test --test model_fuzz -- --nocapture
 
+SOAK_UPLOADS ?= 10000
+.PHONY: soak
+soak: ## the big proof: SOAK_UPLOADS uploads under faults of all kinds, compared with a run without; each run begins elsewhere
+	GIEMSA_SOAK_UPLOADS=$(SOAK_UPLOADS) GIEMSA_SOAK_SEED=$${GIEMSA_SOAK_SEED:-$$(date +%s)} \
+		$(CARGO) test --test soak -- --nocapture
+
 .PHONY: check
 check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check
