@@ -44,7 +44,10 @@ pub struct Pipeline {
 /// Where the embedded stack makes the work on an image fail on purpose; Lambda packages do not have it.
 #[cfg(feature = "local")]
 #[derive(Clone)]
-pub struct FaultPoint(Arc<dyn Fn(Step, &str) + Send + Sync>);
+pub struct FaultPoint(Arc<Fault>);
+
+#[cfg(feature = "local")]
+type Fault = dyn Fn(Step, &str) + Send + Sync;
 
 #[cfg(feature = "local")]
 impl FaultPoint {

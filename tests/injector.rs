@@ -25,6 +25,7 @@ use giemsa::local::faults::{Faults, Kind};
 use giemsa::local::listener::endpoint_url;
 use giemsa::local::queue::{Queue, QueueSettings};
 use giemsa::local::{INPUT_BUCKET, ServerSettings, Servers, Subscription, credentials};
+use md5::{Digest, Md5};
 use running_stack::{RunningStack, giemsa, project, send_signal, up, wait_for, wait_for_exit};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,6 +137,24 @@ async fn reading_an_object_fails_as_often_as_the_limit_says_and_is_never_wrong()
         assert_eq!(lab.count(kind), 2);
         lab.servers.shutdown().await;
     }
+}
+
+/// What is stored without a checksum is damaged too, because its ETag tells it; the SDK does not look at ETags.
+#[tokio::test]
+async fn an_object_without_checksum_can_be_told_by_its_etag_only() {
+    let lab = Lab::start("limit=1,checksum=1").await;
+    let bare = lab.s3.config().to_builder();
+    let bare =
+        bare.request_checksum_calculation(aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired);
+    let bare = aws_sdk_s3::Client::from_conf(bare.build());
+    bare.put_object().bucket(BUCKET).key("k").body(ByteStream::from_static(CONTENT)).send().await.unwrap();
+    let got = lab.s3.get_object().bucket(BUCKET).key("k").send().await.unwrap();
+    let etag = got.e_tag.clone().unwrap();
+    let damaged = got.body.collect().await.expect("the SDK takes it").to_vec();
+    let differing = damaged.iter().zip(CONTENT).filter(|(a, b)| a != b).count();
+    assert_eq!((damaged.len(), differing), (CONTENT.len(), 1));
+    let md5 = |bytes: &[u8]| Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(etag.trim_matches('"'), md5(CONTENT));
 }
 
 #[tokio::test]
