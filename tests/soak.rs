@@ -34,8 +34,9 @@ use state::{State, Version};
 /// Uploads without `GIEMSA_SOAK_UPLOADS`.
 const DEFAULT_UPLOADS: usize = 120;
 
-/// Messages of all queues that uploaders let pile up.
-const MAX_BACKLOG: u64 = 3_000;
+/// Messages of all queues that uploaders let pile up. A message that is in flight at ten kills is given up, as one that
+/// kills; with batches of everything that waits, an innocent one must not wait for as long as ten kills take.
+const MAX_BACKLOG: u64 = 1_000;
 
 /// Stages that answer every upload.
 const STAGES: [&str; 2] = ["dev", "prod"];
@@ -43,13 +44,15 @@ const STAGES: [&str; 2] = ["dev", "prod"];
 /// How long the smallest run may take; a larger one in proportion.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-fn faults(seed: u64) -> String {
+fn faults(seed: u64, uploads: usize) -> String {
+    // Each upload is some thirty chances to be killed by; a few kills by itself are enough beside those from outside.
+    let kill = 0.06 / uploads as f64;
     format!(
         "seed={seed},limit=3,batch=1..10000,\
          slow-down=0.04,internal-error=0.02,throughput=0.04,conflict=0.02,unprocessed=0.1,timeout=0.0005:11s,\
          reset=0.03,truncate=0.03,checksum=0.03,slow=0.03:200ms,lost-answer=0.03,\
          duplicate=0.3:2s,reorder=0.3:500ms,delay=0.1:1s,late=0.02:4s,expire=0.05:30ms,\
-         panic-decode=0.01,panic-model=0.01,freeze=0.002:5s,kill=0.0005"
+         panic-decode=0.01,panic-model=0.01,freeze=0.002:5s,kill={kill:.6}"
     )
 }
 
@@ -116,7 +119,7 @@ fn settings() -> (usize, u64) {
 
 /// The state after a run with faults, read by a stack without.
 async fn disturbed_run(plan: &Arc<Plan>, folder: &std::path::Path, seed: u64) -> (State, Figures) {
-    let mut process = Process::start(folder, Some(&faults(seed)), seed);
+    let mut process = Process::start(folder, Some(&faults(seed, plan.uploads.len())), seed);
     let uploads = Uploads::start(plan, &process);
     let mut figures = Figures::default();
     let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0xdead);
@@ -141,7 +144,7 @@ async fn disturbed_run(plan: &Arc<Plan>, folder: &std::path::Path, seed: u64) ->
             }
             process.kill();
             planned_kills += 1;
-            let pause = if planned_kills < 3 { 500..1_500 } else { 10_000..40_000 };
+            let pause = if planned_kills < 3 { 500..1_500 } else { 20_000..60_000 };
             next_kill = Instant::now() + Duration::from_millis(random.random_range(pause));
         }
         assert!(

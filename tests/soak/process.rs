@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::running_stack::{PATIENCE, collect, giemsa, send_signal, wait_for, wait_for_exit};
 
 /// Address space of the process, KiB: what is more is refused, as where memory runs out.
-const MEMORY_KIB: u64 = 4 << 20;
+const MEMORY_KIB: u64 = 3 << 19;
 
 /// Ports that the system gives to nobody by itself.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
