@@ -15,6 +15,9 @@ use crate::object::{ObjectRef, slide_of_key};
 /// Name and version of the record's schema (`docs/record.schema.json`).
 pub const RECORD_SCHEMA: &str = "giemsa.record/1";
 
+/// Code of an image that was not there any more when it was to be read.
+pub const GONE_CODE: &str = "not_found";
+
 /// What is stored of one image version, stage and model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -116,6 +119,15 @@ impl ImageInfo {
             height_px: None,
             format: None,
             sha256: None,
+        }
+    }
+
+    /// Whether this is the very image that `object` announced, and not one that replaced it.
+    pub fn is_announced_by(&self, object: &ObjectRef) -> bool {
+        match (&object.version_id, &object.etag) {
+            (Some(version_id), _) => self.version_id.as_ref() == Some(version_id),
+            (None, Some(etag)) => self.etag.as_ref() == Some(etag),
+            (None, None) => false,
         }
     }
 
@@ -298,6 +310,11 @@ pub enum Finding {
 }
 
 impl Record {
+    /// Whether the image was not there any more when it was to be read.
+    pub fn is_gone(&self) -> bool {
+        self.reject.as_ref().is_some_and(|reject| reject.code == GONE_CODE)
+    }
+
     /// Makes the record of one image.
     pub fn new(image: ImageInfo, stage: &str, model: &Model, finding: Finding) -> Self {
         let result_id = short_id(&[&image.bucket, &image.key, image.object_version(), &model.sha256]);

@@ -46,6 +46,8 @@ pub struct TriggerEvent {
 pub struct Delivery {
     /// SQS message id or S3 Batch task id; empty for asynchronous invocations, which retry whole.
     pub id: String,
+    /// Whether the queue has delivered it before, as far as the trigger tells.
+    pub is_redelivery: bool,
     /// The notices in it, or why it could not be read. An unreadable delivery is never dropped.
     pub notices: Result<Vec<Notice>, EventError>,
 }
@@ -103,6 +105,10 @@ pub fn parse_event(event: &Value) -> Result<TriggerEvent, EventError> {
                 .records
                 .into_iter()
                 .map(|message| Delivery {
+                    is_redelivery: message
+                        .attributes
+                        .get("ApproximateReceiveCount")
+                        .is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 1)),
                     id: message.message_id.unwrap_or_default(),
                     notices: parse_message_body(message.body.as_deref().unwrap_or_default()),
                 })
@@ -112,7 +118,11 @@ pub fn parse_event(event: &Value) -> Result<TriggerEvent, EventError> {
         Some(Form::S3Batch) => parse_batch(event),
         Some(_) => Ok(TriggerEvent {
             trigger: Trigger::Asynchronous,
-            deliveries: vec![Delivery { id: String::new(), notices: Ok(parse_notices(event)?) }],
+            deliveries: vec![Delivery {
+                id: String::new(),
+                is_redelivery: false,
+                notices: Ok(parse_notices(event)?),
+            }],
         }),
         None => Err(unknown_form(event)),
     }
@@ -267,6 +277,7 @@ fn parse_batch(event: &Value) -> Result<TriggerEvent, EventError> {
         .into_iter()
         .map(|task| Delivery {
             id: task.task_id.clone().unwrap_or_default(),
+            is_redelivery: false,
             notices: notice_of_task(task).map(|notice| vec![notice]),
         })
         .collect();

@@ -3,7 +3,7 @@
 //! It never classifies anything itself. Invariant: whatever is not answered is named in the answer, so that
 //! the trigger delivers it again; nothing is acknowledged that has no terminal state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use aws_lambda_events::event::s3::batch_job::{S3BatchJobResponse, S3BatchJobResult};
@@ -11,6 +11,7 @@ use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
 use serde_json::{Value, json};
 
 use crate::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
+use crate::notes::{Note, NoteKeeper};
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Outcome};
 use crate::pipeline::Pipeline;
@@ -22,6 +23,7 @@ const MAX_RESULT_STRING: usize = 500;
 #[derive(Debug)]
 pub struct Handler {
     pipeline: Pipeline,
+    note_keeper: NoteKeeper,
 }
 
 /// Why an invocation fails as a whole, which makes an asynchronous trigger deliver it again.
@@ -58,7 +60,7 @@ struct Counts {
 impl Handler {
     /// Answers by `pipeline`.
     pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline }
+        Self { note_keeper: pipeline.note_keeper(), pipeline }
     }
 
     /// Why the file in the place of the stage's model does not serve, if it is refused.
@@ -80,7 +82,11 @@ impl Handler {
         // One object can come several times in a batch; it is answered once.
         let mut objects: Vec<ObjectRef> = Vec::new();
         let mut index_of: HashMap<ObjectRef, usize> = HashMap::new();
-        for object in created_objects(&event) {
+        let mut redelivered: HashSet<ObjectRef> = HashSet::new();
+        for (object, is_redelivery) in created_objects(&event) {
+            if is_redelivery {
+                redelivered.insert(object.clone());
+            }
             index_of.entry(object.clone()).or_insert_with(|| {
                 objects.push(object.clone());
                 objects.len() - 1
@@ -89,6 +95,14 @@ impl Handler {
         let outcomes = self.pipeline.run(&objects, deadline).await;
         let outcome_of = |object: &ObjectRef| &outcomes[index_of[object]];
 
+        if event.trigger == Trigger::Sqs {
+            let notes = objects.iter().zip(&outcomes).map(|(object, outcome)| Note {
+                object,
+                outcome,
+                is_redelivery: redelivered.contains(object),
+            });
+            self.note_keeper.keep(notes.collect(), deadline).await;
+        }
         let counts = count(&event, &outcomes);
         tracing::info!(
             classified = counts.classified,
@@ -110,12 +124,13 @@ impl Handler {
     }
 }
 
-fn created_objects(event: &TriggerEvent) -> impl Iterator<Item = &ObjectRef> {
-    event.deliveries.iter().flat_map(|delivery| delivery.notices.iter().flatten()).filter_map(|notice| {
-        match notice {
-            Notice::Created(object) => Some(object),
+/// All objects of an event, and whether each was delivered before.
+fn created_objects(event: &TriggerEvent) -> impl Iterator<Item = (&ObjectRef, bool)> {
+    event.deliveries.iter().flat_map(|delivery| {
+        delivery.notices.iter().flatten().filter_map(|notice| match notice {
+            Notice::Created(object) => Some((object, delivery.is_redelivery)),
             Notice::Ignored { .. } => None,
-        }
+        })
     })
 }
 

@@ -24,6 +24,7 @@ pub mod image;
 pub mod local;
 pub mod metrics;
 pub mod model;
+pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use crate::classification::GONE_CODE;
 use crate::image::DecodeError;
 use crate::model::{ModelError, RegistryError};
-use crate::store::{FetchError, StoreError};
+use crate::store::{FetchError, QueryError, StoreError};
 
 /// What became of one object of a delivery.
 #[derive(Debug)]
@@ -67,6 +68,9 @@ pub enum Failure {
     /// There is no model to classify with.
     #[error("no model to classify with: {0}")]
     NoModel(String),
+    /// Whether it was answered before could not be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The record could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -116,12 +120,13 @@ impl Failure {
     pub fn disposition(&self) -> Disposition {
         let reject = |code| Disposition::Reject { code, message: self.to_string() };
         match self {
-            Self::Fetch(FetchError::NotFound { .. }) => reject("not_found"),
+            Self::Fetch(FetchError::NotFound { .. }) => reject(GONE_CODE),
             Self::Fetch(FetchError::TooLarge { .. }) => reject("too_large"),
             Self::Fetch(FetchError::Incomplete { .. } | FetchError::Request { .. }) => Disposition::Retry,
             Self::Decode(error) => reject(error.code()),
             Self::Model(_)
             | Self::NoModel(_)
+            | Self::Query(_)
             | Self::Store(_)
             | Self::ForeignBucket { .. }
             | Self::Panicked { .. }

@@ -20,10 +20,12 @@ use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::Config;
 use crate::model::{Model, Registry, RegistryError, Release, panic_message};
+use crate::notes::NoteKeeper;
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
 use crate::store::{
-    FetchError, FetchedObject, LedgerEntry, StoreError, TableReader, TableWriter, fetch_object, write_result,
+    FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
+    fetch_object, make_current, write_result,
 };
 
 /// Takes objects through all steps.
@@ -33,7 +35,7 @@ pub struct Pipeline {
     s3: aws_sdk_s3::Client,
     registry: Registry,
     table: TableWriter,
-    ledger: TableReader,
+    reader: TableReader,
     cpu_permits: Arc<Semaphore>,
     /// Digest of the model whose ledger entry this process has written.
     ledger_digest: Mutex<Option<String>>,
@@ -71,7 +73,7 @@ impl Pipeline {
         Self {
             registry: Registry::new(s3.clone(), &config),
             table: TableWriter::new(dynamodb.clone(), &config.table),
-            ledger: TableReader::new(dynamodb, &config.table),
+            reader: TableReader::new(dynamodb, &config.table),
             cpu_permits: Arc::new(Semaphore::new(config.limits.cpus.get())),
             ledger_digest: Mutex::default(),
             #[cfg(feature = "local")]
@@ -119,19 +121,20 @@ impl Pipeline {
         });
         let release = self.release().boxed().shared();
         let in_flight: NonZeroUsize = self.config.limits.fetch_concurrency;
-        // Each future is boxed because it is large, and many of them wait.
-        let futures: Vec<BoxFuture<'_, (usize, Outcome)>> = objects
-            .iter()
-            .enumerate()
-            .map(|(index, object)| {
-                let release = release.clone();
-                async move { (index, self.answer_by(object, release, stop_at).await) }.boxed()
-            })
-            .collect();
+        // Made one by one as there is room for them: ten thousand that wait would take more memory than their images.
+        let answer = |index: usize| {
+            let release = release.clone();
+            async move { (index, self.answer_by(&objects[index], release, stop_at).await) }.boxed()
+        };
         let mut outcomes: Vec<(usize, Outcome)> =
-            stream::iter(futures).buffer_unordered(in_flight.get()).collect().await;
+            stream::iter((0..objects.len()).map(answer)).buffer_unordered(in_flight.get()).collect().await;
         outcomes.sort_unstable_by_key(|(index, _)| *index);
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// Keeps why images of this pipeline are not answered yet.
+    pub fn note_keeper(&self) -> NoteKeeper {
+        NoteKeeper::new(self.table.clone(), &self.config.stage)
     }
 
     /// The model of this batch. It is asked for beside the downloads, and only if an object needs it.
@@ -147,7 +150,7 @@ impl Pipeline {
 
     /// The model that this stage served last, where its file is refused and nothing serves yet; else `refusal`.
     async fn fall_back(&self, refusal: RegistryError) -> Result<Release, RegistryError> {
-        match self.ledger.model_at(&self.config.stage, Utc::now()).await {
+        match self.reader.model_at(&self.config.stage, Utc::now()).await {
             Ok(Some(last)) => {
                 self.registry.fall_back(&last.model.sha256, last.released_at).await.map_err(|error| {
                     tracing::warn!(%error, stage = %self.config.stage, "no model of before to fall back on");
@@ -223,15 +226,32 @@ impl Pipeline {
             Ok(fetched) if object.is_folder_marker(fetched.bytes.len() as u64) => {
                 return Outcome::Skipped(SkipReason::FolderMarker);
             }
+            Err(error @ FetchError::NotFound { .. }) => match self.answer_before(object).await {
+                Ok(Some(record)) => return Outcome::Answered(answer_of(record, true)),
+                Ok(None) => Err(error),
+                Err(error) => return Outcome::Retry(error.into()),
+            },
             fetched => fetched,
         };
         match self.record_of(object, fetched, fetch_ms, &model).await {
-            Ok(record) => match self.store(&record, object).await {
-                Ok(is_current) => Outcome::Answered(answer_of(record, is_current)),
+            Ok(record) => match self.store(record, object).await {
+                Ok((record, is_current)) => Outcome::Answered(answer_of(record, is_current)),
                 Err(error) => Outcome::Retry(error.into()),
             },
             Err(failure) => Outcome::Retry(failure),
         }
+    }
+
+    /// The answer that the upload of an object which is gone had before, if the table holds it.
+    ///
+    /// Where the event does not say which upload of the key it means, any answer of the key stands.
+    async fn answer_before(&self, object: &ObjectRef) -> Result<Option<Record>, QueryError> {
+        let image = ImageKey { bucket: object.bucket.clone(), key: object.key.clone() };
+        let current = self.reader.current(&image, &self.config.stage).await?;
+        let names_none = object.version_id.is_none() && object.etag.is_none();
+        Ok(current
+            .map(|(record, _)| record)
+            .filter(|record| names_none || record.image.is_announced_by(object)))
     }
 
     /// The record of an object, or the failure for which it has to be delivered again.
@@ -313,12 +333,17 @@ impl Pipeline {
         |_| {}
     }
 
-    /// Stores a record in the results prefix and then in the table; returns whether it is the current one.
+    /// Stores a record in the results prefix and then in the table; returns it and whether it is the current one.
     ///
     /// The table comes last: what it names exists.
-    async fn store(&self, record: &Record, object: &ObjectRef) -> Result<bool, StoreError> {
-        write_result(&self.s3, &self.config.results_bucket, &self.config.results_prefix, record).await?;
-        self.table.put_current(record, object.sequencer.as_ref()).await
+    async fn store(&self, record: Record, object: &ObjectRef) -> Result<(Record, bool), StoreError> {
+        let Config { results_bucket, results_prefix, .. } = &self.config;
+        let record = write_result(&self.s3, results_bucket, results_prefix, record).await?;
+        // The place of a write in the order of its key is no place of another write that was read in its stead.
+        let is_its_own = record.is_gone() || record.image.is_announced_by(object);
+        let sequencer = object.sequencer.as_ref().filter(|_| is_its_own);
+        let is_current = make_current(&self.s3, &self.table, &record, sequencer).await?;
+        Ok((record, is_current))
     }
 }
 
@@ -341,6 +366,10 @@ fn log_outcome(object: &ObjectRef, outcome: &Outcome) {
         }
         Outcome::Retry(failure @ Failure::ForeignBucket { .. }) => {
             tracing::error!(key = %object.key, reason = %failure, "image not answered, will be retried");
+        }
+        // Thousands at once, which the batch's line counts.
+        Outcome::Retry(Failure::NoTimeLeft) => {
+            tracing::debug!(key = %object.key, "image not started or not finished in time, will be retried");
         }
         Outcome::Retry(failure) => {
             tracing::warn!(key = %object.key, reason = %failure, "image not answered, will be retried");

@@ -225,27 +225,6 @@ async fn a_replaced_model_answers_the_next_batch_and_a_bad_one_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_event_never_replaces_a_newer_result() {
-    let lab = Lab::start().await;
-    let handler = lab.handler();
-    let cell = uninfected_cell();
-    let etag = lab.put("s/c.png", &cell).await;
-    let newer = Upload { sequencer: "00F0", ..Upload::new("s/c.png", &etag, cell.len()) };
-    handler.handle(&events::s3(&newer), None).await.unwrap();
-    let first = lab.result("s/c.png").await.unwrap();
-
-    // The object is replaced; an event of before both writes is delivered late, and reads the new object.
-    let new_etag = lab.put("s/c.png", b"no image any more").await;
-    let late = Upload { sequencer: "00E", ..newer.clone() };
-    handler.handle(&events::s3(&late), None).await.unwrap();
-    assert_eq!(lab.result("s/c.png").await.unwrap(), first);
-
-    let newest = Upload { sequencer: "00F00", etag: &new_etag, ..newer };
-    handler.handle(&events::s3(&newest), None).await.unwrap();
-    assert_eq!(lab.result("s/c.png").await.unwrap().status, Status::Rejected);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn stages_do_not_touch_each_other() {
     let lab = Lab::start().await;
     lab.put_model("dev", &common::sample_model()).await;

@@ -30,7 +30,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
-    ("outcome", &["image", "model", "store"]),
+    ("outcome", &["image", "model", "classification", "store"]),
     (
         "pipeline",
         &[
@@ -44,10 +44,12 @@ const MODULES: &[(&str, &[&str])] = &[
             "analysis",
             "store",
             "outcome",
+            "notes",
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
-    ("handler", &["object", "event", "outcome", "pipeline"]),
+    ("notes", &["object", "outcome", "store"]),
+    ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
     // Shells.
     (

@@ -8,9 +8,9 @@ use chrono::{DateTime, Duration, TimeZone, Utc};
 use common::Lab;
 use giemsa::classification::{Decision, Finding, ImageInfo, ModelInfo, Record, Reject};
 use giemsa::model::Model;
-use giemsa::object::{ObjectRef, Sequencer};
+use giemsa::object::ObjectRef;
 use giemsa::slide::SlideFigure;
-use giemsa::store::{LabelOrRejected, LabelQuery, LedgerEntry, TableWriter};
+use giemsa::store::{LabelOrRejected, LabelQuery, LedgerEntry, TableWriter, make_current};
 
 fn noon() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 22, 12, 0, 0).unwrap()
@@ -49,9 +49,10 @@ async fn each_question_is_answered_in_its_order() {
         let at = noon() - Duration::hours(i64::from(i));
         let parasitized = if i % 7 == 0 { None } else { Some(f64::from(i) / 60.0) };
         let record = record(&model, &format!("slide a/{i:02}.png"), at, parasitized);
-        assert!(table.put_current(&record, None).await.unwrap());
+        assert!(make_current(&lab.clients.s3, &table, &record, None).await.unwrap());
     }
-    table.put_current(&record(&model, "slide b/0.png", noon(), Some(0.99)), None).await.unwrap();
+    let other = record(&model, "slide b/0.png", noon(), Some(0.99));
+    make_current(&lab.clients.s3, &table, &other, None).await.unwrap();
 
     // A slide, in order, by pages and whole, and its figure.
     let whole = reader.whole_slide("prod", "slide a").await.unwrap();
@@ -96,36 +97,6 @@ async fn each_question_is_answered_in_its_order() {
     assert!(queue.windows(2).all(|pair| pair[0].suspicion() >= pair[1].suspicion()));
     assert_eq!(queue[0].image.key, "slide a/53.png");
     assert_eq!(reader.review_queue("prod", 2).await.unwrap(), queue[..2]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_newest_write_of_a_key_wins_in_any_order() {
-    let lab = Lab::start().await;
-    let model = Model::load(&common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), common::TABLE);
-    // Sequencers of unequal length, oldest first; upload times say nothing within a second.
-    let sequencers = ["0055AED6DCD90281E5", "0055AED6DCD90281E6", "0055AED7", "0055AED7F"];
-    let orders: [[usize; 4]; 5] = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2], [3, 0, 1, 2]];
-    for (case, order) in orders.iter().enumerate() {
-        let key = format!("order/{case}.png");
-        for &i in order {
-            let mut record = record(&model, &key, noon(), Some(i as f64 / 10.0));
-            record.image.etag = Some(i.to_string());
-            let sequencer = Sequencer::parse(sequencers[i]);
-            table.put_current(&record, sequencer.as_ref()).await.unwrap();
-            // And once more, late: it changes nothing.
-            table.put_current(&record, sequencer.as_ref()).await.unwrap();
-        }
-        let record = lab.result(&key).await.unwrap();
-        assert_eq!(record.image.etag.as_deref(), Some("3"), "order {order:?}");
-    }
-    // Without sequencers the upload time decides.
-    for minutes in [5, 9, 1, 7] {
-        let record = record(&model, "time.png", noon() + Duration::minutes(minutes), Some(0.0));
-        assert_eq!(table.put_current(&record, None).await.unwrap(), [5, 9].contains(&minutes));
-    }
-    let record = lab.result("time.png").await.unwrap();
-    assert_eq!(record.image.uploaded_at, Some(noon() + Duration::minutes(9)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::queries::{Cursor, text};
 use super::schema::{MODEL_INDEX, SHARDS, image_pk, model_index_pk, result_sk, time_text};
-use super::table::{Item, TableWriter};
+use super::table::{Item, TableWriter, sequencer_of};
 use super::{QueryError, StoreError, TableReader};
 use crate::classification::Record;
 use crate::object::Sequencer;
@@ -105,7 +105,7 @@ impl TableReader {
             .await
             .map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
         let Some(item) = found.item else { return Ok(None) };
-        let sequencer = item.get("sequencer").and_then(|s| s.as_s().ok()).and_then(|s| Sequencer::parse(s));
+        let sequencer = sequencer_of(&item);
         Ok(Some((self.read_item(item)?, sequencer)))
     }
 

@@ -1,6 +1,8 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
 mod answered;
+mod current;
+mod failures;
 mod model_files;
 mod objects;
 mod queries;
@@ -10,6 +12,8 @@ mod schema;
 mod table;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
+pub use current::make_current;
+pub use failures::{FailureNote, NotedUpload};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
@@ -39,6 +43,14 @@ pub enum StoreError {
         /// Table name.
         table: String,
         /// What DynamoDB or the network says.
+        detail: String,
+    },
+    /// S3 does not say which of two images of a key is the newer one.
+    #[error("which image of {key:?} is the newest is not known: {detail}")]
+    Order {
+        /// Object key.
+        key: String,
+        /// What S3 or the network says.
         detail: String,
     },
     /// The record does not fit the table's data model.

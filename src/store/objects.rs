@@ -6,6 +6,7 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::head_object::HeadObjectError;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 
@@ -120,6 +121,28 @@ pub async fn fetch_object(
         return Err(incomplete(bytes.len()));
     }
     Ok(FetchedObject { bytes: bytes.freeze(), image })
+}
+
+/// Version, or else ETag, of the object that is at a key now; `None` if there is none.
+///
+/// # Errors
+/// [`FetchError::Request`] if S3 does not answer.
+pub(super) async fn newest_version(
+    s3: &Client,
+    bucket: &str,
+    key: &str,
+) -> Result<Option<String>, FetchError> {
+    match s3.head_object().bucket(bucket).key(key).send().await {
+        Ok(found) => {
+            let version_id = found.version_id().filter(|version| *version != "null");
+            Ok(version_id.or_else(|| found.e_tag().map(|etag| etag.trim_matches('"'))).map(str::to_owned))
+        }
+        Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
+        Err(error) => Err(FetchError::Request {
+            object: ObjectRef::new(bucket, key).to_string(),
+            detail: DisplayErrorContext(&error).to_string(),
+        }),
+    }
 }
 
 /// Whether an object, or the version that was asked for, is not there. A version that never existed is NoSuchVersion; a

@@ -4,7 +4,7 @@
 //! content goes to the same key, so that writing twice changes nothing.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
 
 use super::StoreError;
@@ -32,7 +32,10 @@ pub(super) fn upload_day(record: &Record) -> String {
     record.image.uploaded_at.map_or_else(|| "unknown".to_owned(), |at| at.format("%Y-%m-%d").to_string())
 }
 
-/// Writes a record to the results prefix, and returns its key.
+/// Writes a record to the results prefix, and returns the record that is there now.
+///
+/// That is `record` itself, but for one case: that an image is gone is no answer to an upload that was answered before.
+/// Such a record replaces nothing, and the answer that is there is returned instead.
 ///
 /// # Errors
 /// [`StoreError::Results`] if S3 does not take it.
@@ -40,22 +43,23 @@ pub async fn write_result(
     s3: &Client,
     bucket: &str,
     prefix: &str,
-    record: &Record,
-) -> Result<String, StoreError> {
-    let key = result_key(prefix, record);
+    record: Record,
+) -> Result<Record, StoreError> {
+    let key = result_key(prefix, &record);
+    let failed = |detail: String| StoreError::Results { bucket: bucket.to_owned(), key: key.clone(), detail };
     let json =
         serde_json::to_vec(&record.without_times()).expect("a record holds only text and finite numbers");
-    s3.put_object()
-        .bucket(bucket)
-        .key(&key)
-        .content_type("application/json")
-        .body(ByteStream::from(json))
-        .send()
-        .await
-        .map_err(|error| StoreError::Results {
-            bucket: bucket.to_owned(),
-            key: key.clone(),
-            detail: DisplayErrorContext(&error).to_string(),
-        })?;
-    Ok(key)
+    let put = s3.put_object().bucket(bucket).key(&key).content_type("application/json");
+    let put = put.set_if_none_match(record.is_gone().then(|| "*".to_owned()));
+    match put.body(ByteStream::from(json)).send().await {
+        Ok(_) => Ok(record),
+        Err(error) if record.is_gone() && error.code() == Some("PreconditionFailed") => {
+            let found = s3.get_object().bucket(bucket).key(&key).send().await;
+            let found = found.map_err(|error| failed(DisplayErrorContext(&error).to_string()))?;
+            let bytes = found.body.collect().await.map_err(|error| failed(error.to_string()))?;
+            serde_json::from_slice(&bytes.into_bytes())
+                .map_err(|error| failed(format!("what is there is no record: {error}")))
+        }
+        Err(error) => Err(failed(DisplayErrorContext(&error).to_string())),
+    }
 }

@@ -6,6 +6,7 @@
 //! | question | key |
 //! |---|---|
 //! | this image, all stages, its reviews | `pk = image#<bucket>/<key>`, `sk = result#<stage>` or `review#<time>#<reviewer>` |
+//! | why this upload has no answer yet | same `pk`, `sk = failure#<stage>#<object version>`; gone when it is answered |
 //! | this slide, in order | index `slide`: `slide_pk = <stage>#<slide>`, `slide_sk = <key>` |
 //! | this label or status in this time range | index `label`: `label_pk = <stage>#<label>#<day>#<shard>`, `label_sk = <upload time>#<result id>` |
 //! | what needs a human look, most suspicious first | sparse index `review`: `review_pk = <stage>#<shard>`, `review_sk = <suspicion>#<result id>` |
@@ -39,6 +40,9 @@ pub const REVIEW_INDEX: &str = "review";
 /// Name of the index that answers which images a model answered; it holds keys only.
 pub const MODEL_INDEX: &str = "model";
 
+/// Longest sort key, bytes.
+pub(super) const MAX_SORT_KEY_BYTES: usize = 1024;
+
 /// Digits that spread a busy index key over partitions.
 pub const SHARDS: &str = "0123456789abcdef";
 
@@ -67,6 +71,13 @@ pub(super) fn image_pk(bucket: &str, key: &str) -> String {
 
 pub(super) fn result_sk(stage: &str) -> String {
     format!("result#{stage}")
+}
+
+/// One note for each upload of a key: the version is cut where it would exceed the 1,024 bytes of a sort key.
+pub(super) fn failure_sk(stage: &str, object_version: &str) -> String {
+    let head = format!("failure#{stage}#");
+    let room = MAX_SORT_KEY_BYTES - head.len();
+    format!("{head}{}", &object_version[..object_version.floor_char_boundary(room)])
 }
 
 pub(super) fn slide_pk(stage: &str, slide: &str) -> String {

@@ -1,20 +1,23 @@
 //! Writes the current result of each image, and the model ledger, to DynamoDB.
 //!
-//! It never replaces a newer image's result by an older one's. Invariant: writing the same record again
-//! leaves the same item.
+//! It never replaces a result without a condition on what is there; `current.rs` decides which. Invariant: writing the
+//! same record again leaves the same item.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::results::upload_day;
 use super::schema::{
-    LabelOrRejected, image_pk, label_pk, model_index_pk, model_pk, result_sk, review_pk, slide_pk, time_text,
+    LabelOrRejected, MAX_SORT_KEY_BYTES, image_pk, label_pk, model_index_pk, model_pk, result_sk, review_pk,
+    slide_pk, time_text,
 };
 use crate::classification::{ModelInfo, Record, Status};
 use crate::object::Sequencer;
@@ -22,14 +25,38 @@ use crate::object::Sequencer;
 /// A DynamoDB item.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// DynamoDB refuses index keys of more bytes; a sort key may have 1,024.
-const MAX_SORT_KEY_BYTES: usize = 1024;
-
 /// Writes to the table.
 #[derive(Debug, Clone)]
 pub struct TableWriter {
     pub(super) dynamodb: Client,
     pub(super) table: String,
+}
+
+/// What a record may be put in the place of; nothing at all is always allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Over<'a> {
+    /// A result of the same upload, or of one that its sequencer shows to be earlier.
+    SameOrEarlier,
+    /// A result of an upload that its sequencer shows to be earlier.
+    Earlier,
+    /// This very result.
+    Held(&'a Held),
+}
+
+/// What the table holds as the current result of an image and stage.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Held {
+    pub(super) record: Record,
+    pub(super) sequencer: Option<Sequencer>,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(super) enum PutResult {
+    /// The table holds it.
+    Written,
+    /// The table holds what may not be replaced.
+    Taken(Box<Held>),
 }
 
 /// One entry of the model ledger: which model a stage serves from when on.
@@ -49,47 +76,37 @@ impl TableWriter {
         Self { dynamodb, table: table.into() }
     }
 
-    /// Makes `record` the current result of its image and stage, unless a newer image's result is there.
-    ///
-    /// Newer is decided by the sequencers of the two writes if both are known, or else by the upload times.
-    /// Returns whether the table holds this record now.
+    /// Puts `record` in the place of the current result of its image and stage, if `over` allows it for what is there.
     ///
     /// # Errors
-    /// [`StoreError`] if the table does not take it.
-    pub async fn put_current(
+    /// [`StoreError`] if the table does not take it, or holds something there that no record is.
+    pub(super) async fn put_result(
         &self,
         record: &Record,
         sequencer: Option<&Sequencer>,
-    ) -> Result<bool, StoreError> {
-        let uploaded_ms = record.image.uploaded_at.map_or(0, |at| at.timestamp_millis());
-        let by_time = "uploaded_ms <= :uploaded_ms";
-        let mut request = self.dynamodb.put_item();
-        let condition = match sequencer {
-            Some(sequencer) => {
-                let text = AttributeValue::S(sequencer.as_str().to_owned());
-                request = request.expression_attribute_values(":sequencer", text);
-                format!(
-                    "attribute_not_exists(pk) OR sequencer <= :sequencer \
-                     OR (attribute_not_exists(sequencer) AND {by_time})"
-                )
-            }
-            None => format!("attribute_not_exists(pk) OR {by_time}"),
-        };
-        let sent = request
-            .table_name(&self.table)
-            .set_item(Some(item_of(record, sequencer, uploaded_ms)?))
-            .condition_expression(condition)
-            .expression_attribute_values(":uploaded_ms", AttributeValue::N(uploaded_ms.to_string()))
+        over: Over<'_>,
+    ) -> Result<PutResult, StoreError> {
+        let request = self.dynamodb.put_item().table_name(&self.table);
+        let request = request.set_item(Some(item_of(record, sequencer)?));
+        let sent = over
+            .restrict(request, record, sequencer)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        match sent {
-            Ok(_) => Ok(true),
-            Err(error)
-                if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Ok(false)
+        let error = match sent {
+            Ok(_) => return Ok(PutResult::Written),
+            Err(error) => error,
+        };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refused)) => {
+                let item = refused.item().cloned().unwrap_or_default();
+                let sequencer = sequencer_of(&item);
+                let record = serde_dynamo::from_item(item).map_err(|e| {
+                    self.failed(format!("the result of {:?} that is there: {e}", record.image.key))
+                })?;
+                Ok(PutResult::Taken(Box::new(Held { record, sequencer })))
             }
-            Err(error) => Err(self.failed(DisplayErrorContext(&error).to_string())),
+            _ => Err(self.failed(DisplayErrorContext(&error).to_string())),
         }
     }
 
@@ -111,8 +128,54 @@ impl TableWriter {
     }
 }
 
-fn item_of(record: &Record, sequencer: Option<&Sequencer>, uploaded_ms: i64) -> Result<Item, StoreError> {
+impl Over<'_> {
+    fn restrict(
+        &self,
+        request: PutItemFluentBuilder,
+        record: &Record,
+        sequencer: Option<&Sequencer>,
+    ) -> PutItemFluentBuilder {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let position = |request: PutItemFluentBuilder, sequencer: &Sequencer| {
+            request.expression_attribute_values(":sequencer", text(sequencer.as_str()))
+        };
+        match (self, sequencer) {
+            (Self::Held(held), _) => request
+                .condition_expression("result_id = :held")
+                .expression_attribute_values(":held", text(&held.record.result_id)),
+            (Self::Earlier, Some(sequencer)) => position(request, sequencer)
+                .condition_expression("attribute_not_exists(pk) OR sequencer < :sequencer"),
+            (Self::Earlier, None) => request.condition_expression("attribute_not_exists(pk)"),
+            (Self::SameOrEarlier, _) => {
+                let (same, version) = match &record.image.version_id {
+                    Some(version_id) => ("#image.version_id = :version", version_id.as_str()),
+                    None => (
+                        "attribute_not_exists(#image.version_id) AND #image.etag = :version",
+                        record.image.etag.as_deref().unwrap_or_default(),
+                    ),
+                };
+                let request = request
+                    .expression_attribute_names("#image", "image")
+                    .expression_attribute_values(":version", text(version));
+                match sequencer {
+                    Some(sequencer) => position(request, sequencer).condition_expression(format!(
+                        "attribute_not_exists(pk) OR sequencer <= :sequencer \
+                         OR (attribute_not_exists(sequencer) AND {same})"
+                    )),
+                    None => request.condition_expression(format!("attribute_not_exists(pk) OR ({same})")),
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn sequencer_of(item: &Item) -> Option<Sequencer> {
+    item.get("sequencer").and_then(|s| s.as_s().ok()).and_then(|s| Sequencer::parse(s))
+}
+
+fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<Item, StoreError> {
     let key = &record.image.key;
+    let uploaded_ms = record.image.uploaded_at.map_or(0, |at| at.timestamp_millis());
     let mut item: Item = serde_dynamo::to_item(record)
         .map_err(|e| StoreError::Item { key: key.clone(), detail: e.to_string() })?;
     let mut put = |name: &str, text: String| item.insert(name.to_owned(), AttributeValue::S(text));

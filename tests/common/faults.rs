@@ -36,6 +36,10 @@ impl Fault {
         status: 403,
         body: "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
     };
+    pub const TRANSACTION_CONFLICT: Self = Self::Refuse {
+        status: 400,
+        body: "{\"__type\":\"com.amazonaws.dynamodb.v20120810#TransactionConflictException\",\"message\":\"Transaction is ongoing for the item\"}",
+    };
     pub const THROUGHPUT_EXCEEDED: Self = Self::Refuse {
         status: 400,
         body: "{\"__type\":\"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException\",\"message\":\"slow\"}",
@@ -50,6 +54,8 @@ pub struct Seen<'a> {
     pub uri: &'a str,
     /// DynamoDB operation, e.g. `PutItem`.
     pub operation: &'a str,
+    /// Body, if it is text and in memory.
+    pub body: &'a str,
     /// Requests of this client before it.
     pub number: usize,
 }
@@ -121,6 +127,7 @@ impl HttpConnector for FaultyConnector {
             method: request.method(),
             uri: request.uri(),
             operation: target.rsplit('.').next().unwrap_or_default(),
+            body: request.body().bytes().and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default(),
             number: self.count.fetch_add(1, Ordering::SeqCst),
         };
         let lost = || ConnectorError::io("the connection was reset by a fault".into());

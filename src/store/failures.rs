@@ -1,0 +1,118 @@
+//! Why an image has no answer yet: the last failure of each upload, kept until a later try answers it.
+//!
+//! It never decides anything, and a note that cannot be written costs no image. Invariant: a note counts the tries of
+//! one upload in one stage; an upload that is answered on a later try has none.
+
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::queries::text;
+use super::schema::{failure_sk, image_pk, time_text};
+use super::{QueryError, StoreError, TableReader, TableWriter};
+
+/// Longest reason that is kept, characters.
+const MAX_REASON_CHARS: usize = 1000;
+
+/// Why an upload was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureNote {
+    /// Bucket name.
+    pub bucket: String,
+    /// Object key.
+    pub key: String,
+    /// The stage.
+    pub stage: String,
+    /// Version, or else ETag, of the upload as its event names it; empty if the event names neither.
+    pub object_version: String,
+    /// What went wrong the last time, a sentence.
+    pub reason: String,
+    /// Tries that failed.
+    pub tries: u64,
+    /// When the first of them failed.
+    pub first_failed_at: DateTime<Utc>,
+    /// When the last of them failed.
+    pub last_failed_at: DateTime<Utc>,
+}
+
+/// One upload in one stage, as a note is filed.
+#[derive(Debug, Clone, Copy)]
+pub struct NotedUpload<'a> {
+    /// Bucket name.
+    pub bucket: &'a str,
+    /// Object key.
+    pub key: &'a str,
+    /// The stage.
+    pub stage: &'a str,
+    /// Version, or else ETag, as the event names it.
+    pub object_version: &'a str,
+}
+
+impl TableWriter {
+    /// Notes one more failed try of an upload.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the table does not take it.
+    pub async fn note_failure(
+        &self,
+        upload: NotedUpload<'_>,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(image_pk(upload.bucket, upload.key)))
+            .key("sk", text(failure_sk(upload.stage, upload.object_version)))
+            .update_expression(
+                "SET #bucket = :bucket, #key = :key, stage = :stage, object_version = :version, reason = :reason, \
+                 first_failed_at = if_not_exists(first_failed_at, :now), last_failed_at = :now ADD tries :one",
+            )
+            .expression_attribute_names("#bucket", "bucket")
+            .expression_attribute_names("#key", "key")
+            .expression_attribute_values(":bucket", text(upload.bucket.to_owned()))
+            .expression_attribute_values(":key", text(upload.key.to_owned()))
+            .expression_attribute_values(":stage", text(upload.stage.to_owned()))
+            .expression_attribute_values(":version", text(upload.object_version.to_owned()))
+            .expression_attribute_values(":reason", text(reason))
+            .expression_attribute_values(":now", text(time_text(now)))
+            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
+    }
+
+    /// Takes the note of an upload away, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the table does not take it.
+    pub async fn forget_failure(&self, upload: NotedUpload<'_>) -> Result<(), StoreError> {
+        let request = self.dynamodb.delete_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(image_pk(upload.bucket, upload.key)))
+            .key("sk", text(failure_sk(upload.stage, upload.object_version)))
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
+    }
+}
+
+impl TableReader {
+    /// The failures of a key's uploads in a stage that no later try has answered.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn failures(
+        &self,
+        bucket: &str,
+        key: &str,
+        stage: &str,
+    ) -> Result<Vec<FailureNote>, QueryError> {
+        let query = self
+            .query(None, "pk = :pk AND begins_with(sk, :sk)")
+            .expression_attribute_values(":pk", text(image_pk(bucket, key)))
+            .expression_attribute_values(":sk", text(failure_sk(stage, "")));
+        self.all_items(query).await?.into_iter().map(|item| self.read_item(item)).collect()
+    }
+}
