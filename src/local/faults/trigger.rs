@@ -45,8 +45,13 @@ impl Faults {
                     self.send_late(queue, queue_name, &message, delay).await?;
                 }
             }
-            let held =
-                self.strike(&[Kind::Late, Kind::Delay, Kind::Reorder], &format!("notification {subject}"));
+            // Only what comes for the first time: the message that takes its place begins to count anew.
+            let held = match message.receive_count {
+                1 => {
+                    self.strike(&[Kind::Late, Kind::Delay, Kind::Reorder], &format!("notification {subject}"))
+                }
+                _ => None,
+            };
             if let Some(strike) = held {
                 let delay = match strike.kind {
                     Kind::Late => strike.duration,
