@@ -50,14 +50,22 @@ struct Aws<'a> {
 
 impl Aws<'_> {
     fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(self.path);
+        self.prepared(Command::new(self.path)).args(arguments).output().unwrap()
+    }
+
+    /// The command with the settings that the stack prints, and none of the machine's own.
+    fn prepared(&self, mut command: Command) -> Command {
         for name in AMBIENT {
             command.env_remove(name);
         }
         // No file of the machine's own may help or hinder.
         command.env("AWS_CONFIG_FILE", self.home.join("no-config"));
         command.env("AWS_SHARED_CREDENTIALS_FILE", self.home.join("no-credentials"));
-        command.envs(self.stack.exports()).current_dir(project(".")).args(arguments).output().unwrap()
+        command.envs(self.stack.exports()).current_dir(project("."));
+        // As in a shell where the client is installed.
+        let folder = self.path.parent().expect("a program in a folder");
+        command.env("PATH", format!("{}:/usr/bin:/bin", folder.display()));
+        command
     }
 
     /// Runs a command that has to succeed, and returns what it prints.
@@ -111,6 +119,8 @@ fn the_printed_lines_work_with_the_real_client() {
     what_was_uploaded_comes_back_identical(&aws, folder.path());
     a_query_on_the_index_answers(&aws);
     a_multipart_upload_is_answered(&aws, folder.path());
+    versions_are_kept_listed_read_and_deleted(&aws, folder.path());
+    the_space_of_old_versions_is_freed_as_documented(&aws);
     a_model_is_replaced_by_a_copy(&aws, folder.path());
 }
 
@@ -195,6 +205,91 @@ fn a_multipart_upload_is_answered(aws: &Aws<'_>, folder: &Path) {
     assert!(record.image.etag.as_deref().is_some_and(|etag| etag.ends_with("-2")), "{record:?}");
     assert_eq!(record.image.sha256, Some(sha256_hex(&bitmap)));
     assert_eq!((record.image.width_px, record.image.height_px), (Some(2_000), Some(1_600)));
+}
+
+/// Versions and delete markers of a key, as `list-object-versions` shows them.
+fn versions_of(aws: &Aws<'_>, key: &str) -> Value {
+    let list =
+        ["s3api", "list-object-versions", "--bucket", INPUT_BUCKET, "--prefix", key, "--output", "json"];
+    serde_json::from_str(&aws.run(&list)).unwrap()
+}
+
+fn versions_are_kept_listed_read_and_deleted(aws: &Aws<'_>, folder: &Path) {
+    let key = "twice/cell +1.png";
+    let url = format!("s3://{INPUT_BUCKET}/{key}");
+    let images =
+        ["cell-01.png", "cell-02.png"].map(|name| project("sample-images/slide-001-healthy").join(name));
+    for image in &images {
+        aws.run(&["s3", "cp", image.to_str().unwrap(), &url]);
+    }
+    let listed = versions_of(aws, key);
+    let versions = listed["Versions"].as_array().unwrap();
+    let latest: Vec<bool> = versions.iter().map(|version| version["IsLatest"].as_bool().unwrap()).collect();
+    assert_eq!(latest, [true, false], "newest first: {listed}");
+    let ids: Vec<&str> = versions.iter().map(|version| version["VersionId"].as_str().unwrap()).collect();
+
+    aws.run(&["s3", "rm", &url]);
+    let listed = versions_of(aws, key);
+    assert_eq!(listed["Versions"].as_array().unwrap().len(), 2, "{listed}");
+    let marker = &listed["DeleteMarkers"][0];
+    assert_eq!(marker["IsLatest"], true, "{listed}");
+    assert!(!aws.list(INPUT_BUCKET).contains(key));
+    let back = folder.join("back.png");
+    let object = ["s3api", "get-object", "--bucket", INPUT_BUCKET, "--key", key];
+    assert!(!aws.output(&[&object[..], &[back.to_str().unwrap()]].concat()).status.success());
+    for (id, image) in ids.iter().zip(images.iter().rev()) {
+        let answer = aws.run(&[&object[..], &["--version-id", id, back.to_str().unwrap()]].concat());
+        assert!(answer.contains(id), "{answer}");
+        assert!(std::fs::read(&back).unwrap() == std::fs::read(image).unwrap(), "version {id}");
+    }
+    aws.stack.wait_until_answered();
+
+    let delete = |id: &str| {
+        aws.run(&["s3api", "delete-object", "--bucket", INPUT_BUCKET, "--key", key, "--version-id", id])
+    };
+    assert!(delete(marker["VersionId"].as_str().unwrap()).contains("\"DeleteMarker\": true"));
+    assert!(aws.list(INPUT_BUCKET).contains(key), "without its marker it is back");
+    delete(ids[0]);
+    let listed = versions_of(aws, key);
+    let left: Vec<_> = listed["Versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["VersionId"], &one["IsLatest"]))
+        .collect();
+    assert_eq!(left, [(&Value::from(ids[1]), &Value::from(true))]);
+}
+
+/// Runs the lines of the README as a shell does.
+fn the_space_of_old_versions_is_freed_as_documented(aws: &Aws<'_>) {
+    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    let from = readme.find("aws s3api list-object-versions --bucket").expect("the command");
+    let script = readme[from..].split("\n```").next().unwrap();
+    let image = project("sample-images/slide-001-healthy/cell-01.png");
+    for key in ["old/replaced.png", "old/replaced.png", "old/deleted.png"] {
+        aws.run(&["s3", "cp", image.to_str().unwrap(), &format!("s3://{INPUT_BUCKET}/{key}")]);
+    }
+    aws.run(&["s3", "rm", &format!("s3://{INPUT_BUCKET}/old/deleted.png")]);
+    aws.stack.wait_until_answered();
+    let before = aws.list(INPUT_BUCKET);
+    let listed = versions_of(aws, "old/");
+    let count = |what: &str| listed[what].as_array().map_or(0, Vec::len);
+    assert_eq!((count("Versions"), count("DeleteMarkers")), (3, 1), "{listed}");
+
+    let everything = versions_of(aws, "");
+    let old =
+        everything["Versions"].as_array().unwrap().iter().filter(|version| version["IsLatest"] == false);
+    let expected = old.count() + everything["DeleteMarkers"].as_array().map_or(0, Vec::len);
+    assert!(expected >= 3, "one replaced, one deleted and its marker: {everything}");
+
+    let output = aws.prepared(Command::new("sh")).args(["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), expected.to_string(), "{script}");
+    let listed = versions_of(aws, "");
+    assert!(listed.get("DeleteMarkers").is_none(), "{listed}");
+    let all_latest = listed["Versions"].as_array().unwrap().iter().all(|version| version["IsLatest"] == true);
+    assert!(all_latest, "{listed}");
+    assert_eq!(aws.list(INPUT_BUCKET), before, "what is there stays, what is deleted does not come back");
 }
 
 fn a_model_is_replaced_by_a_copy(aws: &Aws<'_>, folder: &Path) {

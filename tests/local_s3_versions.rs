@@ -1,9 +1,10 @@
 //! Versioning of the local S3 over real HTTP with the real SDK: what AWS documents of versions, delete markers and the
 //! version `null`; what is kept on disk; and a data folder from before there was versioning.
 
-#![cfg(feature = "local")]
+#![cfg(all(feature = "local", unix))]
 
 mod local_s3_stack;
+mod running_stack;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +17,11 @@ use aws_sdk_s3::types::{
     BucketVersioningStatus, CompletedMultipartUpload, CompletedPart, Delete, EncodingType, MetadataDirective,
     ObjectIdentifier, VersioningConfiguration,
 };
+use giemsa::aws::Clients;
+use giemsa::classification::{Record, Status};
+use giemsa::local::RESULTS_BUCKET;
 use local_s3_stack::{INPUT, MODELS, Stack, decoded, status};
+use running_stack::{RunningStack, project};
 
 /// A version as a listing shows it, in its place: key, id, whether it is the latest, whether it is a delete marker.
 type Listed = (String, String, bool, bool);
@@ -554,4 +559,66 @@ async fn a_data_folder_of_the_first_layout_is_served_on_and_can_be_versioned() {
     assert_eq!(delete(&stack, "slide/é.png", Some("null")).await, (Some("null".into()), None));
     assert_eq!(stack.get("slide/é.png").await.unwrap(), b"new image");
     assert_eq!(stack.files().len(), 3);
+}
+
+async fn versioning_of(clients: &Clients, bucket: &str) -> Option<BucketVersioningStatus> {
+    clients.s3.get_bucket_versioning().bucket(bucket).send().await.unwrap().status().cloned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giemsa_up_answers_each_version_of_an_image_also_replaced_and_deleted_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = RunningStack::start(folder.path(), &[]);
+    let clients = stack.clients();
+    assert_eq!(versioning_of(&clients, INPUT).await, Some(BucketVersioningStatus::Enabled));
+    assert_eq!(versioning_of(&clients, MODELS).await, None);
+    assert_eq!(versioning_of(&clients, RESULTS_BUCKET).await, None);
+
+    let mut uploaded = Vec::new();
+    for file in ["cell-01.png", "cell-02.png", "cell-03.png"] {
+        let image = std::fs::read(project("sample-images/slide-001-healthy").join(file)).unwrap();
+        let put = clients.s3.put_object().bucket(INPUT).key("slide/cell.png").body(ByteStream::from(image));
+        let put = put.send().await.unwrap();
+        uploaded.push((put.version_id.unwrap(), put.e_tag.unwrap().trim_matches('"').to_owned()));
+    }
+    clients.s3.delete_object().bucket(INPUT).key("slide/cell.png").send().await.unwrap();
+    stack.wait_until_answered();
+    let listed =
+        clients.s3.list_objects_v2().bucket(RESULTS_BUCKET).prefix("results/stage=prod/").send().await;
+    let mut answered = Vec::new();
+    for object in listed.unwrap().contents() {
+        let result =
+            clients.s3.get_object().bucket(RESULTS_BUCKET).key(object.key().unwrap()).send().await.unwrap();
+        let record: Record = serde_json::from_slice(&result.body.collect().await.unwrap().to_vec()).unwrap();
+        assert_eq!(record.status, Status::Classified, "{record:?}");
+        answered.push((record.image.version_id.unwrap(), record.image.etag.unwrap()));
+    }
+    answered.sort();
+    assert_eq!(answered, uploaded, "each version has its own result, made of its own content");
+
+    // What a person suspended stays suspended.
+    let suspended = VersioningConfiguration::builder().status(BucketVersioningStatus::Suspended).build();
+    let put = clients.s3.put_bucket_versioning().bucket(INPUT).versioning_configuration(suspended);
+    put.send().await.unwrap();
+    stack.stop("INT");
+    let stack = RunningStack::start(folder.path(), &[]);
+    assert_eq!(versioning_of(&stack.clients(), INPUT).await, Some(BucketVersioningStatus::Suspended));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giemsa_up_versions_the_input_bucket_of_an_existing_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = Stack::start(folder.path()).await;
+    before.put("slide/k", b"an image of before").await;
+    let Stack { servers, queue, s3, .. } = before;
+    drop((queue, s3));
+    servers.shutdown().await;
+
+    let stack = RunningStack::start(folder.path(), &[]);
+    let clients = stack.clients();
+    assert_eq!(versioning_of(&clients, INPUT).await, Some(BucketVersioningStatus::Enabled));
+    let replaced = clients.s3.put_object().bucket(INPUT).key("slide/k").body(ByteStream::from_static(b"new"));
+    assert!(replaced.send().await.unwrap().version_id().is_some_and(|id| id != "null"));
+    let old = clients.s3.get_object().bucket(INPUT).key("slide/k").version_id("null").send().await.unwrap();
+    assert_eq!(old.body.collect().await.unwrap().to_vec(), b"an image of before");
 }

@@ -65,6 +65,8 @@ struct Figures {
     delivered: u64,
     handed_back: u64,
     faults: BTreeMap<String, u64>,
+    /// Notes of failures that could not be written or taken away, which is tried once only.
+    unwritten_notes: usize,
 }
 
 // The loops below wait on processes, and uploaders must not wait for them.
@@ -86,6 +88,14 @@ async fn under_all_faults_nothing_is_lost_and_nothing_is_wrong() {
     check(&plan, &clean);
     assert_eq!(clean.versions.len(), count, "without faults nothing is sent twice");
 
+    let left_notes = disturbed.items_of_kind("failure").count();
+    assert!(
+        left_notes <= figures.unwritten_notes + figures.kills,
+        "{left_notes} notes of failures are left of uploads that are answered; {} could not be written, {} kills",
+        figures.unwritten_notes,
+        figures.kills
+    );
+    assert_eq!(clean.items_of_kind("failure").count(), 0);
     assert_same("table items", &disturbed.comparable_items(), &clean.comparable_items());
     assert_same("result objects", &disturbed.comparable_results(), &clean.comparable_results());
 
@@ -93,7 +103,7 @@ async fn under_all_faults_nothing_is_lost_and_nothing_is_wrong() {
     let by_kind: Vec<String> = figures.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     eprintln!(
         "soaked in {} s: {count} uploads, {} versions, {} result objects, {} events delivered ({} handed back), {injected} faults \
-         ({}), {} kills, {} freezes of the process, wrong results: 0, lost: 0",
+         ({}), {} kills, {} freezes of the process, {left_notes} notes of failures left, wrong results: 0, lost: 0",
         started.elapsed().as_secs(),
         disturbed.versions.len(),
         disturbed.results.len(),
@@ -160,14 +170,9 @@ async fn disturbed_run(plan: &Arc<Plan>, folder: &std::path::Path, seed: u64) ->
     uploads.join().await;
     figures.kills = process.kills;
     let logs = process.stop();
-    for line in logs
-        .iter()
-        .flat_map(|log| log.lines())
-        .filter(|line| line.contains("note of a failure") || line.contains("some notes"))
-    {
-        eprintln!("LOG {line}");
-    }
-    for line in logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("batch answered")) {
+    let lines = || logs.iter().flat_map(|log| log.lines());
+    figures.unwritten_notes = lines().filter(|line| line.contains("note of a failure not written")).count();
+    for line in lines().filter(|line| line.contains("batch answered")) {
         let field = |name: &str| -> u64 {
             let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             value.and_then(|value| value.parse().ok()).unwrap_or(0)
@@ -292,10 +297,6 @@ fn check(plan: &Plan, state: &State) {
         STAGES.len() * of_key.len(),
         "one current result for each key"
     );
-    let notes: Vec<&Value> = state.items_of_kind("failure").collect();
-    if !notes.is_empty() {
-        eprintln!("NOTES {notes:#?}");
-    }
     assert_eq!(state.open_uploads, 0);
 }
 

@@ -61,9 +61,10 @@ impl State {
         self.items.iter().filter(is_of_kind)
     }
 
-    /// The items as two runs have them in common, sorted.
+    /// The items as two runs have them in common, sorted; without notes of failures, which only the one has.
     pub fn comparable_items(&self) -> BTreeSet<String> {
-        self.items.iter().map(|item| comparable(item).to_string()).collect()
+        let is_note = |item: &&Value| item["sk"].as_str().is_some_and(|sk| sk.starts_with("failure#"));
+        self.items.iter().filter(|item| !is_note(item)).map(|item| comparable(item).to_string()).collect()
     }
 
     /// The result objects as two runs have them in common, with their names. Two of one content are one here, because an
