@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::{Faults, Kind};
-use crate::analysis::Step;
-use crate::pipeline::FaultPoint;
+use crate::pipeline::{FaultPoint, Step};
 
 impl Faults {
     /// What the pipeline of `stage` calls on the thread that works on an image, before each step.
