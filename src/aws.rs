@@ -31,12 +31,7 @@ pub struct Clients {
 impl Clients {
     /// Reads the SDK's standard environment: credentials, region, endpoints.
     pub async fn from_env() -> Self {
-        let sdk_config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http_client())
-            .timeout_config(timeouts())
-            .retry_config(retries())
-            .load()
-            .await;
+        let sdk_config = sdk_config().await;
         // Servers other than AWS have one host name, so buckets go into the path there.
         let s3 = aws_sdk_s3::config::Builder::from(&sdk_config).force_path_style(has_own_s3_endpoint());
         Self {
@@ -70,6 +65,35 @@ impl Clients {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
         }
     }
+}
+
+/// A client of SQS by the SDK's standard environment.
+#[cfg(feature = "local")]
+pub async fn sqs_client_from_env() -> aws_sdk_sqs::Client {
+    aws_sdk_sqs::Client::new(&sdk_config().await)
+}
+
+/// A client of the SQS at a URL; as with [`Clients::at`], nothing of the environment matters.
+#[cfg(feature = "local")]
+pub fn sqs_client_at(sqs_url: &str, credentials: Credentials) -> aws_sdk_sqs::Client {
+    let sqs = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(LOCAL_REGION))
+        .credentials_provider(credentials)
+        .endpoint_url(sqs_url)
+        .http_client(http_client())
+        .timeout_config(timeouts())
+        .retry_config(retries());
+    aws_sdk_sqs::Client::from_conf(sqs.build())
+}
+
+async fn sdk_config() -> aws_config::SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
+        .timeout_config(timeouts())
+        .retry_config(retries())
+        .load()
+        .await
 }
 
 fn http_client() -> SharedHttpClient {

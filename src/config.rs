@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::image::DecodeLimits;
 
 #[cfg(feature = "local")]
-pub use command::user_name;
+pub use command::{QueueNames, user_name};
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.

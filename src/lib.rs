@@ -28,6 +28,8 @@ pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;
+#[cfg(feature = "local")]
+pub mod queues;
 pub mod reclassify;
 pub mod release;
 pub mod shadow;

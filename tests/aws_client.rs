@@ -19,12 +19,13 @@ use running_stack::{RunningStack, files_below, project, wait_for};
 use serde_json::Value;
 
 /// What a shell on another machine would not have: settings of the one the tests run on.
-const AMBIENT: [&str; 9] = [
+const AMBIENT: [&str; 10] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_DYNAMODB",
     "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_SQS",
     "AWS_PROFILE",
     "AWS_REGION",
     "AWS_SECRET_ACCESS_KEY",
@@ -122,6 +123,7 @@ fn the_printed_lines_work_with_the_real_client() {
     versions_are_kept_listed_read_and_deleted(&aws, folder.path());
     the_space_of_old_versions_is_freed_as_documented(&aws);
     a_model_is_replaced_by_a_copy(&aws, folder.path());
+    a_dead_letter_is_handled_by_hand(&aws);
 }
 
 fn every_file_has_a_result(aws: &Aws<'_>, days: &[String]) {
@@ -328,4 +330,47 @@ fn a_model_is_replaced_by_a_copy(aws: &Aws<'_>, folder: &Path) {
     aws.run(&["s3", "cp", image, &format!("s3://{INPUT_BUCKET}/broken/cell.png")]);
     aws.stack.wait_until_answered();
     assert_eq!(aws.only_record("broken").model.sha256, sha256_hex(&first));
+}
+
+fn a_dead_letter_is_handled_by_hand(aws: &Aws<'_>) {
+    // Version 1 of the client goes to AWS with requests for SQS, whatever AWS_ENDPOINT_URL_SQS says.
+    let exports = aws.stack.exports();
+    let endpoint = exports.iter().find(|(name, _)| name == "AWS_ENDPOINT_URL_SQS").expect("it is printed");
+    let global = ["--output", "json", "--endpoint-url", endpoint.1.as_str(), "sqs"];
+    let sqs = |arguments: &[&str]| aws.run(&[&global[..], arguments].concat());
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let urls = read(&sqs(&["list-queues", "--queue-name-prefix", "classify-prod"]));
+    let urls: Vec<&str> =
+        urls["QueueUrls"].as_array().unwrap().iter().map(|url| url.as_str().unwrap()).collect();
+    let [main, dead] = urls[..] else { panic!("{urls:?}") };
+    assert!(
+        main.ends_with("/000000000000/classify-prod") && dead.ends_with("/000000000000/classify-prod-dlq")
+    );
+    assert_eq!(read(&sqs(&["get-queue-url", "--queue-name", "classify-prod-dlq"]))["QueueUrl"], dead);
+
+    // The client checks the digests of what it sends and receives.
+    let entries = r#"[{"Id":"a","MessageBody":"first \u00fc"},{"Id":"b","MessageBody":"second"}]"#;
+    let sent = read(&sqs(&["send-message-batch", "--queue-url", dead, "--entries", entries]));
+    assert_eq!(sent["Successful"].as_array().unwrap().len(), 2, "{sent}");
+    let receive = ["receive-message", "--queue-url", dead, "--max-number-of-messages", "10"];
+    let receive = [&receive[..], &["--attribute-names", "All", "--message-attribute-names", "All"]].concat();
+    let received = read(&sqs(&receive));
+    let messages = received["Messages"].as_array().unwrap();
+    assert_eq!((messages[0]["Body"].as_str(), messages.len()), (Some("first ü"), 2), "{received}");
+    assert_eq!(messages[0]["Attributes"]["ApproximateReceiveCount"], "1", "{received}");
+    let counts = ["get-queue-attributes", "--queue-url", dead, "--attribute-names", "All"];
+    assert_eq!(read(&sqs(&counts))["Attributes"]["ApproximateNumberOfMessagesNotVisible"], "2");
+
+    let receipt = |index: usize| messages[index]["ReceiptHandle"].as_str().unwrap();
+    sqs(&["delete-message", "--queue-url", dead, "--receipt-handle", receipt(0)]);
+    let show = ["change-message-visibility", "--queue-url", dead, "--visibility-timeout", "0"];
+    sqs(&[&show[..], &["--receipt-handle", receipt(1)]].concat());
+    let attributes = read(&sqs(&counts));
+    assert_eq!(attributes["Attributes"]["ApproximateNumberOfMessages"], "1", "{attributes}");
+    sqs(&["purge-queue", "--queue-url", dead]);
+    assert_eq!(read(&sqs(&counts))["Attributes"]["ApproximateNumberOfMessages"], "0");
+
+    let output = aws.output(&[&global[..], &["get-queue-url", "--queue-name", "nobody"]].concat());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("NonExistentQueue"), "{message}");
 }

@@ -339,14 +339,15 @@ fn a_port_in_use_is_named_with_its_flag() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (flag, others) in [
-        ("--s3-port", ["--dynamodb-port", "--http-port"]),
-        ("--dynamodb-port", ["--s3-port", "--http-port"]),
-        ("--http-port", ["--s3-port", "--dynamodb-port"]),
+        ("--s3-port", ["--dynamodb-port", "--sqs-port", "--http-port"]),
+        ("--dynamodb-port", ["--s3-port", "--sqs-port", "--http-port"]),
+        ("--sqs-port", ["--s3-port", "--dynamodb-port", "--http-port"]),
+        ("--http-port", ["--s3-port", "--dynamodb-port", "--sqs-port"]),
     ] {
         let output = giemsa()
             .args(["up", "--data-dir"])
             .arg(folder.path())
-            .args([flag, &port, others[0], "0", others[1], "0"])
+            .args([flag, &port, others[0], "0", others[1], "0", others[2], "0"])
             .output()
             .unwrap();
         assert_fails(&output, 1, &[&port, flag, "in use"]);

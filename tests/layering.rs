@@ -20,6 +20,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("config", &["image"]),
     // Clients, and the model.
     ("aws", &["config"]),
+    ("queues", &["config", "aws"]),
     ("model", &["digest", "statistics", "html", "metrics", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
@@ -74,9 +75,11 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "digest",
             "object",
+            "event",
             "image",
             "config",
             "aws",
+            "queues",
             "model",
             "classification",
             "slide",
@@ -123,6 +126,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (&["\"/tmp"], &[], "nothing goes to /tmp"),
     (&["aws_config", "aws_smithy_http_client"], &["src/aws.rs"], "clients are made in one place"),
     (&["aws_sdk_dynamodb", "serde_dynamo"], &["src/aws.rs", "src/store/"], "the table's form is the store's"),
+    (&["aws_sdk_sqs"], &["src/aws.rs", "src/queues.rs", "src/queues/"], "commands know queues by one client"),
     (&["aws_lambda_events"], &["src/event.rs", "src/handler.rs"], "the forms of triggers end there"),
     (&["lambda_runtime"], &["src/bin/"], "the handler is the same outside Lambda"),
     (

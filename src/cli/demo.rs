@@ -91,6 +91,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         data_dir: folder.path().to_owned(),
         s3_port: 0,
         dynamodb_port: 0,
+        sqs_port: 0,
         http_port: 0,
         run_worker: true,
         with_development: false,

@@ -5,6 +5,7 @@
 
 mod classify;
 mod demo;
+mod dlq;
 mod model;
 mod output;
 mod reclassify;
@@ -37,6 +38,8 @@ enum Command {
     Model(model::ModelArguments),
     /// Answer anew exactly those images whose current result a given model made.
     Reclassify(ReclassifyArguments),
+    /// Dead letters, which are uploads that were given up after all tries: list, redrive.
+    Dlq(dlq::DlqArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +53,9 @@ struct UpArguments {
     /// Port of DynamoDB.
     #[arg(long, default_value_t = 8000)]
     dynamodb_port: u16,
+    /// Port of SQS.
+    #[arg(long, default_value_t = 9324)]
+    sqs_port: u16,
     /// Port of the status page.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
@@ -157,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => runtime.block_on(demo::run(&arguments)),
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
+        Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,6 +23,7 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         data_dir: arguments.data_dir.clone(),
         s3_port: arguments.s3_port,
         dynamodb_port: arguments.dynamodb_port,
+        sqs_port: arguments.sqs_port,
         http_port: arguments.http_port,
         run_worker: !arguments.no_worker,
         with_development: true,
@@ -48,9 +49,7 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         say(&format!("Going on with {unanswered} uploads that are not answered yet.\n"));
     }
     if dead > 0 {
-        say(&format!(
-            "{dead} uploads were given up after all retries; they are kept in the data folder's queue.\n"
-        ));
+        say(&format!("{dead} uploads were given up after all retries; see them with `giemsa dlq list`.\n"));
     }
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -97,11 +96,14 @@ fn check_ports(arguments: &UpArguments) -> Result<(), Failed> {
     let ports = [
         ("--s3-port", arguments.s3_port),
         ("--dynamodb-port", arguments.dynamodb_port),
+        ("--sqs-port", arguments.sqs_port),
         ("--http-port", arguments.http_port),
     ];
     for (index, (flag, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..index].iter().find(|(_, other)| *port != 0 && other == port) {
-            return Err(Failed::Usage(anyhow!("{other} and {flag} are both {port}; expected three ports")));
+            return Err(Failed::Usage(anyhow!(
+                "{other} and {flag} are both {port}; expected a port for each"
+            )));
         }
     }
     Ok(())
@@ -115,7 +117,7 @@ fn say(text: &str) {
 
 /// The region goes by its older name: version 1 of the aws client does not read `AWS_REGION`.
 fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
-    let (s3, dynamodb) = (stack.s3_url(), stack.dynamodb_url());
+    let (s3, dynamodb, sqs) = (stack.s3_url(), stack.dynamodb_url(), stack.sqs_url());
     let status = stack.status;
     let data_dir = output::printable(&arguments.data_dir.to_string_lossy());
     let model_key = stack.config.model_key();
@@ -124,13 +126,14 @@ fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
 
   S3           {s3}   buckets {INPUT_BUCKET}, {MODEL_BUCKET}, {RESULTS_BUCKET}
   DynamoDB     {dynamodb}   table {TABLE}
+  SQS          {sqs}   queues classify-prod, classify-dev, each with a dead-letter queue
   Status page  http://{status}
   Model        s3://{MODEL_BUCKET}/dev/model.onnx   copy a file there to try it; reports/ says whether it passed
                s3://{MODEL_BUCKET}/{model_key}   what production serves, once it has passed
 
 Copy this into another terminal to upload the sample images, or your own:
 
-  export AWS_ENDPOINT_URL_S3={s3} AWS_ENDPOINT_URL_DYNAMODB={dynamodb}
+  export AWS_ENDPOINT_URL_S3={s3} AWS_ENDPOINT_URL_DYNAMODB={dynamodb} AWS_ENDPOINT_URL_SQS={sqs}
   export AWS_ACCESS_KEY_ID={LOCAL_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY={LOCAL_SECRET_ACCESS_KEY} AWS_DEFAULT_REGION={LOCAL_REGION}
   aws s3 cp --recursive sample-images s3://{INPUT_BUCKET}/first-upload/
   aws s3 ls --recursive s3://{RESULTS_BUCKET}/

@@ -3,6 +3,7 @@
 //! ```text
 //! aws client, SDK ──HTTP──▶ listener ─▶ s3 ──bytes──▶ s3s-fs ─▶ <data>/s3
 //!                                       └─index + notification, one transaction─▶ <data>/queue.sqlite ─▶ queue ─▶ worker
+//!                 ──HTTP──▶ sqs ─▶ queue
 //!                 ──HTTP──▶ dynamodb ─▶ dynoxide ─▶ <data>/dynamodb.sqlite
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod lock;
 pub mod queue;
 pub mod s3;
 mod servers;
+pub mod sqs;
 mod stack;
 mod state;
 mod status;

@@ -7,6 +7,10 @@
 //! Invariant: at most one receiver holds a message. A receipt is worth something only until the message is received
 //! again.
 //!
+//! The dead-letter queue of a declared queue is one itself: its letters are received, hidden and deleted like any
+//! message. To look at a letter changes nothing of its story: it never moves on, and its counts stay as they were when
+//! it was set aside.
+//!
 //! What a crash means: a message that was in flight when the process died is received again at once
 //! ([`Queue::release_in_flight`], called at start). It does not count as a failed receive, because killing the
 //! process is no fault of the message; but after [`MAX_INTERRUPTIONS`] such deaths it goes to the dead-letter queue,
@@ -27,6 +31,9 @@ mod tests;
 
 /// How many times the process may die with a message in flight before the message is set aside.
 pub const MAX_INTERRUPTIONS: u32 = 10;
+
+/// Shortest time that a received message is hidden.
+const MIN_HIDDEN: Duration = Duration::from_millis(1);
 
 /// What distinguishes one queue from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +59,28 @@ pub struct Message {
     pub sent_at: DateTime<Utc>,
     /// When it was received for the first time.
     pub first_received_at: DateTime<Utc>,
+    /// Why it is in a dead-letter queue; `None` elsewhere, and for what was sent to the dead-letter queue directly.
+    pub death: Option<Death>,
+}
+
+/// How a message came into its dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// When it was set aside.
+    pub dead_at: DateTime<Utc>,
+    /// How many times the process died while it was in flight.
+    pub interrupted_count: u32,
+    /// The reason given by the last receiver that reported one.
+    pub last_failure: Option<String>,
+}
+
+/// A message to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// The text.
+    pub body: String,
+    /// How long it stays hidden at first.
+    pub delay: Duration,
 }
 
 /// A message that was set aside after too many failed receives.
@@ -71,7 +100,7 @@ pub struct DeadLetter {
     pub sent_at: DateTime<Utc>,
     /// When it was received for the first time.
     pub first_received_at: Option<DateTime<Utc>>,
-    /// When it was set aside.
+    /// When it was set aside, or sent to the dead-letter queue directly.
     pub dead_at: DateTime<Utc>,
 }
 
@@ -139,10 +168,22 @@ pub struct Queue {
     state: StateFile,
 }
 
+/// What a name of a dead-letter queue ends in.
+const DEAD_LETTER_SUFFIX: &str = "-dlq";
+
+/// How long a letter that is received from a dead-letter queue stays hidden, unless the receiver says otherwise.
+pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The name of the dead-letter queue of `queue`.
 #[must_use]
 pub fn dead_letter_queue(queue: &str) -> String {
-    format!("{queue}-dlq")
+    format!("{queue}{DEAD_LETTER_SUFFIX}")
+}
+
+/// The name of the queue whose dead-letter queue `queue` would be.
+#[must_use]
+pub fn source_of_dead_letters(queue: &str) -> Option<&str> {
+    queue.strip_suffix(DEAD_LETTER_SUFFIX)
 }
 
 impl Queue {
@@ -192,7 +233,29 @@ impl Queue {
             .await
     }
 
-    /// Makes sure that the queue is declared.
+    /// The declared queues and their settings, by name; each has a dead-letter queue that is not listed.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn declared(&self) -> Result<Vec<(String, QueueSettings)>, QueueError> {
+        self.state
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT name, visibility_timeout_ms, max_receive_count FROM queue ORDER BY name",
+                )?;
+                let rows = statement.query_map([], |row| {
+                    let settings = QueueSettings {
+                        visibility_timeout: Duration::from_millis(row.get(1)?),
+                        max_receive_count: row.get(2)?,
+                    };
+                    Ok((row.get(0)?, settings))
+                })?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    /// Makes sure that the queue is declared, or the dead-letter queue of a declared one.
     ///
     /// # Errors
     /// [`QueueError::Undeclared`] if it is not.
@@ -210,6 +273,25 @@ impl Queue {
         self.state.write_and_wake(Survives::PowerLoss, move |tx| insert(tx, &queue, &body, now)).await
     }
 
+    /// Puts messages into the queue, all or none, and returns their ids; they are on disk when this returns.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] for an unknown queue.
+    pub async fn send_all(
+        &self,
+        queue: &str,
+        drafts: Vec<Draft>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<String>, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .write_and_wake(Survives::PowerLoss, move |tx| {
+                let put = |draft: &Draft| insert_delayed(tx, &queue, &draft.body, now, draft.delay);
+                drafts.iter().map(put).collect()
+            })
+            .await
+    }
+
     /// Receives up to `max_messages` visible messages, longest visible first, and hides them for the visibility timeout.
     ///
     /// Messages that failed too often are moved to the dead-letter queue on the way.
@@ -222,8 +304,44 @@ impl Queue {
         max_messages: usize,
         now: DateTime<Utc>,
     ) -> Result<Vec<Message>, QueueError> {
+        self.receive_hidden(queue, max_messages, None, now).await
+    }
+
+    /// Like [`receive`](Self::receive), hiding the messages for `hidden` instead of the queue's visibility timeout.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] for an unknown queue.
+    pub async fn receive_hidden(
+        &self,
+        queue: &str,
+        max_messages: usize,
+        hidden: Option<Duration>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Message>, QueueError> {
         let queue = queue.to_owned();
-        self.state.write(Survives::Kill, move |tx| receive(tx, &queue, max_messages, now)).await
+        let (messages, set_aside) = self
+            .state
+            .write(Survives::Kill, move |tx| receive(tx, &queue, max_messages, hidden, now))
+            .await?;
+        if set_aside > 0 {
+            // Somebody may be waiting for dead letters.
+            self.state.wake();
+        }
+        Ok(messages)
+    }
+
+    /// Deletes every message of the queue, held ones included, and returns how many.
+    ///
+    /// # Errors
+    /// [`QueueError::Undeclared`] for an unknown queue.
+    pub async fn purge(&self, queue: &str) -> Result<usize, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .write(Survives::Kill, move |tx| {
+                settings(tx, &queue)?;
+                Ok(tx.execute("DELETE FROM message WHERE queue = ?1", [queue])?)
+            })
+            .await
     }
 
     /// Deletes the message for good; `false` if the receipt is stale, because the message was received again or is gone.
@@ -249,7 +367,13 @@ impl Queue {
         delay: Duration,
         now: DateTime<Utc>,
     ) -> Result<bool, QueueError> {
-        self.update_held(receipt_handle, "visible_ms = ?2", delay, None, now).await
+        let assignments = if delay.is_zero() {
+            // A letter that was looked at goes back to its place, so that the next look has the same order.
+            "visible_ms = CASE WHEN queue LIKE '%-dlq' THEN coalesce(dead_ms, sent_ms) ELSE ?2 END"
+        } else {
+            "visible_ms = ?2"
+        };
+        self.update_held(receipt_handle, assignments, delay, None, now).await
     }
 
     /// Gives a message back after a failure, to be received again after `delay`; `false` if the receipt is stale.
@@ -339,7 +463,8 @@ impl Queue {
         self.state
             .read(move |connection| {
                 let mut statement = connection.prepare_cached(
-                    "SELECT id, body, receive_count, interrupted_count, last_failure, sent_ms, first_received_ms, dead_ms
+                    "SELECT id, body, receive_count, interrupted_count, last_failure, sent_ms, first_received_ms,
+                            coalesce(dead_ms, sent_ms)
                      FROM message WHERE queue = ?1 ORDER BY number LIMIT ?2",
                 )?;
                 let letters = statement.query_map(params![dead, limit], |row| {
@@ -438,48 +563,73 @@ pub(crate) fn insert(
     body: &str,
     now: DateTime<Utc>,
 ) -> Result<String, QueueError> {
+    insert_delayed(tx, queue, body, now, Duration::ZERO)
+}
+
+fn insert_delayed(
+    tx: &Transaction<'_>,
+    queue: &str,
+    body: &str,
+    now: DateTime<Utc>,
+    delay: Duration,
+) -> Result<String, QueueError> {
     settings(tx, queue)?;
     let id = Uuid::new_v4().to_string();
     tx.prepare_cached(
-        "INSERT INTO message (id, queue, body, sent_ms, visible_ms) VALUES (?1, ?2, ?3, ?4, ?4)",
+        "INSERT INTO message (id, queue, body, sent_ms, visible_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute(params![id, queue, body, now.timestamp_millis()])?;
+    .execute(params![id, queue, body, now.timestamp_millis(), later(now, delay)])?;
     Ok(id)
 }
 
-/// The visibility timeout in milliseconds and the greatest receive count of a declared queue.
+/// The visibility timeout in milliseconds and the greatest receive count of a declared queue or its dead-letter queue,
+/// which has none.
 ///
 /// # Errors
 /// [`QueueError::Undeclared`] for an unknown queue.
-pub(crate) fn settings(connection: &Connection, queue: &str) -> Result<(i64, u32), QueueError> {
-    connection
-        .prepare_cached("SELECT visibility_timeout_ms, max_receive_count FROM queue WHERE name = ?1")?
-        .query_row([queue], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?
-        .ok_or_else(|| QueueError::Undeclared { queue: queue.to_owned() })
+pub(crate) fn settings(connection: &Connection, queue: &str) -> Result<(i64, Option<u32>), QueueError> {
+    let mut find = connection
+        .prepare_cached("SELECT visibility_timeout_ms, max_receive_count FROM queue WHERE name = ?1")?;
+    let mut find = |name: &str| find.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+    if let Some((timeout_ms, count)) = find(queue)? {
+        return Ok((timeout_ms, Some(count)));
+    }
+    if let Some(source) = source_of_dead_letters(queue)
+        && find(source)?.is_some()
+    {
+        let timeout_ms = DEAD_LETTER_TIMEOUT.as_millis().try_into().expect("30,000 fits");
+        return Ok((timeout_ms, None));
+    }
+    Err(QueueError::Undeclared { queue: queue.to_owned() })
 }
 
 fn receive(
     tx: &Transaction<'_>,
     queue: &str,
     max_messages: usize,
+    hidden: Option<Duration>,
     now: DateTime<Utc>,
-) -> Result<Vec<Message>, QueueError> {
+) -> Result<(Vec<Message>, usize), QueueError> {
     let (timeout_ms, max_receive_count) = settings(tx, queue)?;
+    // At least a millisecond: what stays visible would be received again in this very loop.
+    let until_ms =
+        later(now, hidden.unwrap_or(Duration::from_millis(timeout_ms.unsigned_abs())).max(MIN_HIDDEN));
     let now_ms = now.timestamp_millis();
     let mut next = tx.prepare_cached(
         "SELECT number, id, receive_count, interrupted_count, last_failure FROM message
          WHERE queue = ?1 AND visible_ms <= ?2 ORDER BY visible_ms, number LIMIT 1",
     )?;
     let mut hold = tx.prepare_cached(
-        "UPDATE message SET receipt = ?2, visible_ms = ?3, receive_count = receive_count + 1,
+        "UPDATE message SET receipt = ?2, visible_ms = ?3, receive_count = receive_count + (dead_ms IS NULL),
          first_received_ms = coalesce(first_received_ms, ?4) WHERE number = ?1
-         RETURNING id, receipt, body, receive_count, sent_ms, first_received_ms",
+         RETURNING id, receipt, body, receive_count, sent_ms, first_received_ms,
+                   dead_ms, interrupted_count, last_failure",
     )?;
     let mut set_aside = tx.prepare_cached(
         "UPDATE message SET queue = ?2, receipt = NULL, visible_ms = ?3, dead_ms = ?3 WHERE number = ?1",
     )?;
     let mut messages = Vec::new();
+    let mut set_aside_count = 0;
     // One at a time: each step takes the row out of what the query sees, held or set aside.
     while messages.len() < max_messages {
         let candidate = next
@@ -492,7 +642,9 @@ fn receive(
         let Some((number, id, receives, interruptions, last_failure)) = candidate else {
             break;
         };
-        if receives >= max_receive_count || interruptions >= MAX_INTERRUPTIONS {
+        let is_spent = |most| receives >= most || interruptions >= MAX_INTERRUPTIONS;
+        if max_receive_count.is_some_and(is_spent) {
+            set_aside_count += 1;
             set_aside.execute(params![number, dead_letter_queue(queue), now_ms])?;
             let last_failure = last_failure.unwrap_or_default();
             tracing::error!(
@@ -506,7 +658,10 @@ fn receive(
             continue;
         }
         let receipt = Uuid::new_v4().to_string();
-        messages.push(hold.query_row(params![number, receipt, now_ms + timeout_ms, now_ms], |row| {
+        messages.push(hold.query_row(params![number, receipt, until_ms, now_ms], |row| {
+            let death = |dead_at| -> rusqlite::Result<Death> {
+                Ok(Death { dead_at, interrupted_count: row.get(7)?, last_failure: row.get(8)? })
+            };
             Ok(Message {
                 id: row.get(0)?,
                 receipt_handle: row.get(1)?,
@@ -514,10 +669,11 @@ fn receive(
                 receive_count: row.get(3)?,
                 sent_at: time(row, 4)?,
                 first_received_at: time(row, 5)?,
+                death: row.get::<_, Option<i64>>(6)?.map(|_| time(row, 6).and_then(death)).transpose()?,
             })
         })?);
     }
-    Ok(messages)
+    Ok((messages, set_aside_count))
 }
 
 fn later(now: DateTime<Utc>, delay: Duration) -> i64 {

@@ -16,6 +16,7 @@ use super::faults::{FaultSpec, Faults, FaultsError};
 use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
+use super::sqs::SqsServer;
 use super::worker::{self, CLASSIFY, GATE};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials, status};
 use crate::aws::Clients;
@@ -52,6 +53,8 @@ pub struct StackSettings {
     pub s3_port: u16,
     /// Port of DynamoDB; 0 takes any free one.
     pub dynamodb_port: u16,
+    /// Port of SQS; 0 takes any free one.
+    pub sqs_port: u16,
     /// Port of the status page; 0 takes any free one.
     pub http_port: u16,
     /// Whether to classify; without it uploads only queue up.
@@ -110,6 +113,7 @@ pub struct Stack {
     /// What goes wrong on purpose.
     pub faults: Option<Arc<Faults>>,
     servers: Servers,
+    sqs: SqsServer,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     _lock: DataDirLock,
@@ -138,6 +142,10 @@ impl Stack {
             queue.declare(name, duty.queue_settings()).await?;
             queue.release_in_flight(name, Utc::now()).await?;
         }
+        for name in stages.iter().map(|stage| backfill_queue(stage)) {
+            queue.declare(&name, CLASSIFY.queue_settings()).await?;
+            queue.release_in_flight(&name, Utc::now()).await?;
+        }
         let subscriptions = subscriptions
             .into_iter()
             .map(|(bucket, queue, _)| Subscription { bucket: bucket.to_owned(), queue });
@@ -160,6 +168,7 @@ impl Stack {
             None => None,
         };
         let servers = Servers::start_behind(faults.clone(), &server_settings, queue.clone()).await?;
+        let sqs = SqsServer::start(queue.clone(), settings.sqs_port)?;
         let clients = Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());
         furnish(&clients, &stages).await?;
 
@@ -211,7 +220,7 @@ impl Stack {
             faults.arm();
             tasks.push(tokio::spawn(faults.clone().keep_summary(stopped)));
         }
-        Ok(Self { clients, config, status, queue, faults, servers, stop, tasks, _lock: lock })
+        Ok(Self { clients, config, status, queue, faults, servers, sqs, stop, tasks, _lock: lock })
     }
 
     /// URL of S3.
@@ -222,6 +231,11 @@ impl Stack {
     /// URL of DynamoDB.
     pub fn dynamodb_url(&self) -> String {
         endpoint_url(self.servers.dynamodb)
+    }
+
+    /// URL of SQS.
+    pub fn sqs_url(&self) -> String {
+        self.sqs.url()
     }
 
     /// Uploads that have no answer of production yet, and those that were given up after all retries.
@@ -243,12 +257,18 @@ impl Stack {
                 tracing::error!(%error, "a part of the stack panicked");
             }
         }
+        self.sqs.shutdown().await;
         self.servers.shutdown().await;
     }
 }
 
 fn classify_queue(stage: &str) -> String {
     format!("classify-{stage}")
+}
+
+/// Queue of uploads that are answered when nothing new waits.
+fn backfill_queue(stage: &str) -> String {
+    format!("backfill-{stage}")
 }
 
 /// The embedded model, for `giemsa classify` without `--model`.

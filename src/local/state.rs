@@ -216,10 +216,15 @@ impl StateFile {
         // The wake-up belongs to the blocking part: a caller that went away must not leave a message unnoticed.
         off_executor(move || {
             let done = inner.write(survives, change)?;
-            inner.queue_changes.send_modify(|count| *count = count.wrapping_add(1));
+            inner.wake();
             Ok(done)
         })
         .await
+    }
+
+    /// Wakes whoever waits for messages, for what was committed by [`write`](Self::write).
+    pub(crate) fn wake(&self) {
+        self.inner.wake();
     }
 
     /// Runs `query` on the last committed state, without waiting for writers.
@@ -245,6 +250,10 @@ impl StateFile {
 }
 
 impl Inner {
+    fn wake(&self) {
+        self.queue_changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
     fn write<T, E: From<rusqlite::Error>>(
         &self,
         survives: Survives,

@@ -38,7 +38,18 @@ pub fn giemsa() -> Command {
 /// `giemsa up` on free ports, not yet started.
 pub fn up(data_dir: &Path, more: &[&str]) -> Command {
     let mut command = giemsa();
-    command.args(["up", "--s3-port", "0", "--dynamodb-port", "0", "--http-port", "0", "--data-dir"]);
+    command.args([
+        "up",
+        "--s3-port",
+        "0",
+        "--dynamodb-port",
+        "0",
+        "--sqs-port",
+        "0",
+        "--http-port",
+        "0",
+        "--data-dir",
+    ]);
     command.arg(data_dir).args(more);
     command
 }

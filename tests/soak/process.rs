@@ -140,7 +140,7 @@ fn spawn(
     let mut command = Command::new("sh");
     let script = format!("ulimit -v {MEMORY_KIB} && exec \"$@\"");
     command.args(["-c", &script, "sh"]).arg(giemsa().get_program()).args(["up", "--data-dir"]).arg(data_dir);
-    for (flag, port) in ["--s3-port", "--dynamodb-port", "--http-port"].iter().zip(ports) {
+    for (flag, port) in ["--s3-port", "--dynamodb-port", "--http-port", "--sqs-port"].iter().zip(ports) {
         command.args([flag, port.to_string().as_str()]);
     }
     if let Some(faults) = faults {

@@ -31,7 +31,7 @@ use super::Failed;
 /// Stage that models are tried in.
 const DEV: &str = "dev";
 /// Stage that answers count in.
-const PROD: &str = "prod";
+pub const PROD: &str = "prod";
 
 /// Digits of a digest in tables.
 const SHORT_DIGEST: usize = 12;

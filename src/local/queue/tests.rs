@@ -336,3 +336,57 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_dead_letter_queue_is_received_from_without_moving_or_counting_anything() {
+    let Bench { queue, _folder, .. } = bench().await;
+    let dead = dead_letter_queue(QUEUE);
+    queue.send(QUEUE, "poison", at(0)).await.unwrap();
+    for second in 0..3 {
+        let message = receive_one(&queue, at(second)).await.unwrap();
+        queue.fail(&message.receipt_handle, "no model", Duration::ZERO, at(second)).await.unwrap();
+    }
+    assert_eq!(receive_one(&queue, at(3)).await, None);
+    let sent_directly = queue.send(&dead, "by hand", at(4)).await.unwrap();
+    for round in 0..20 {
+        let now = at(10 + round);
+        let letters = queue.receive(&dead, 10, now).await.unwrap();
+        let bodies: Vec<&str> = letters.iter().map(|letter| letter.body.as_str()).collect();
+        assert_eq!(bodies, ["poison", "by hand"], "in the same order each time");
+        assert_eq!(letters[0].receive_count, 3, "looking does not count");
+        let death = letters[0].death.as_ref().unwrap();
+        assert_eq!((death.dead_at, death.last_failure.as_deref()), (at(3), Some("no model")));
+        assert_eq!((&letters[1].id, &letters[1].death), (&sent_directly, &None));
+        for letter in letters.iter().rev() {
+            assert!(queue.change_visibility(&letter.receipt_handle, Duration::ZERO, now).await.unwrap());
+        }
+    }
+    assert_eq!(queue.peek_dead_letters(QUEUE, 10).await.unwrap().len(), 2);
+    let held = queue.receive(&dead, 1, at(40)).await.unwrap();
+    assert_eq!(queue.receive(&dead, 10, at(69)).await.unwrap().len(), 1, "held for half a minute");
+    assert_eq!(queue.receive(&dead, 10, at(70)).await.unwrap()[0].body, held[0].body);
+    let nobody = queue.receive("nobody-dlq", 1, at(70)).await.unwrap_err();
+    assert!(matches!(nobody, QueueError::Undeclared { .. }), "{nobody}");
+}
+
+#[tokio::test]
+async fn a_message_received_without_hiding_it_comes_once_a_receive() {
+    let Bench { queue, _folder, .. } = bench().await;
+    queue.send(QUEUE, "seen", at(0)).await.unwrap();
+    let received = queue.receive_hidden(QUEUE, 10, Some(Duration::ZERO), at(1)).await.unwrap();
+    assert_eq!(received.len(), 1);
+    assert_eq!(receive_one(&queue, at(2)).await.unwrap().receive_count, 2, "and is visible at once");
+}
+
+#[tokio::test]
+async fn messages_sent_together_are_there_after_their_delays() {
+    let Bench { queue, _folder, .. } = bench().await;
+    let draft = |body: &str, seconds| Draft { body: body.to_owned(), delay: Duration::from_secs(seconds) };
+    let ids = queue.send_all(QUEUE, vec![draft("late", 30), draft("now", 0)], at(0)).await.unwrap();
+    let first = receive_one(&queue, at(1)).await.unwrap();
+    assert_eq!((first.body.as_str(), &first.id), ("now", &ids[1]));
+    assert_eq!(receive_one(&queue, at(29)).await, None);
+    assert_eq!(receive_one(&queue, at(30)).await.unwrap().body, "late");
+    assert_eq!(queue.purge(QUEUE).await.unwrap(), 2);
+    assert_eq!(queue.depth(QUEUE, at(31)).await.unwrap(), Depth::default());
+}
