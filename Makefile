@@ -71,6 +71,12 @@ hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also thr
 	GIEMSA_HOSTILE_ALL=1 $(CARGO) test --test memory_limit -- --nocapture
 	GIEMSA_CORPUS_RUNS=$(HOSTILE_FILES) $(CARGO) test --test fuzz_corpus -- --nocapture
 
+SOAK_UPLOADS ?= 10000
+.PHONY: soak
+soak: ## the big proof: SOAK_UPLOADS uploads under faults of all kinds, compared with a run without; each run begins elsewhere
+	GIEMSA_SOAK_UPLOADS=$(SOAK_UPLOADS) GIEMSA_SOAK_SEED=$${GIEMSA_SOAK_SEED:-$$(date +%s)} \
+		$(CARGO) test --test soak -- --nocapture
+
 .PHONY: check
 check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check

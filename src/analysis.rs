@@ -37,6 +37,15 @@ impl Analysis {
     }
 }
 
+/// A step that may fail in ways of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Bytes to pixels.
+    Decode,
+    /// Tensor to scores.
+    Infer,
+}
+
 /// Why there is no finding; none of these is a fault of the image that is certain.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
@@ -53,14 +62,15 @@ pub enum AnalysisError {
 /// # Errors
 /// [`ModelError`] if the network fails on the image; that is no fault of the image.
 pub fn analyse_image(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Result<Analysis, ModelError> {
-    match analyse_image_until(bytes, model, limits, None) {
+    match analyse_image_until(bytes, model, limits, None, |_| {}) {
         Ok(analysis) => Ok(analysis),
         Err(AnalysisError::Model(error)) => Err(error),
         Err(AnalysisError::OutOfTime) => unreachable!("there is no deadline to miss"),
     }
 }
 
-/// Analyses the bytes of one image file, or gives up soon after `deadline`.
+/// Analyses the bytes of one image file, or gives up soon after `deadline`; calls `before` on this thread ahead of each
+/// step.
 ///
 /// A thread cannot be stopped from outside, so decoding looks at the clock by itself, and each step before it starts.
 /// The network is not interrupted: how long it takes was seen when the model was probed.
@@ -72,6 +82,7 @@ pub fn analyse_image_until(
     model: &Model,
     limits: &DecodeLimits,
     deadline: Option<Instant>,
+    before: impl Fn(Step),
 ) -> Result<Analysis, AnalysisError> {
     let check_time = || match deadline {
         Some(deadline) if Instant::now() >= deadline => Err(AnalysisError::OutOfTime),
@@ -81,6 +92,7 @@ pub fn analyse_image_until(
     let sha256 = sha256_hex(bytes);
 
     let started = Instant::now();
+    before(Step::Decode);
     let decoded = match decode_until(bytes, limits, deadline) {
         Ok(decoded) => decoded,
         Err(DecodeError::OutOfTime) => return Err(AnalysisError::OutOfTime),
@@ -106,6 +118,7 @@ pub fn analyse_image_until(
 
     check_time()?;
     let started = Instant::now();
+    before(Step::Infer);
     let scores = model.network.run(tensor)?;
     timings_ms.infer = elapsed_ms(started);
 

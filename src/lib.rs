@@ -15,6 +15,7 @@ pub mod aws;
 pub mod backfill;
 pub mod classification;
 pub mod config;
+pub mod cpu_pool;
 pub mod digest;
 pub mod event;
 pub mod gate_handler;

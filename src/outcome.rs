@@ -123,6 +123,8 @@ impl Failure {
             Self::Fetch(FetchError::NotFound { .. }) => reject(GONE_CODE),
             Self::Fetch(FetchError::TooLarge { .. }) => reject("too_large"),
             Self::Fetch(FetchError::Incomplete { .. } | FetchError::Request { .. }) => Disposition::Retry,
+            // The only one that is no property of the file.
+            Self::Decode(DecodeError::OutOfTime) => Disposition::Retry,
             Self::Decode(error) => reject(error.code()),
             Self::Model(_)
             | Self::NoModel(_)

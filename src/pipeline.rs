@@ -5,19 +5,22 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::Utc;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{StreamExt, stream};
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{timeout, timeout_at};
+use tokio::sync::Mutex;
+use tokio::time::timeout_at;
 
-use crate::analysis::{Analysis, analyse_image, elapsed_ms};
+use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::Config;
-use crate::model::{Model, Registry, RegistryError, Release, panic_message};
+use crate::cpu_pool::CpuPool;
+#[cfg(feature = "local")]
+use crate::cpu_pool::FaultPoint;
+use crate::model::{Model, Registry, RegistryError, Release};
 use crate::notes::NoteKeeper;
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
@@ -34,7 +37,7 @@ pub struct Pipeline {
     registry: Registry,
     table: TableWriter,
     reader: TableReader,
-    cpu_permits: Arc<Semaphore>,
+    cpu_pool: CpuPool,
     /// Digest of the model whose ledger entry this process has written.
     ledger_digest: Mutex<Option<String>>,
 }
@@ -47,11 +50,19 @@ impl Pipeline {
             registry: Registry::new(s3.clone(), &config),
             table: TableWriter::new(dynamodb.clone(), &config.table),
             reader: TableReader::new(dynamodb, &config.table),
-            cpu_permits: Arc::new(Semaphore::new(config.limits.cpus.get())),
+            cpu_pool: CpuPool::new(&config.limits),
             ledger_digest: Mutex::default(),
             s3,
             config,
         }
+    }
+
+    /// The same pipeline with faults on purpose.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn with_fault_point(mut self, fault_point: FaultPoint) -> Self {
+        self.cpu_pool.set_fault_point(fault_point);
+        self
     }
 
     /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again, and the
@@ -155,16 +166,21 @@ impl Pipeline {
     ) -> Outcome {
         let outcome = match stop_at {
             Some(stop_at) if Instant::now() >= stop_at => Outcome::Retry(Failure::NoTimeLeft),
-            Some(stop_at) => timeout_at(stop_at.into(), self.answer(object, release))
+            Some(stop_at) => timeout_at(stop_at.into(), self.answer(object, release, Some(stop_at)))
                 .await
                 .unwrap_or(Outcome::Retry(Failure::NoTimeLeft)),
-            None => self.answer(object, release).await,
+            None => self.answer(object, release, None).await,
         };
         log_outcome(object, &outcome);
         outcome
     }
 
-    async fn answer(&self, object: &ObjectRef, release: SharedRelease<'_>) -> Outcome {
+    async fn answer(
+        &self,
+        object: &ObjectRef,
+        release: SharedRelease<'_>,
+        stop_at: Option<Instant>,
+    ) -> Outcome {
         if self.config.is_own_output(&object.bucket, &object.key) {
             return Outcome::Skipped(SkipReason::OwnOutput);
         }
@@ -196,7 +212,7 @@ impl Pipeline {
             },
             fetched => fetched,
         };
-        match self.record_of(object, fetched, fetch_ms, &model).await {
+        match self.record_of(object, fetched, fetch_ms, &model, stop_at).await {
             Ok(record) => match self.store(record, object).await {
                 Ok((record, is_current)) => Outcome::Answered(answer_of(record, is_current)),
                 Err(error) => Outcome::Retry(error.into()),
@@ -224,10 +240,11 @@ impl Pipeline {
         fetched: Result<FetchedObject, FetchError>,
         fetch_ms: f64,
         model: &Arc<Model>,
+        stop_at: Option<Instant>,
     ) -> Result<Record, Failure> {
         let (mut image, analysis) = match fetched {
             Ok(FetchedObject { bytes, image }) => {
-                let analysis = self.analyse(bytes, model.clone()).await;
+                let analysis = self.cpu_pool.analyse(&object.key, bytes, model.clone(), stop_at).await;
                 (image, analysis)
             }
             Err(FetchError::TooLarge { size_bytes, limit_bytes, image }) => {
@@ -254,29 +271,6 @@ impl Pipeline {
         record.timings_ms = Some(timings_ms);
         record.classified_at = Some(Utc::now());
         Ok(record)
-    }
-
-    /// Analyses one image on the CPU pool; as many at once as there are permits.
-    async fn analyse(&self, bytes: bytes::Bytes, model: Arc<Model>) -> Result<Analysis, Failure> {
-        let permit = self.cpu_permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let decode_limits = self.config.limits.decode();
-        let limit: Duration = self.config.limits.image_timeout;
-        let work = tokio::task::spawn_blocking(move || {
-            // Released when the work ends, not when somebody stops waiting for it.
-            let _permit = permit;
-            analyse_image(&bytes, &model, &decode_limits)
-        });
-        match timeout(limit, work).await {
-            Err(_) => Err(Failure::ImageTimeout { limit }),
-            Ok(Ok(analysis)) => Ok(analysis?),
-            Ok(Err(join_error)) => {
-                let message = match join_error.try_into_panic() {
-                    Ok(panic) => panic_message(&*panic),
-                    Err(error) => error.to_string(),
-                };
-                Err(Failure::Panicked { message })
-            }
-        }
     }
 
     /// Stores a record in the results prefix and then in the table; returns it and whether it is the current one.

@@ -242,7 +242,7 @@ fn each_analysis_ends_soon_after_its_deadline() {
                 tell(&name);
                 let (started, started_on_processor) = (Instant::now(), processor_time());
                 let deadline = started + ALLOWED;
-                let result = analyse_image_until(&bytes, &model, &LIMITS, Some(deadline));
+                let result = analyse_image_until(&bytes, &model, &LIMITS, Some(deadline), |_| {});
                 // Of what came after the deadline, the part that was work.
                 let late = Instant::now().saturating_duration_since(deadline);
                 let late = late.min(processor_time() - started_on_processor);
@@ -261,6 +261,6 @@ fn each_analysis_ends_soon_after_its_deadline() {
     assert!(tally.slowest.0 < Duration::from_secs(4), "{:?}", tally.slowest);
     // A deadline that has passed before the start gives no finding, whatever the file.
     let past = Some(Instant::now());
-    let result = analyse_image_until(b"", &toy(), &LIMITS, past);
+    let result = analyse_image_until(b"", &toy(), &LIMITS, past, |_| {});
     assert!(matches!(result, Err(AnalysisError::OutOfTime)), "{result:?}");
 }

@@ -33,6 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
     ("outcome", &["image", "model", "classification", "store"]),
+    ("cpu_pool", &["image", "config", "model", "analysis", "outcome"]),
     ("notes", &["object", "outcome", "store"]),
     (
         "pipeline",
@@ -47,6 +48,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "analysis",
             "store",
             "outcome",
+            "cpu_pool",
             "notes",
         ],
     ),

@@ -95,6 +95,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         http_port: 0,
         run_worker: true,
         with_development: false,
+        faults: None,
     };
     let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
     let started = Instant::now();

@@ -69,6 +69,11 @@ struct UpArguments {
     /// Start the servers only: uploads queue up until a start without this.
     #[arg(long)]
     no_worker: bool,
+    /// Let things go wrong on purpose, by a list such as seed=7,slow-down=0.05,reset=0.03,kill=0.001, or by @FILE.
+    #[arg(long, value_name = "SPEC", long_help = format!("Let things go wrong on purpose, to see that nothing is lost: \
+        a comma-separated list, or @FILE with such lists. Values are probabilities from 0 to 1, some with a time. What \
+        was injected is counted in faults.json of the data folder.\n\n{}", giemsa::local::faults::help()))]
+    faults: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use giemsa::aws::LOCAL_REGION;
+use giemsa::local::faults::{FaultSpec, Faults};
 use giemsa::local::{
     INPUT_BUCKET, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, MODEL_BUCKET, RESULTS_BUCKET, Stack,
     StackSettings, TABLE,
@@ -26,6 +27,7 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         http_port: arguments.http_port,
         run_worker: !arguments.no_worker,
         with_development: true,
+        faults: arguments.faults.as_deref().map(read_faults).transpose()?,
     };
     // Before anything is printed: whoever reads the endpoints may stop us at once.
     let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;
@@ -36,6 +38,9 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
+    if let Some(faults) = &stack.faults {
+        say(&format!("Things go wrong on purpose: {}\n\n", faults.spec()));
+    }
     say(&welcome(&stack, arguments));
     let (unanswered, dead) = stack.unanswered().await.map_err(anyhow::Error::from)?;
     if unanswered > 0 && arguments.no_worker {
@@ -51,12 +56,39 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         _ = terminate.recv() => {}
     }
     complain("Stopping; what is not answered yet goes on at the next start. Ctrl-C again: without waiting.");
+    let faults = stack.faults.clone();
     tokio::select! {
         () = stack.shutdown() => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
+    if let Some(faults) = faults {
+        faults.write_summary();
+        say(&format!("Faults injected, over all starts in this folder: {}\n", counts_shown(&faults)));
+    }
     Ok(())
+}
+
+/// The faults of `--faults`: a list, or a file of lists after `@`.
+fn read_faults(text: &str) -> Result<FaultSpec, Failed> {
+    let list = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| {
+                format!("--faults: {path} cannot be read; expected a file with a list of faults")
+            })
+            .map_err(Failed::Usage)?,
+        None => text.to_owned(),
+    };
+    list.parse().map_err(|error| Failed::Usage(anyhow!("--faults: {error}")))
+}
+
+/// Counts by kind, e.g. `12 (slow 7, reset 5)`.
+fn counts_shown(faults: &Faults) -> String {
+    let counts = faults.counts();
+    let total: u64 = counts.values().sum();
+    let kinds: Vec<String> =
+        counts.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
+    if kinds.is_empty() { "none".to_owned() } else { format!("{total} ({})", kinds.join(", ")) }
 }
 
 /// Two servers cannot share a port; the system would blame another program.

@@ -1,6 +1,6 @@
 //! The DynamoDB of the local stack: dynoxide on one SQLite file, spoken to over HTTP like the real one.
 //!
-//! Never throttles and always reads consistently, unlike the real one: tests of throttling bring their own faults.
+//! Never throttles and always reads consistently, unlike the real one: `faults` does that in front of it.
 //! Invariant: what was answered with success is in the file.
 
 use std::path::{Path, PathBuf};

@@ -15,7 +15,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 /// Connections that may wait to be accepted.
@@ -82,9 +83,26 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves `service` on `listener` until `stop` turns true, then lets requests in progress finish for [`SHUTDOWN_GRACE`].
-pub async fn serve<S, B>(listener: TcpListener, service: S, mut stop: watch::Receiver<bool>)
+pub async fn serve<S, B>(listener: TcpListener, service: S, stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    serve_each(listener, move |stream| (stream, service.clone()), stop).await;
+}
+
+/// As [`serve`], with a service and a stream of its own for each connection, as `accept` makes them.
+pub(super) async fn serve_each<I, S, B>(
+    listener: TcpListener,
+    accept: impl Fn(TcpStream) -> (I, S),
+    mut stop: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn StdError + Send + Sync>>,
     B: Body + Send + 'static,
@@ -111,7 +129,8 @@ where
             tracing::debug!(error = &error as &dyn StdError, "client gone before it was served");
             continue;
         }
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
+        let (stream, service) = accept(stream);
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A client that hangs up is its own business; what it asked for was logged by the service.

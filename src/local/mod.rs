@@ -7,11 +7,14 @@
 //!                 ──HTTP──▶ dynamodb ─▶ dynoxide ─▶ <data>/dynamodb.sqlite
 //! ```
 //!
+//! With `giemsa up --faults`, `faults` stands in front of both servers and beside the worker.
+//!
 //! The pipeline reaches it through the real AWS SDKs over HTTP and does not know that it is local.
 //! Never listens on other addresses than 127.0.0.1. Invariant: killed at any moment and started again, it goes on with
 //! what was uploaded and not answered.
 
 pub mod dynamodb;
+pub mod faults;
 mod furnish;
 pub mod listener;
 pub mod lock;

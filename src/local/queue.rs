@@ -14,7 +14,8 @@
 //! What a crash means: a message that was in flight when the process died is received again at once
 //! ([`Queue::release_in_flight`], called at start). It does not count as a failed receive, because killing the
 //! process is no fault of the message; but after [`MAX_INTERRUPTIONS`] such deaths it goes to the dead-letter queue,
-//! because an image that kills the process must not do so for ever.
+//! because an image that kills the process must not do so for ever. Who of a batch did it is not known, so after
+//! [`SUSPECT_INTERRUPTIONS`] each is received alone: then the others come through.
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +32,9 @@ mod tests;
 
 /// How many times the process may die with a message in flight before the message is set aside.
 pub const MAX_INTERRUPTIONS: u32 = 10;
+
+/// After how many such deaths a message is received alone, so that one that kills takes no others with it.
+pub const SUSPECT_INTERRUPTIONS: u32 = 3;
 
 /// Shortest time that a received message is hidden.
 const MIN_HIDDEN: Duration = Duration::from_millis(1);
@@ -674,6 +678,10 @@ fn receive(
             );
             continue;
         }
+        let is_suspect = max_receive_count.is_some() && interruptions >= SUSPECT_INTERRUPTIONS;
+        if is_suspect && !messages.is_empty() {
+            break;
+        }
         let receipt = Uuid::new_v4().to_string();
         messages.push(hold.query_row(params![number, receipt, until_ms, now_ms], |row| {
             let death = |dead_at| -> rusqlite::Result<Death> {
@@ -690,6 +698,9 @@ fn receive(
                 death: row.get::<_, Option<i64>>(6)?.map(|_| time(row, 6).and_then(death)).transpose()?,
             })
         })?);
+        if is_suspect {
+            break;
+        }
     }
     Ok((messages, set_aside_count))
 }

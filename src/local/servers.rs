@@ -1,18 +1,21 @@
 //! The servers of the local stack: S3 that notifies the queue, and DynamoDB.
 //!
-//! Never starts one without the other. Invariant: both ports are bound before either serves, so that a port in use
+//! Never starts one without the other. With faults, clients reach both through the fault injector. Invariant: both ports are bound before either serves, so that a port in use
 //! leaves nothing half started.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::config::Credentials;
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::dynamodb::{self, DynamoDbError};
+use super::faults::{Faults, Front, Protocol};
 use super::listener::{self, ListenError, SHUTDOWN_GRACE};
 use super::queue::{Queue, QueueError};
 use super::s3::{self, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, LocalS3, StoreError};
@@ -79,6 +82,18 @@ impl Servers {
     /// # Errors
     /// [`LocalError`] if a port is in use, the data folder cannot be used or a subscription names no declared queue.
     pub async fn start(settings: &ServerSettings, queue: Queue) -> Result<Self, LocalError> {
+        Self::start_behind(None, settings, queue).await
+    }
+
+    /// As [`Servers::start`]; what clients ask for goes through `faults`, if there are any.
+    ///
+    /// # Errors
+    /// As [`Servers::start`].
+    pub async fn start_behind(
+        faults: Option<Arc<Faults>>,
+        settings: &ServerSettings,
+        queue: Queue,
+    ) -> Result<Self, LocalError> {
         for Subscription { bucket, queue: name } in &settings.subscriptions {
             let error = |source| LocalError::Subscription { bucket: bucket.clone(), source };
             queue.require(name).await.map_err(error)?;
@@ -86,20 +101,32 @@ impl Servers {
         let s3_listener = listener::bind_loopback("S3", settings.s3_port, "--s3-port")?;
         let dynamodb_listener =
             listener::bind_loopback("DynamoDB", settings.dynamodb_port, "--dynamodb-port")?;
-        let address = |listener: &tokio::net::TcpListener, server, port, flag| {
-            listener.local_addr().map_err(|source| ListenError::Bind { server, port, flag, source })
-        };
-        let s3_address = address(&s3_listener, "S3", settings.s3_port, "--s3-port")?;
+        let s3_address = address_of(&s3_listener, "S3", settings.s3_port, "--s3-port")?;
         let dynamodb_address =
-            address(&dynamodb_listener, "DynamoDB", settings.dynamodb_port, "--dynamodb-port")?;
+            address_of(&dynamodb_listener, "DynamoDB", settings.dynamodb_port, "--dynamodb-port")?;
 
         let store = LocalS3::open(&settings.data_dir.join("s3"), &queue, &settings.subscriptions).await?;
         let database = dynamodb::open(&settings.data_dir.join("dynamodb.sqlite"))?;
         let (stop, stopped) = watch::channel(false);
-        let tasks = vec![
+        let mut tasks = Vec::new();
+        let (s3_listener, dynamodb_listener) = match faults {
+            None => (s3_listener, dynamodb_listener),
+            Some(faults) => {
+                let mut behind = |listener, protocol, server, flag| {
+                    let inner = listener::bind_loopback(server, 0, flag)?;
+                    let upstream = address_of(&inner, server, 0, flag)?;
+                    let front = Front { faults: faults.clone(), protocol, upstream };
+                    tasks.push(tokio::spawn(front.serve(listener, stopped.clone())));
+                    Ok::<_, ListenError>(inner)
+                };
+                let s3 = behind(s3_listener, Protocol::S3, "S3", "--s3-port")?;
+                (s3, behind(dynamodb_listener, Protocol::DynamoDb, "DynamoDB", "--dynamodb-port")?)
+            }
+        };
+        tasks.extend([
             tokio::spawn(listener::serve(s3_listener, s3::service(store), stopped.clone())),
             tokio::spawn(dynamodb::serve(dynamodb_listener, database, stopped)),
-        ];
+        ]);
         Ok(Self { s3: s3_address, dynamodb: dynamodb_address, stop, tasks })
     }
 
@@ -114,6 +141,15 @@ impl Servers {
             }
         }
     }
+}
+
+fn address_of(
+    listener: &TcpListener,
+    server: &'static str,
+    port: u16,
+    flag: &'static str,
+) -> Result<SocketAddr, ListenError> {
+    listener.local_addr().map_err(|source| ListenError::Bind { server, port, flag, source })
 }
 
 /// The keys that the local servers accept, for SDK clients.

@@ -12,6 +12,7 @@ use chrono::Utc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::faults::{FaultSpec, Faults, FaultsError};
 use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
@@ -60,6 +61,8 @@ pub struct StackSettings {
     pub run_worker: bool,
     /// Whether there is a stage `dev` besides `prod`.
     pub with_development: bool,
+    /// What is to go wrong on purpose, once everything is started.
+    pub faults: Option<FaultSpec>,
 }
 
 /// Why the stack could not start.
@@ -85,6 +88,9 @@ pub enum StackError {
         /// What S3 says.
         detail: String,
     },
+    /// Faults cannot be injected.
+    #[error(transparent)]
+    Faults(#[from] FaultsError),
     /// The table could not be made.
     #[error(transparent)]
     Table(#[from] StoreError),
@@ -104,6 +110,8 @@ pub struct Stack {
     pub status: SocketAddr,
     /// Its queues.
     pub queue: Queue,
+    /// What goes wrong on purpose.
+    pub faults: Option<Arc<Faults>>,
     servers: Servers,
     sqs: SqsServer,
     stop: watch::Sender<bool>,
@@ -155,7 +163,11 @@ impl Stack {
             dynamodb_port: settings.dynamodb_port,
             subscriptions: subscriptions.collect(),
         };
-        let servers = Servers::start(&server_settings, queue.clone()).await?;
+        let faults = match &settings.faults {
+            Some(spec) => Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?)),
+            None => None,
+        };
+        let servers = Servers::start_behind(faults.clone(), &server_settings, queue.clone()).await?;
         let sqs = SqsServer::start(queue.clone(), settings.sqs_port)?;
         let clients = Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());
         furnish(&clients, &stages).await?;
@@ -169,23 +181,36 @@ impl Stack {
             let gate = Arc::new(GateHandler::new(gate_config, clients.s3.clone()));
             first_report(&clients, &gate).await?;
             for config in configs {
-                let pipeline = Pipeline::new(config, clients.clone());
+                let mut pipeline = Pipeline::new(config.clone(), clients.clone());
+                if let Some(faults) = &faults {
+                    pipeline = pipeline.with_fault_point(faults.fault_point(&config.stage));
+                }
                 pipeline.warm_up().await;
                 handlers.push(Arc::new(Handler::new(pipeline)));
             }
             // Only when everything is ready: nothing is answered by the one stage while the other is not there yet.
-            tasks.push(worker::spawn(queue.clone(), GATE_QUEUE, GATE, gate, stopped.clone()));
+            let spawn = |name: &str, duty, handler: Arc<dyn worker::Answer>| {
+                worker::spawn(queue.clone(), name, duty, handler, faults.clone(), stopped.clone())
+            };
+            tasks.push(spawn(GATE_QUEUE, GATE, gate));
             for (stage, handler) in stages.iter().zip(&handlers) {
                 let workers = if *stage == PRODUCTION_STAGE { WORKERS } else { 1 };
                 for _ in 0..workers {
-                    let (name, handler) = (classify_queue(stage), handler.clone());
-                    tasks.push(worker::spawn(queue.clone(), &name, CLASSIFY, handler, stopped.clone()));
+                    tasks.push(spawn(&classify_queue(stage), CLASSIFY, handler.clone()));
                 }
                 // By the same handler, so that it is the same model and there are no more images on processors.
                 let (name, handler) = (backfill_queue(stage), handler.clone());
                 let live = stages.iter().map(|stage| classify_queue(stage)).collect();
-                let stopped = stopped.clone();
-                tasks.push(worker::spawn_behind(live, queue.clone(), &name, BACKFILL, handler, stopped));
+                let (faults, stopped) = (faults.clone(), stopped.clone());
+                tasks.push(worker::spawn_behind(
+                    live,
+                    queue.clone(),
+                    &name,
+                    BACKFILL,
+                    handler,
+                    faults,
+                    stopped,
+                ));
             }
         }
         let mut handlers = handlers.into_iter();
@@ -202,8 +227,13 @@ impl Stack {
             gate_queue: GATE_QUEUE.to_owned(),
             address: status,
         });
-        tasks.push(tokio::spawn(status::serve(status_listener, page, stopped)));
-        Ok(Self { clients, config, status, queue, servers, sqs, stop, tasks, _lock: lock })
+        tasks.push(tokio::spawn(status::serve(status_listener, page, stopped.clone())));
+        if let Some(faults) = &faults {
+            // Last: a start that meets faults would only be a start that fails.
+            faults.arm();
+            tasks.push(tokio::spawn(faults.clone().keep_summary(stopped)));
+        }
+        Ok(Self { clients, config, status, queue, faults, servers, sqs, stop, tasks, _lock: lock })
     }
 
     /// URL of S3.

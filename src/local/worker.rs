@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::faults::Faults;
 use super::queue::{Message, Queue, QueueError, QueueSettings};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
@@ -82,9 +83,10 @@ pub(super) fn spawn(
     queue_name: &str,
     duty: Duty,
     handler: Arc<dyn Answer>,
+    faults: Option<Arc<Faults>>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    spawn_behind(Vec::new(), queue, queue_name, duty, handler, stop)
+    spawn_behind(Vec::new(), queue, queue_name, duty, handler, faults, stop)
 }
 
 /// As [`spawn`], but takes nothing while a message of one of the queues `first` could be received.
@@ -94,11 +96,12 @@ pub(super) fn spawn_behind(
     queue_name: &str,
     duty: Duty,
     handler: Arc<dyn Answer>,
+    faults: Option<Arc<Faults>>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let queue_name = queue_name.to_owned();
     tokio::spawn(async move {
-        if let Err(error) = work(&first, queue, &queue_name, duty, &*handler, stop).await {
+        if let Err(error) = work(&first, queue, &queue_name, duty, &*handler, faults.as_deref(), stop).await {
             tracing::error!(%error, queue = %queue_name, "worker stopped; messages queue up until the next start");
         }
     })
@@ -114,6 +117,7 @@ async fn work(
     queue_name: &str,
     duty: Duty,
     handler: &dyn Answer,
+    faults: Option<&Faults>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), QueueError> {
     while !*stop.borrow() {
@@ -124,13 +128,21 @@ async fn work(
             }
             continue;
         }
-        let messages = queue.receive(queue_name, duty.batch_size, Utc::now()).await?;
+        let batch_size =
+            faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
+        let mut messages = queue.receive(queue_name, batch_size, Utc::now()).await?;
         if messages.is_empty() {
             tokio::select! {
                 waited = queue.wait(queue_name) => waited?,
                 _ = stop.wait_for(|stop| *stop) => {}
             }
             continue;
+        }
+        if let Some(faults) = faults {
+            messages = faults.disturb(&queue, queue_name, messages).await?;
+            if messages.is_empty() {
+                continue;
+            }
         }
         let deadline = Instant::now() + duty.invocation_timeout;
         let event = sqs_event(queue_name, &messages);
@@ -256,15 +268,16 @@ mod tests {
         let log = Arc::new(Log::default());
         let (stop, stopped) = watch::channel(false);
         let first = vec!["live".to_owned(), "other".to_owned()];
-        let behind = spawn_behind(first, queue.clone(), "backfill", BACKFILL, log.clone(), stopped.clone());
+        let behind =
+            spawn_behind(first, queue.clone(), "backfill", BACKFILL, log.clone(), None, stopped.clone());
         // Longer than several looks: it had the time to take something.
         tokio::time::sleep(6 * YIELD_INTERVAL).await;
         assert_eq!(log.0.lock().unwrap().len(), 0);
-        let live = spawn(queue.clone(), "live", CLASSIFY, log.clone(), stopped.clone());
+        let live = spawn(queue.clone(), "live", CLASSIFY, log.clone(), None, stopped.clone());
         wait_until(&queue, "live", 0).await;
         tokio::time::sleep(6 * YIELD_INTERVAL).await;
         assert_eq!(*log.0.lock().unwrap(), ["new"], "the other stage's upload still waits");
-        let other = spawn(queue.clone(), "other", CLASSIFY, log.clone(), stopped);
+        let other = spawn(queue.clone(), "other", CLASSIFY, log.clone(), None, stopped);
         wait_until(&queue, "backfill", 0).await;
         let order = log.0.lock().unwrap().clone();
         // One batch may begin as soon as the last live message is received.
