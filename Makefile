@@ -44,10 +44,32 @@ test: tools-or-skip ## all tests but test-models (those with aws and cargo lambd
 	$(CARGO) test
 
 FUZZ_RUNS ?= 20000
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := decode event metadata
+# On stable Rust: without a sanitizer, which safe code hardly needs. What is found goes beside the corpus, not into it.
+FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=25 -rss_limit_mb=600 -malloc_limit_mb=64 \
+	-print_final_stats=1
 .PHONY: fuzz
-fuzz: ## load FUZZ_RUNS mutated model files in a process with limited memory; each run begins elsewhere
+fuzz: ## mutated model files; and, with cargo-fuzz, FUZZ_SECONDS each of images, events and metadata
 	GIEMSA_FUZZ_RUNS=$(FUZZ_RUNS) GIEMSA_FUZZ_SEED=$${GIEMSA_FUZZ_SEED:-$$(date +%s)000} \
 		$(CARGO) test --test model_fuzz -- --nocapture
+	@if $(CARGO) fuzz --version >/dev/null 2>&1; then \
+		for target in $(FUZZ_TARGETS); do \
+			mkdir -p "target/fuzz/$$target"; \
+			(set -x; $(CARGO) fuzz run --sanitizer none "$$target" "target/fuzz/$$target" "fuzz/corpus/$$target" \
+				-- $(FUZZ_FLAGS)); \
+		done; \
+	else \
+		echo 'SKIPPED: images, events and metadata: cargo-fuzz is not installed (cargo install cargo-fuzz)' >&2; \
+	fi
+
+HOSTILE_FILES ?= 10000
+.PHONY: hostile
+hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also through the classifier in 512 MB
+	GIEMSA_HOSTILE_FILES=$(HOSTILE_FILES) GIEMSA_HOSTILE_SEED=$${GIEMSA_HOSTILE_SEED:-0} \
+		$(CARGO) test --test hostile -- --nocapture --test-threads 1
+	GIEMSA_HOSTILE_ALL=1 $(CARGO) test --test memory_limit -- --nocapture
+	GIEMSA_CORPUS_RUNS=$(HOSTILE_FILES) $(CARGO) test --test fuzz_corpus -- --nocapture
 
 SOAK_UPLOADS ?= 10000
 .PHONY: soak

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::classification::{Finding, ImageInfo, Reject, TimingsMs, decide};
 use crate::digest::sha256_hex;
-use crate::image::{DecodeLimits, decode, preprocess};
+use crate::image::{DecodeError, DecodeLimits, decode_until, preprocess};
 use crate::model::{Model, ModelError};
 
 /// What was found in one image's bytes.
@@ -46,31 +46,68 @@ pub enum Step {
     Infer,
 }
 
-/// Analyses the bytes of one image file.
+/// Why there is no finding; none of these is a fault of the image that is certain.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalysisError {
+    /// The network failed on the image.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The deadline passed before the image was decoded, or before the network could start on it.
+    #[error("the image was not analysed in the time allowed for one image")]
+    OutOfTime,
+}
+
+/// Analyses the bytes of one image file, however long it takes.
 ///
 /// # Errors
 /// [`ModelError`] if the network fails on the image; that is no fault of the image.
 pub fn analyse_image(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Result<Analysis, ModelError> {
-    analyse_image_in_steps(bytes, model, limits, |_| {})
+    match analyse_image_until(bytes, model, limits, None) {
+        Ok(analysis) => Ok(analysis),
+        Err(AnalysisError::Model(error)) => Err(error),
+        Err(AnalysisError::OutOfTime) => unreachable!("there is no deadline to miss"),
+    }
 }
 
-/// As [`analyse_image`]; calls `before` on this thread ahead of each step.
+/// Analyses the bytes of one image file, or gives up soon after `deadline`.
+///
+/// A thread cannot be stopped from outside, so decoding looks at the clock by itself, and each step before it starts.
+/// The network is not interrupted: how long it takes was seen when the model was probed.
 ///
 /// # Errors
-/// As [`analyse_image`].
+/// [`AnalysisError`]; another time it may work.
+pub fn analyse_image_until(
+    bytes: &[u8],
+    model: &Model,
+    limits: &DecodeLimits,
+    deadline: Option<Instant>,
+) -> Result<Analysis, AnalysisError> {
+    analyse_image_in_steps(bytes, model, limits, deadline, |_| {})
+}
+
+/// As [`analyse_image_until`]; calls `before` on this thread ahead of each step.
+///
+/// # Errors
+/// As [`analyse_image_until`].
 pub fn analyse_image_in_steps(
     bytes: &[u8],
     model: &Model,
     limits: &DecodeLimits,
+    deadline: Option<Instant>,
     before: impl Fn(Step),
-) -> Result<Analysis, ModelError> {
+) -> Result<Analysis, AnalysisError> {
+    let check_time = || match deadline {
+        Some(deadline) if Instant::now() >= deadline => Err(AnalysisError::OutOfTime),
+        _ => Ok(()),
+    };
     let mut timings_ms = TimingsMs::default();
     let sha256 = sha256_hex(bytes);
 
     let started = Instant::now();
     before(Step::Decode);
-    let decoded = match decode(bytes, limits) {
+    let decoded = match decode_until(bytes, limits, deadline) {
         Ok(decoded) => decoded,
+        Err(DecodeError::OutOfTime) => return Err(AnalysisError::OutOfTime),
         Err(error) => {
             let reject = Reject { code: error.code().to_owned(), message: error.to_string() };
             timings_ms.decode = elapsed_ms(started);
@@ -86,10 +123,12 @@ pub fn analyse_image_in_steps(
     };
     timings_ms.decode = elapsed_ms(started);
 
+    check_time()?;
     let started = Instant::now();
     let tensor = preprocess(&decoded.pixels, &model.metadata.input);
     timings_ms.preprocess = elapsed_ms(started);
 
+    check_time()?;
     let started = Instant::now();
     before(Step::Infer);
     let scores = model.network.run(tensor)?;

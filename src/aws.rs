@@ -96,6 +96,35 @@ async fn sdk_config() -> aws_config::SdkConfig {
         .await
 }
 
+/// A client of S3 Control, where jobs of S3 Batch Operations are made, by the SDK's standard environment.
+#[cfg(feature = "local")]
+pub async fn control_client() -> aws_sdk_s3control::Client {
+    let config = aws_sdk_s3control::config::Builder::from(&sdk_config().await);
+    let config = match crate::config::own_control_endpoint() {
+        Some(url) => config.endpoint_resolver(OneHost { url }),
+        None => config,
+    };
+    aws_sdk_s3control::Client::from_conf(config.build())
+}
+
+/// A server other than AWS has one host name, while S3 Control puts the account before it.
+#[cfg(feature = "local")]
+#[derive(Debug)]
+struct OneHost {
+    url: String,
+}
+
+#[cfg(feature = "local")]
+impl aws_sdk_s3control::config::endpoint::ResolveEndpoint for OneHost {
+    fn resolve_endpoint<'a>(
+        &'a self,
+        _: &'a aws_sdk_s3control::config::endpoint::Params,
+    ) -> aws_sdk_s3control::config::endpoint::EndpointFuture<'a> {
+        let endpoint = aws_sdk_s3control::config::endpoint::Endpoint::builder().url(self.url.clone()).build();
+        aws_sdk_s3control::config::endpoint::EndpointFuture::ready(Ok(endpoint))
+    }
+}
+
 fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }

@@ -4,6 +4,8 @@
 //! Invariant: a `Config` that exists fits the function's memory, and its output is never its input.
 
 #[cfg(feature = "local")]
+mod batch;
+#[cfg(feature = "local")]
 mod command;
 
 use std::fmt::Display;
@@ -14,7 +16,12 @@ use std::time::Duration;
 use crate::image::DecodeLimits;
 
 #[cfg(feature = "local")]
+pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
+#[cfg(feature = "local")]
 pub use command::{QueueNames, user_name};
+
+/// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
+pub const BACKFILL_PREFIX: &str = "backfill";
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -264,11 +271,12 @@ impl Config {
         model_key(&self.stage)
     }
 
-    /// Whether an object is something that Giemsa itself wrote: a result or a model, never input.
+    /// Whether an object is something that Giemsa itself wrote: a result, a model or what a backfill keeps, never input.
     pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
-        let is_result = bucket == self.results_bucket
-            && key.strip_prefix(&self.results_prefix).is_some_and(|rest| rest.starts_with('/'));
-        is_result || bucket == self.model_bucket
+        let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        let is_output =
+            bucket == self.results_bucket && (is_below(&self.results_prefix) || is_below(BACKFILL_PREFIX));
+        is_output || bucket == self.model_bucket
     }
 
     fn check_stage(&self, problems: &mut Vec<String>) {
@@ -285,6 +293,11 @@ impl Config {
             problems.push(format!(
                 "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
                  e.g. results"
+            ));
+        } else if prefix.split('/').next() == Some(BACKFILL_PREFIX) {
+            problems.push(format!(
+                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {BACKFILL_PREFIX}/, which holds the \
+                 manifests and reports of backfills, e.g. results"
             ));
         }
     }
@@ -529,6 +542,9 @@ mod tests {
         let config = config_with(&[]).unwrap();
         assert!(config.is_own_output("out", "results/stage=prod/x.json"));
         assert!(config.is_own_output("models", "dev/model.onnx"));
+        assert!(config.is_own_output("out", "backfill/20261123/manifest.csv"));
+        assert!(!config.is_own_output("out", "backfilled/x.png"));
+        assert!(!config.is_own_output("in", "backfill/x.png"));
         assert!(!config.is_own_output("out", "results-of-tuesday/x.png"));
         assert!(!config.is_own_output("in", "results/x.png"));
     }

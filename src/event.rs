@@ -209,16 +209,16 @@ fn parse_sns_message(message: &str) -> Result<Vec<Notice>, EventError> {
 }
 
 fn notice_of_s3_record(record: aws_lambda_events::event::s3::S3EventRecord) -> Result<Notice, EventError> {
-    let event_name = record.event_name.unwrap_or_default();
+    let present = |value, field| present(value, "S3", field);
+    // What is not said to be something else may be an upload, and is not acknowledged.
+    let event_name = present(record.event_name, "eventName")?;
     if !event_name.starts_with("ObjectCreated:") {
         return Ok(Notice::Ignored { event_name });
     }
-    let missing = |field: &str| EventError::Malformed { form: "S3", detail: format!("{field} is missing") };
     let object = record.s3.object;
-    let encoded_key = object.key.ok_or_else(|| missing("s3.object.key"))?;
     Ok(Notice::Created(ObjectRef {
-        bucket: record.s3.bucket.name.ok_or_else(|| missing("s3.bucket.name"))?,
-        key: decode_form_encoded_key(&encoded_key)?,
+        bucket: present(record.s3.bucket.name, "s3.bucket.name")?,
+        key: decode_form_encoded_key(&present(object.key, "s3.object.key")?)?,
         version_id: real_version(object.version_id),
         etag: object.e_tag.map(unquoted),
         size_bytes: object.size.and_then(|size| u64::try_from(size).ok()),
@@ -255,9 +255,10 @@ fn notice_of_eventbridge(event: &Value) -> Result<Notice, EventError> {
         return Ok(Notice::Ignored { event_name: event.detail_type });
     }
     let detail: ObjectCreatedDetail = read("EventBridge", &event.detail)?;
+    let present = |value, field| present(Some(value), "EventBridge", field);
     Ok(Notice::Created(ObjectRef {
-        bucket: detail.bucket.name,
-        key: detail.object.key,
+        bucket: present(detail.bucket.name, "detail.bucket.name")?,
+        key: present(detail.object.key, "detail.object.key")?,
         version_id: real_version(detail.object.version_id),
         etag: detail.object.etag.map(unquoted),
         size_bytes: detail.object.size,
@@ -286,16 +287,12 @@ fn parse_batch(event: &Value) -> Result<TriggerEvent, EventError> {
 
 /// Schema 1.0 names the bucket by ARN (`s3BucketArn`), 2.0 by name (`s3Bucket`).
 fn notice_of_task(task: S3BatchJobTask) -> Result<Notice, EventError> {
-    let missing = |field: &str| EventError::Malformed {
-        form: "S3 Batch Operations",
-        detail: format!("{field} is missing"),
-    };
+    let present = |value, field| present(value, "S3 Batch Operations", field);
     let named = task.other.get("s3Bucket").and_then(Value::as_str).map(str::to_owned);
     let from_arn = || task.s3_bucket_arn.as_deref().and_then(|arn| arn.rsplit(':').next()).map(str::to_owned);
-    let bucket =
-        named.or_else(from_arn).ok_or_else(|| missing("s3Bucket (2.0) or s3BucketArn (1.0) of a task"))?;
-    let key = task.s3_key.as_deref().ok_or_else(|| missing("s3Key of a task"))?;
-    let mut object = ObjectRef::new(bucket, decode_form_encoded_key(key)?);
+    let bucket = present(named.or_else(from_arn), "s3Bucket (2.0) or s3BucketArn (1.0) of a task")?;
+    let key = present(task.s3_key, "s3Key of a task")?;
+    let mut object = ObjectRef::new(bucket, decode_form_encoded_key(&key)?);
     object.version_id = real_version(task.s3_version_id);
     Ok(Notice::Created(object))
 }
@@ -306,6 +303,13 @@ fn decode_form_encoded_key(encoded: &str) -> Result<String, EventError> {
         .decode_utf8()
         .map(|key| key.into_owned())
         .map_err(|_| EventError::KeyNotUtf8 { key: encoded.to_owned() })
+}
+
+/// A text that has to be there, and is never empty.
+fn present(value: Option<String>, form: &'static str, field: &str) -> Result<String, EventError> {
+    value
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| EventError::Malformed { form, detail: format!("{field} is missing") })
 }
 
 /// A bucket without versions reports none, an empty text or `null`.

@@ -11,6 +11,8 @@
 
 pub mod analysis;
 pub mod aws;
+#[cfg(feature = "local")]
+pub mod backfill;
 pub mod classification;
 pub mod config;
 pub mod digest;
@@ -21,6 +23,8 @@ pub mod handler;
 pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
+pub mod inventory;
+#[cfg(feature = "local")]
 pub mod local;
 pub mod metrics;
 pub mod model;
@@ -29,8 +33,12 @@ pub mod object;
 pub mod outcome;
 pub mod pipeline;
 #[cfg(feature = "local")]
+pub mod price;
+#[cfg(feature = "local")]
 pub mod queues;
 pub mod reclassify;
+#[cfg(feature = "local")]
+pub mod reconcile;
 pub mod release;
 pub mod shadow;
 pub mod slide;

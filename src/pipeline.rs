@@ -15,7 +15,7 @@ use tokio::time::{timeout, timeout_at};
 
 #[cfg(feature = "local")]
 pub use crate::analysis::Step;
-use crate::analysis::{Analysis, analyse_image_in_steps, elapsed_ms};
+use crate::analysis::{Analysis, AnalysisError, analyse_image_in_steps, elapsed_ms};
 use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::Config;
@@ -302,11 +302,12 @@ impl Pipeline {
         let work = tokio::task::spawn_blocking(move || {
             // Released when the work ends, not when somebody stops waiting for it.
             let _permit = permit;
-            analyse_image_in_steps(&bytes, &model, &decode_limits, before_step)
+            analyse_image_in_steps(&bytes, &model, &decode_limits, Some(Instant::now() + limit), before_step)
         });
         match timeout(limit, work).await {
-            Err(_) => Err(Failure::ImageTimeout { limit }),
-            Ok(Ok(analysis)) => Ok(analysis?),
+            Err(_) | Ok(Ok(Err(AnalysisError::OutOfTime))) => Err(Failure::ImageTimeout { limit }),
+            Ok(Ok(Err(AnalysisError::Model(error)))) => Err(error.into()),
+            Ok(Ok(Ok(analysis))) => Ok(analysis),
             Ok(Err(join_error)) => {
                 let message = match join_error.try_into_panic() {
                     Ok(panic) => panic_message(&*panic),

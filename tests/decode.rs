@@ -291,6 +291,12 @@ fn huge_pictures_are_refused_at_once_and_without_memory() {
 }
 
 #[test]
+fn a_canvas_without_rows_is_no_picture() {
+    let error = decode(&patched("gif_plain.gif", 8, &[0, 0]), &LIMITS).unwrap_err();
+    assert!(matches!(error, DecodeError::Corrupt { detail: "its size is impossible", .. }), "{error}");
+}
+
+#[test]
 fn every_limit_is_checked_for_every_format() {
     for expected in expectations().decoded {
         let bytes = read(&expected.file);

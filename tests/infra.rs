@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use giemsa::config::{Config, GateConfig};
+use giemsa::config::{BACKFILL_PREFIX, Config, GateConfig};
 use giemsa::metrics::{self, Metric};
 use giemsa::store::{LABEL_INDEX, MODEL_INDEX, REVIEW_INDEX, SLIDE_INDEX};
 use serde_yaml_ng::Value;
@@ -200,6 +200,58 @@ fn role_writes_under_the_prefix_and_stage_that_the_code_writes_to() {
     let all_actions = serde_yaml_ng::to_string(&statements).unwrap();
     // Of the table only notes of failures are deleted; of a bucket nothing.
     assert!(!all_actions.contains(":*") && !all_actions.contains("s3:Delete"), "{all_actions}");
+}
+
+#[test]
+fn a_backfill_is_the_classifier_with_a_concurrency_of_its_own() {
+    let (classifier, backfill) = (properties("Classifier"), properties("Backfill"));
+    for same in ["CodeUri", "Handler", "Runtime", "Architectures", "MemorySize", "Environment", "Policies"] {
+        assert!(!backfill[same].is_null(), "{same}");
+        assert_eq!(backfill[same], classifier[same], "{same}");
+    }
+    let template = template();
+    let concurrency = &template["Parameters"]["BackfillConcurrency"];
+    let reserved = &backfill["ReservedConcurrentExecutions"];
+    assert_eq!(*untagged(reserved), Value::from("BackfillConcurrency"));
+    assert_eq!(concurrency["Default"], 10, "the default of GIEMSA_BACKFILL_CONCURRENCY");
+    // Nothing but a job invokes it, and it takes nothing from the queue of live uploads.
+    assert!(backfill["Events"].is_null(), "{backfill:?}");
+    for (output, attribute) in [("BatchRole", "BatchRole.Arn"), ("BackfillFunction", "Backfill.Arn")] {
+        assert_eq!(*untagged(&template["Outputs"][output]["Value"]), Value::from(attribute));
+    }
+}
+
+#[test]
+fn role_of_a_backfill_may_invoke_one_function_read_manifests_and_write_reports() {
+    let role = properties("BatchRole");
+    let trust = role["AssumeRolePolicyDocument"]["Statement"].as_sequence().unwrap().clone();
+    assert_eq!(trust.len(), 1);
+    assert_eq!(trust[0]["Principal"]["Service"], "batchoperations.s3.amazonaws.com");
+    let account = untagged(&trust[0]["Condition"]["StringEquals"]["aws:SourceAccount"]).clone();
+    assert_eq!(account, Value::from("AWS::AccountId"));
+    assert_eq!(role["Policies"].as_sequence().unwrap().len(), 1);
+    let statements = role["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap().clone();
+    let granted: Vec<(&str, &str)> = statements
+        .iter()
+        .map(|s| (s["Action"].as_str().unwrap(), untagged(&s["Resource"]).as_str().unwrap()))
+        .collect();
+    let below = |rest: &str| format!("${{ResultsBucket.Arn}}/{BACKFILL_PREFIX}/*/{rest}");
+    assert_eq!(
+        granted,
+        [
+            ("lambda:InvokeFunction", "Backfill.Arn"),
+            ("s3:GetObject", &*below("manifest.csv")),
+            ("s3:PutObject", &*below("report/*")),
+        ]
+    );
+    #[cfg(feature = "local")]
+    assert_eq!(giemsa::backfill::Manifest::key_of("x"), format!("{BACKFILL_PREFIX}/x/manifest.csv"));
+    // It reads and writes beside the results, which the classifier does not take for input.
+    let config = config_on("1769", "").unwrap();
+    assert!(config.is_own_output(&config.results_bucket, &format!("{BACKFILL_PREFIX}/x/report/job-1/y.csv")));
+    assert!(!BACKFILL_PREFIX.starts_with(&config.results_prefix));
+    let rules = properties("ResultsBucket")["LifecycleConfiguration"]["Rules"].clone();
+    assert!(rules[0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"].as_u64().unwrap() >= 1);
 }
 
 /// Attribute and index definitions: name, hash key, range key.

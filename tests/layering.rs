@@ -12,6 +12,7 @@ const MODULES: &[(&str, &[&str])] = &[
     // Pure: no network, no clock, no disk.
     ("digest", &[]),
     ("statistics", &[]),
+    ("price", &[]),
     ("html", &[]),
     ("metrics", &[]),
     ("object", &[]),
@@ -32,6 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
     ("outcome", &["image", "model", "classification", "store"]),
+    ("notes", &["object", "outcome", "store"]),
     (
         "pipeline",
         &[
@@ -49,9 +51,11 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
-    ("notes", &["object", "outcome", "store"]),
+    ("inventory", &["store"]),
+    ("reconcile", &["object", "config", "classification", "store", "inventory"]),
     ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
+    ("backfill", &["digest", "object", "config", "price", "store", "queues", "reconcile"]),
     // Shells.
     (
         "local",
@@ -92,6 +96,10 @@ const MODULES: &[(&str, &[&str])] = &[
             "shadow",
             "pipeline",
             "reclassify",
+            "inventory",
+            "reconcile",
+            "price",
+            "backfill",
             "local",
         ],
     ),
@@ -120,13 +128,18 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["std::fs", "tokio::fs", "tempfile", "File::create", "File::open"],
-        &["src/cli/", "src/local/"],
+        &["src/cli/", "src/local/", "src/inventory/"],
         "a Lambda writes nothing to its disk; images stay in memory",
     ),
     (&["\"/tmp"], &[], "nothing goes to /tmp"),
     (&["aws_config", "aws_smithy_http_client"], &["src/aws.rs"], "clients are made in one place"),
     (&["aws_sdk_dynamodb", "serde_dynamo"], &["src/aws.rs", "src/store/"], "the table's form is the store's"),
     (&["aws_sdk_sqs"], &["src/aws.rs", "src/queues.rs", "src/queues/"], "commands know queues by one client"),
+    (
+        &["aws_sdk_s3control"],
+        &["src/aws.rs", "src/backfill/job.rs"],
+        "jobs of S3 Batch Operations are made in one place",
+    ),
     (&["aws_lambda_events"], &["src/event.rs", "src/handler.rs"], "the forms of triggers end there"),
     (&["lambda_runtime"], &["src/bin/"], "the handler is the same outside Lambda"),
     (
@@ -134,7 +147,9 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
         &["src/local/", "src/cli/"],
         "Lambda packages contain none of the local stack",
     ),
-    (&["clap", "comfy_table", "indicatif", "csv::"], &["src/cli/"], "only the command talks to terminals"),
+    (&["clap", "comfy_table", "indicatif"], &["src/cli/"], "only the command talks to terminals"),
+    (&["csv::"], &["src/cli/", "src/inventory/"], "tables for people, and lists that S3 makes"),
+    (&["parquet"], &["src/inventory/"], "lists that S3 makes are read in one place"),
     (&["anyhow"], &["src/cli/", "src/bin/"], "errors of the library say what they are"),
     (
         &["println!", "eprintln!", "print!", "eprint!", "dbg!"],

@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from data import SIDE_PX
+from data import FINE_PX, SIDE_PX
 
 # Red, green and blue after a turn of the hue by an angle: rotation about the grey axis (1, 1, 1).
 _GREY = torch.full((3, 3), 1 / 3)

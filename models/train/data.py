@@ -19,7 +19,6 @@ POSITIVE = 0  # index of `parasitized`
 SIDE_PX = 64
 # The picture that augmentation turns and shifts: a little finer, so that the result is as sharp as SIDE_PX.
 FINE_PX = 80
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def read_outliers(folder: Path) -> list[Sample]:
     return [Sample(path, -1, kind=path.parent.name) for path in sorted(folder.glob("*/*.png"))]
 
 
-def deal_patients(donors: dict[str, str], seed: int) -> dict[str, int]:
-    """For each patient the fold, 0 to FOLDS - 1; infected and healthy donors are dealt out evenly."""
+def deal_patients(donors: dict[str, str], folds: int, seed: int) -> dict[str, int]:
+    """For each patient the fold, 0 to `folds` - 1; infected and healthy donors are dealt out evenly."""
     by_donor = defaultdict(list)
     for patient, donor in sorted(donors.items()):
         by_donor[donor].append(patient)
@@ -118,10 +117,5 @@ def deal_patients(donors: dict[str, str], seed: int) -> dict[str, int]:
     fold_of = {}
     for donor in sorted(by_donor):
         for rank, patient in enumerate(rng.permutation(by_donor[donor])):
-            fold_of[str(patient)] = rank % FOLDS
+            fold_of[str(patient)] = rank % folds
     return fold_of
-
-
-def held_out_kinds(kinds: list[str], fold: int) -> list[str]:
-    """The kinds of drawn outliers that the network of a fold never sees; none for the one that ships."""
-    return [kind for index, kind in enumerate(kinds) if index % FOLDS == fold]

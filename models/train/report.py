@@ -16,7 +16,7 @@ import fitting
 import measure
 import plots
 import review
-from data import FOLDS, LABELS, POSITIVE, Sample, exact_pixels, fine_pixels, held_out_kinds, load
+from data import LABELS, POSITIVE, Sample, exact_pixels, fine_pixels, load
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Findings:
     shortcuts: list[dict]
 
 
-def measure_outliers(networks, kinds, drawn: list[Sample], cells: list[Sample], answers, settings) -> dict:
+def measure_outliers(networks, kinds, drawn: list[Sample], cells: list[Sample], answers, settings, held_out_kinds) -> dict:
     """Which share of what is no cell is sent to a person, and which share of good cells is sent for being no cell."""
     limit, pixels = settings["review"]["outlier_above"], load(drawn, exact_pixels)
     kind_of = np.array([s.kind for s in drawn])
@@ -43,7 +43,7 @@ def measure_outliers(networks, kinds, drawn: list[Sample], cells: list[Sample], 
 
     rows = []
     for index, kind in enumerate(kinds):
-        fold = next(f for f in range(FOLDS) if kind in held_out_kinds(kinds, f))
+        fold = next(f for f in range(len(networks) - 1) if kind in held_out_kinds(kinds, f))
         chosen = kind_of == kind
         known, unseen = caught(networks[-1], chosen), caught(networks[fold], chosen)
         rows.append({"kind": kind, "pictures": int(chosen.sum()), "flagged": round(known[0], 4), "sent": round(known[1], 4),

@@ -83,6 +83,11 @@ def needs_review(probabilities: np.ndarray, review: dict) -> np.ndarray:
     return sent
 
 
+def wrong_unseen(probabilities, labels, review) -> np.ndarray:
+    """True for cells that are answered wrongly and that nobody looks at."""
+    return (probabilities.argmax(axis=1) != labels) & ~needs_review(probabilities, review)
+
+
 def figures(sent: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What review catches, of one set of cells."""
     wrong = probabilities.argmax(axis=1) != labels

@@ -3,12 +3,15 @@
 //! It never does the work itself. Invariant: results go to stdout, everything else to stderr; exit code 0 is
 //! success, 1 failure, 2 wrong usage.
 
+mod backfill;
 mod classify;
 mod demo;
 mod dlq;
 mod model;
 mod output;
+mod question;
 mod reclassify;
+mod reconcile;
 mod up;
 
 use std::io::{IsTerminal, Write};
@@ -40,6 +43,10 @@ enum Command {
     Reclassify(ReclassifyArguments),
     /// Dead letters, which are uploads that were given up after all tries: list, redrive.
     Dlq(dlq::DlqArguments),
+    /// Prove that every upload has its result, and list those that have none with the reason.
+    Reconcile(reconcile::ReconcileArguments),
+    /// Answer images that are in the bucket already: those without a result, or without one by a given model.
+    Backfill(backfill::BackfillArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -164,6 +171,8 @@ pub fn main() -> ExitCode {
         Command::Model(arguments) => runtime.block_on(model::run(&arguments)),
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
         Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
+        Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
+        Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -95,7 +95,7 @@ fn csv_error(error: csv::Error) -> anyhow::Error {
 
 /// A cell that no spreadsheet takes for a formula: an apostrophe is put before what could start one
 /// (OWASP, CSV injection). A plain number, which an outlier score below 0 is, starts none.
-fn neutralised(cell: &str) -> String {
+pub fn neutralised(cell: &str) -> String {
     let cell = printable(cell);
     let is_number = cell.parse::<f64>().is_ok_and(f64::is_finite);
     if !is_number && cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { cell }

@@ -8,6 +8,8 @@
 //!   size that the file chooses is allocated.
 //! - Beside what the limits count, a call holds at most two copies of the file and about 20 MB: what a damaged WebP may
 //!   claim for a partition (16 MiB), or the places of the strips of a TIFF.
+//! - With a deadline a call ends soon after it: the walks, and the reader that every decoder reads through, look at the
+//!   clock.
 //! - A picture is answered whole or not at all. Where a decoder would fill missing data with grey, the structure of
 //!   the file is walked first, so that a file that was cut short is an error that says at which byte it ends.
 //! - Never looks past the first page or frame, and ignores what follows the end of the picture.
@@ -20,6 +22,7 @@
 //! This folder is the only place that names the crates `image` and `tiff`.
 
 mod container;
+mod deadline;
 mod error;
 mod huffman;
 mod ifd;
@@ -27,9 +30,10 @@ mod jpeg;
 mod rgb;
 mod scan;
 mod tiff;
+mod vp8l;
 
 use std::fmt;
-use std::io::Cursor;
+use std::time::Instant;
 
 use ::image::codecs::{
     bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder,
@@ -38,6 +42,7 @@ use ::image::metadata::Orientation;
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 
 use super::sniff::{self, Content};
+use deadline::{Deadline, TimedReader};
 
 pub use error::{DecodeError, Measure};
 
@@ -134,6 +139,8 @@ struct Workspace {
     converted: u64,
     /// How the picture is turned at the end; a quarter turn needs a second picture.
     turned: Orientation,
+    /// Tables that the file asks for, in bytes, not bytes a pixel.
+    table_bytes: u64,
 }
 
 impl DecodeLimits {
@@ -163,7 +170,7 @@ impl DecodeLimits {
         height_px: u32,
         workspace: Workspace,
     ) -> Result<(), DecodeError> {
-        let Workspace { scratch, decoded, converted, turned } = workspace;
+        let Workspace { scratch, decoded, converted, turned, table_bytes } = workspace;
         let is_quarter_turn = matches!(
             turned,
             Orientation::Rotate90
@@ -173,7 +180,8 @@ impl DecodeLimits {
         );
         let turned = if is_quarter_turn { 6 } else { 3 };
         let peak = (decoded + scratch.max(converted)).max(turned);
-        let bytes = (u64::from(width_px) * u64::from(height_px)).saturating_mul(peak);
+        let pixels = u64::from(width_px) * u64::from(height_px);
+        let bytes = pixels.saturating_mul(peak).saturating_add(table_bytes);
         self.check((width_px, height_px), Measure::DecodedBytes, bytes, self.max_decoded_bytes)
     }
 
@@ -187,11 +195,34 @@ impl DecodeLimits {
     }
 }
 
-/// Decodes a file.
+/// Decodes a file, however long it takes.
 ///
 /// # Errors
 /// [`DecodeError`] if the content is not a picture that is read, exceeds `limits`, or is not complete.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeError> {
+    decode_until(bytes, limits, None)
+}
+
+/// Decodes a file, or gives up soon after `deadline`.
+///
+/// # Errors
+/// As [`decode`], and [`DecodeError::OutOfTime`].
+pub fn decode_until(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    deadline: Option<Instant>,
+) -> Result<Decoded, DecodeError> {
+    let deadline = Deadline::new(deadline);
+    let result = decode_by(bytes, limits, &deadline);
+    match result {
+        // Whatever a decoder made of it: its reader said that the time is over.
+        Err(_) if deadline.was_missed() => Err(DecodeError::OutOfTime),
+        result => result,
+    }
+}
+
+fn decode_by(bytes: &[u8], limits: &DecodeLimits, deadline: &Deadline) -> Result<Decoded, DecodeError> {
+    deadline.check()?;
     let format = match sniff::sniff(bytes) {
         Content::Readable(format) => format,
         Content::Unreadable(format) => return Err(DecodeError::UnsupportedFormat { format }),
@@ -199,37 +230,54 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Decoded, DecodeErro
         Content::Empty => return Err(DecodeError::Empty),
     };
     let (pixels, orientation) = match format {
-        ImageFormat::Jpeg => decode_jpeg(bytes, limits)?,
-        ImageFormat::Tiff => tiff::decode(bytes, limits)?,
+        ImageFormat::Jpeg => decode_jpeg(bytes, limits, deadline)?,
+        ImageFormat::Tiff => tiff::decode(bytes, limits, deadline)?,
         ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Gif | ImageFormat::WebP => {
-            decode_container(format, bytes, limits)?
+            decode_container(format, bytes, limits, deadline)?
         }
     };
+    if pixels.rgb.is_empty() {
+        // Some decoders take a canvas without rows for a picture.
+        return Err(DecodeError::Corrupt {
+            format,
+            at_byte: None,
+            detail: "its size is impossible",
+            source: None,
+        });
+    }
+    deadline.check()?;
     Ok(Decoded { format, pixels: turn_upright(pixels, orientation) })
 }
 
-fn decode_jpeg(bytes: &[u8], limits: &DecodeLimits) -> Result<(Pixels, Orientation), DecodeError> {
+fn decode_jpeg(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    deadline: &Deadline,
+) -> Result<(Pixels, Orientation), DecodeError> {
     let format = ImageFormat::Jpeg;
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::truncated(format, bytes),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(format, at, what),
         jpeg::Fault::Unsupported(format) => DecodeError::UnsupportedFormat { format },
+        jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
     };
-    let mut walker = jpeg::Walker::new(bytes);
+    let mut walker = jpeg::Walker::new(bytes, deadline);
     let header = walker.read_header().map_err(place)?;
     limits.check_pixels(header.width_px, header.height_px)?;
     walker.verify().map_err(place)?;
 
-    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| explain(error, format, bytes))?;
+    let decoder =
+        JpegDecoder::new(TimedReader::new(bytes, deadline)).map_err(|error| explain(error, format, bytes))?;
     // A progressive picture is kept as coefficients of 16 bits until its last scan.
     let scratch = if header.is_progressive { 2 * header.components as u64 } else { 0 };
-    render(decoder, scratch, format, bytes, limits)
+    render(decoder, (scratch, 0), format, bytes, limits)
 }
 
 fn decode_container(
     format: ImageFormat,
     bytes: &[u8],
     limits: &DecodeLimits,
+    deadline: &Deadline,
 ) -> Result<(Pixels, Orientation), DecodeError> {
     let walked = match format {
         ImageFormat::Png => container::walk_png(bytes),
@@ -244,18 +292,18 @@ fn decode_container(
     limits.check_pixels(layout.width_px, layout.height_px)?;
 
     // The decoder sees what was walked and nothing behind it.
-    let walked = Cursor::new(&bytes[..layout.end]);
+    let walked = TimedReader::new(&bytes[..layout.end], deadline);
     let fail = |error| explain(error, format, bytes);
     match format {
         ImageFormat::Png => {
             let decoder = PngDecoder::with_limits(walked, limits.for_decoder()).map_err(fail)?;
-            render(decoder, 0, format, bytes, limits)
+            render(decoder, (0, 0), format, bytes, limits)
         }
         ImageFormat::Gif => {
             let mut decoder = GifDecoder::new(walked).map_err(fail)?;
             decoder.set_limits(limits.for_decoder()).map_err(fail)?;
             // The frame, when it does not fill the canvas.
-            render(decoder, 4, format, bytes, limits)
+            render(decoder, (4, 0), format, bytes, limits)
         }
         ImageFormat::WebP => {
             let decoder = WebPDecoder::new(walked).map_err(fail)?;
@@ -267,19 +315,21 @@ fn decode_container(
                 (true, false) => 8,
                 (true, true) => 12,
             };
-            render(decoder, scratch, format, bytes, limits)
+            let table_bytes = vp8l::table_bytes(&bytes[..layout.end], limits.max_decoded_bytes, deadline)?;
+            render(decoder, (scratch, table_bytes), format, bytes, limits)
         }
         _ => {
             let decoder = BmpDecoder::new(walked).map_err(fail)?;
-            render(decoder, 0, format, bytes, limits)
+            render(decoder, (0, 0), format, bytes, limits)
         }
     }
 }
 
-/// Decodes the pixels and converts them to RGB; `scratch` is in bytes a pixel.
+/// Decodes the pixels and converts them to RGB; beside its output the decoder holds `scratch` bytes for each pixel and
+/// `table_bytes`.
 fn render(
     mut decoder: impl ImageDecoder,
-    scratch: u64,
+    (scratch, table_bytes): (u64, u64),
     format: ImageFormat,
     bytes: &[u8],
     limits: &DecodeLimits,
@@ -295,7 +345,8 @@ fn render(
     // An orientation that cannot be read is no reason to lose the picture.
     let turned = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = u64::from(color.bytes_per_pixel());
-    limits.check_workspace(width_px, height_px, Workspace { scratch, decoded, converted, turned })?;
+    let workspace = Workspace { scratch, decoded, converted, turned, table_bytes };
+    limits.check_workspace(width_px, height_px, workspace)?;
 
     let size = usize::try_from(decoder.total_bytes()).expect("within max_decoded_bytes, which is memory");
     let mut samples = vec![0; size];
@@ -373,7 +424,13 @@ mod tests {
                 LIMITS.check_workspace(
                     7_000,
                     5_000,
-                    Workspace { scratch: 6, decoded: 6, converted: 0, turned: Orientation::NoTransforms },
+                    Workspace {
+                        scratch: 6,
+                        decoded: 6,
+                        converted: 0,
+                        turned: Orientation::NoTransforms,
+                        table_bytes: 0,
+                    },
                 ),
                 "the image is 7000 x 5000 px (420 MB of memory), more than the 400 MB of memory allowed; \
                  export it at a lower resolution or as tiles",
@@ -403,7 +460,7 @@ mod tests {
     #[test]
     fn a_quarter_turn_is_paid_for() {
         let limits = DecodeLimits { max_decoded_bytes: 599, ..LIMITS };
-        let workspace = |turned| Workspace { scratch: 0, decoded: 3, converted: 0, turned };
+        let workspace = |turned| Workspace { scratch: 0, decoded: 3, converted: 0, turned, table_bytes: 0 };
         assert!(limits.check_workspace(10, 10, workspace(Orientation::Rotate180)).is_ok());
         assert!(limits.check_workspace(10, 10, workspace(Orientation::Rotate90)).is_err());
     }

@@ -59,6 +59,8 @@ pub struct Message {
     pub body: String,
     /// How many times it has been received, this one included; receives cut short by a restart are not counted.
     pub receive_count: u32,
+    /// How many receives were cut short by a restart.
+    pub interrupted_count: u32,
     /// When it was sent.
     pub sent_at: DateTime<Utc>,
     /// When it was received for the first time.
@@ -457,6 +459,21 @@ impl Queue {
             .await
     }
 
+    /// Whether a message of the queue can be received, without counting them.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn has_visible(&self, queue: &str, now: DateTime<Utc>) -> Result<bool, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .read(move |connection| {
+                let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE queue = ?1 AND visible_ms <= ?2)";
+                let mut statement = connection.prepare_cached(sql)?;
+                Ok(statement.query_row(params![queue, now.timestamp_millis()], |row| row.get(0))?)
+            })
+            .await
+    }
+
     /// The messages in the dead-letter queue of `queue`, oldest first, up to `limit`; they stay there.
     ///
     /// # Errors
@@ -675,6 +692,7 @@ fn receive(
                 receipt_handle: row.get(1)?,
                 body: row.get(2)?,
                 receive_count: row.get(3)?,
+                interrupted_count: row.get(7)?,
                 sent_at: time(row, 4)?,
                 first_received_at: time(row, 5)?,
                 death: row.get::<_, Option<i64>>(6)?.map(|_| time(row, 6).and_then(death)).transpose()?,

@@ -17,7 +17,7 @@ use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use super::sqs::SqsServer;
-use super::worker::{self, CLASSIFY, GATE};
+use super::worker::{self, BACKFILL, CLASSIFY, GATE};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials, status};
 use crate::aws::Clients;
 use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE};
@@ -143,7 +143,7 @@ impl Stack {
             queue.release_in_flight(name, Utc::now()).await?;
         }
         for name in stages.iter().map(|stage| backfill_queue(stage)) {
-            queue.declare(&name, CLASSIFY.queue_settings()).await?;
+            queue.declare(&name, BACKFILL.queue_settings()).await?;
             queue.release_in_flight(&name, Utc::now()).await?;
         }
         let subscriptions = subscriptions
@@ -198,6 +198,11 @@ impl Stack {
                 for _ in 0..workers {
                     tasks.push(spawn(&classify_queue(stage), CLASSIFY, handler.clone()));
                 }
+                // By the same handler, so that it is the same model and there are no more images on processors.
+                let (name, handler) = (backfill_queue(stage), handler.clone());
+                let live = stages.iter().map(|stage| classify_queue(stage)).collect();
+                let (queue, faults, stopped) = (queue.clone(), faults.clone(), stopped.clone());
+                tasks.push(worker::spawn_behind(live, queue, &name, BACKFILL, handler, faults, stopped));
             }
         }
         let mut handlers = handlers.into_iter();

@@ -34,6 +34,10 @@ pub(super) struct Duty {
 pub(super) const CLASSIFY: Duty =
     Duty { name: "the classifier", batch_size: 10, invocation_timeout: Duration::from_secs(30) };
 
+/// Classifies what was in the bucket before: few at once, so that an upload which comes meanwhile waits for few.
+pub(super) const BACKFILL: Duty =
+    Duty { name: "the backfill", batch_size: 4, invocation_timeout: Duration::from_secs(30) };
+
 /// Tries models: whole golden sets take their time.
 pub(super) const GATE: Duty =
     Duty { name: "the gate", batch_size: 10, invocation_timeout: Duration::from_secs(900) };
@@ -70,6 +74,9 @@ impl Answer for GateHandler {
 /// Longest wait before a message that failed is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
+/// Time between two looks whether live work is done, for those who let it go first.
+const YIELD_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Works on `queue_name` in a task of its own until `stop` turns true.
 pub(super) fn spawn(
     queue: Queue,
@@ -79,19 +86,33 @@ pub(super) fn spawn(
     faults: Option<Arc<Faults>>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
+    spawn_behind(Vec::new(), queue, queue_name, duty, handler, faults, stop)
+}
+
+/// As [`spawn`], but takes nothing while a message of one of the queues `first` could be received.
+pub(super) fn spawn_behind(
+    first: Vec<String>,
+    queue: Queue,
+    queue_name: &str,
+    duty: Duty,
+    handler: Arc<dyn Answer>,
+    faults: Option<Arc<Faults>>,
+    stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
     let queue_name = queue_name.to_owned();
     tokio::spawn(async move {
-        if let Err(error) = work(queue, &queue_name, duty, &*handler, faults.as_deref(), stop).await {
+        if let Err(error) = work(&first, queue, &queue_name, duty, &*handler, faults.as_deref(), stop).await {
             tracing::error!(%error, queue = %queue_name, "worker stopped; messages queue up until the next start");
         }
     })
 }
 
-/// Works on `queue_name` until `stop` turns true.
+/// Works on `queue_name`, as long as nothing waits in the queues `first`, until `stop` turns true.
 ///
 /// # Errors
 /// [`QueueError`] if the queue's file fails, which nothing here can mend.
 async fn work(
+    first: &[String],
     queue: Queue,
     queue_name: &str,
     duty: Duty,
@@ -100,6 +121,13 @@ async fn work(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), QueueError> {
     while !*stop.borrow() {
+        if has_visible(&queue, first).await? {
+            tokio::select! {
+                () = tokio::time::sleep(YIELD_INTERVAL) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+            continue;
+        }
         let batch_size =
             faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
         let mut messages = queue.receive(queue_name, batch_size, Utc::now()).await?;
@@ -146,17 +174,28 @@ async fn work(
     Ok(())
 }
 
+async fn has_visible(queue: &Queue, names: &[String]) -> Result<bool, QueueError> {
+    for name in names {
+        if queue.has_visible(name, Utc::now()).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The event as SQS sends it to a function.
 fn sqs_event(queue_name: &str, messages: &[Message]) -> Value {
     let records: Vec<Value> = messages
         .iter()
         .map(|message| {
+            // All of them, as SQS counts: what was begun before a restart may have left something behind.
+            let receives = message.receive_count + message.interrupted_count;
             json!({
                 "messageId": message.id,
                 "receiptHandle": message.receipt_handle,
                 "body": message.body,
                 "attributes": {
-                    "ApproximateReceiveCount": message.receive_count.to_string(),
+                    "ApproximateReceiveCount": receives.to_string(),
                     "SentTimestamp": message.sent_at.timestamp_millis().to_string(),
                     "SenderId": "giemsa-local",
                     "ApproximateFirstReceiveTimestamp": message.first_received_at.timestamp_millis().to_string(),
@@ -184,7 +223,71 @@ fn backoff(receive_count: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// Answers everything, and remembers from which queue it came, in order.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Answer for Log {
+        async fn answer(&self, event: &Value, _: Instant) -> Result<Value, String> {
+            let mut answered = self.0.lock().unwrap();
+            for record in event["Records"].as_array().unwrap() {
+                answered.push(record["body"].as_str().unwrap().to_owned());
+            }
+            Ok(json!({"batchItemFailures": []}))
+        }
+    }
+
+    async fn wait_until(queue: &Queue, name: &str, left: u64) {
+        let asked = async {
+            while queue.depth(name, Utc::now()).await.unwrap().total() != left {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asked)
+            .await
+            .unwrap_or_else(|_| panic!("{name}: {left} left"));
+    }
+
+    #[tokio::test]
+    async fn a_backfill_takes_nothing_while_a_live_upload_waits_and_few_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
+        for name in ["live", "other", "backfill"] {
+            queue.declare(name, BACKFILL.queue_settings()).await.unwrap();
+        }
+        for index in 0..40 {
+            queue.send("backfill", &format!("old {index}"), Utc::now()).await.unwrap();
+        }
+        queue.send("live", "new", Utc::now()).await.unwrap();
+        queue.send("other", "new, other stage", Utc::now()).await.unwrap();
+        let log = Arc::new(Log::default());
+        let (stop, stopped) = watch::channel(false);
+        let first = vec!["live".to_owned(), "other".to_owned()];
+        let behind =
+            spawn_behind(first, queue.clone(), "backfill", BACKFILL, log.clone(), None, stopped.clone());
+        // Longer than several looks: it had the time to take something.
+        tokio::time::sleep(6 * YIELD_INTERVAL).await;
+        assert_eq!(log.0.lock().unwrap().len(), 0);
+        let live = spawn(queue.clone(), "live", CLASSIFY, log.clone(), None, stopped.clone());
+        wait_until(&queue, "live", 0).await;
+        tokio::time::sleep(6 * YIELD_INTERVAL).await;
+        assert_eq!(*log.0.lock().unwrap(), ["new"], "the other stage's upload still waits");
+        let other = spawn(queue.clone(), "other", CLASSIFY, log.clone(), None, stopped);
+        wait_until(&queue, "backfill", 0).await;
+        let order = log.0.lock().unwrap().clone();
+        // One batch may begin as soon as the last live message is received.
+        assert!(order[..2 + BACKFILL.batch_size].contains(&"new, other stage".to_owned()), "{order:?}");
+        assert_eq!(order.len(), 42);
+        stop.send_replace(true);
+        for task in [behind, live, other] {
+            task.await.unwrap();
+        }
+    }
 
     #[test]
     fn waits_double_up_to_the_limit() {

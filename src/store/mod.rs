@@ -3,26 +3,34 @@
 mod answered;
 mod current;
 mod failures;
+mod lookups;
 mod model_files;
 mod objects;
 mod queries;
 mod releases;
+mod result_finder;
 mod results;
 mod schema;
 mod table;
+mod uploads;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
 pub use current::make_current;
 pub use failures::{FailureNote, NotedUpload};
+pub use lookups::{BATCH_KEYS, CurrentResult};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
+pub use result_finder::ResultFinder;
 pub use results::{result_key, write_result};
 pub use schema::{
     LABEL_INDEX, LabelOrRejected, MODEL_INDEX, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table,
 };
 pub use table::{LedgerEntry, TableWriter};
+pub use uploads::{
+    Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded,
+};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]

@@ -60,6 +60,14 @@ impl Lab {
         Self { clients, config: config("prod"), servers, _folder: folder }
     }
 
+    /// Where S3 and DynamoDB are, as the environment of another process names them.
+    pub fn endpoints(&self) -> [(&'static str, String); 2] {
+        [
+            ("AWS_ENDPOINT_URL_S3", endpoint_url(self.servers.s3)),
+            ("AWS_ENDPOINT_URL_DYNAMODB", endpoint_url(self.servers.dynamodb)),
+        ]
+    }
+
     pub fn handler(&self) -> Handler {
         self.handler_of(self.config.clone(), self.clients.clone())
     }

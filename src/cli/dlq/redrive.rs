@@ -3,7 +3,7 @@
 //! It never deletes a letter before its queue has it again. Invariant: ended at any moment, each letter is in at least
 //! one of the two queues, and a second run goes on with the rest.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anyhow::{Context, anyhow};
 use chrono::Utc;
@@ -11,7 +11,7 @@ use giemsa::queues::{DeadLetter, DeadLetters};
 use serde::Serialize;
 
 use super::super::model::{Place, print};
-use super::super::{Failed, complain, output};
+use super::super::{Failed, complain, output, question};
 use super::explain::explain_page;
 use super::{Interrupted, Selection, pass, queue_of};
 
@@ -147,24 +147,8 @@ fn letters_text(count: u64) -> String {
 
 /// Asks on the terminal. Nothing is held back meanwhile, so that nobody has to hurry.
 async fn is_confirmed(interrupted: &Interrupted) -> anyhow::Result<bool> {
-    {
-        let mut stderr = std::io::stderr().lock();
-        write!(stderr, "Send them? [y/N] ")?;
-        stderr.flush()?;
-    }
-    let (sender, answer) = tokio::sync::oneshot::channel();
-    // A thread of its own: the runtime would wait for its own threads at Ctrl-C, until somebody presses Enter.
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line).map(|_| line);
-        // Nobody is left to hear it after Ctrl-C.
-        let _ = sender.send(read);
-    });
     tokio::select! {
-        answer = answer => {
-            let answer = answer.expect("the thread answers before it ends").context("the answer cannot be read")?;
-            Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-        }
+        answer = question::is_confirmed("Send them?") => answer,
         () = interrupted.wait() => Ok(false),
     }
 }

@@ -37,6 +37,9 @@ fn advance(bytes: &[u8], at: usize, length: u32) -> Result<usize, Fault> {
 pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
     const LENGTH_AND_TYPE: usize = 8;
     const CHECKSUM: u32 = 4;
+    /// Encoders write 4 KB and more into one, or a row; the decoder takes a twentieth of a millisecond even for an empty one.
+    const MAX_CHUNKS: usize = 1 << 15;
+    const MAX_PALETTE_BYTES: u32 = 3 * 256;
 
     if bytes_at::<4>(bytes, 12)? != *b"IHDR" {
         return Err(Fault::Damaged { at: 12, what: "its header chunk is missing" });
@@ -44,7 +47,7 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
     let width_px = u32::from_be_bytes(bytes_at(bytes, 16)?);
     let height_px = u32::from_be_bytes(bytes_at(bytes, 20)?);
     let (mut at, mut has_data) = (8, false);
-    loop {
+    for _ in 0..MAX_CHUNKS {
         let length = u32::from_be_bytes(bytes_at(bytes, at)?);
         let kind: [u8; 4] = bytes_at(bytes, at + 4)?;
         if length > i32::MAX.unsigned_abs() || !kind.iter().all(u8::is_ascii_alphabetic) {
@@ -52,6 +55,10 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
         }
         let end = advance(bytes, at + LENGTH_AND_TYPE, length + CHECKSUM)?;
         has_data |= kind == *b"IDAT";
+        // The decoder takes its colours for whole and few, and panics if they are not.
+        if kind == *b"PLTE" && (length == 0 || length % 3 != 0 || length > MAX_PALETTE_BYTES) {
+            return Err(Fault::Damaged { at, what: "its palette is impossible" });
+        }
         if kind == *b"IEND" {
             return if has_data {
                 Ok(Layout { width_px, height_px, end })
@@ -61,11 +68,13 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
         }
         at = end;
     }
+    Err(Fault::Damaged { at, what: "it has more chunks than any encoder writes" })
 }
 
 /// Walks a GIF to the end of its first frame.
 pub(super) fn walk_gif(bytes: &[u8]) -> Result<Layout, Fault> {
     const PALETTE_FLAG: u8 = 0x80;
+    const SPARE_BYTES: u64 = 4096;
 
     /// Bytes of the palette that a flag byte announces.
     fn palette_bytes(flags: u8) -> u32 {
@@ -95,6 +104,15 @@ pub(super) fn walk_gif(bytes: &[u8]) -> Result<Layout, Fault> {
                 let data = advance(bytes, at + 10, palette_bytes(flags))?;
                 // One byte of code size, then the compressed picture.
                 let end = pass_sub_blocks(bytes, data + 1)?;
+                // A code has at most 12 bits and gives a pixel at least; the rest is codes that give nothing.
+                let frame = u64::from(u16::from_le_bytes(bytes_at(bytes, at + 5)?))
+                    * u64::from(u16::from_le_bytes(bytes_at(bytes, at + 7)?));
+                if (end - data) as u64 > 4 * frame + SPARE_BYTES {
+                    return Err(Fault::Damaged {
+                        at: data,
+                        what: "it holds more data than its picture can take",
+                    });
+                }
                 return Ok(Layout { width_px, height_px, end });
             }
             0x3B => return Err(Fault::Damaged { at, what: "it holds no picture" }),
@@ -210,6 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn a_png_that_would_harm_its_decoder_is_refused() {
+        let header = [0, 0, 0, 7, 0, 0, 0, 5, 8, 3, 0, 0, 0];
+        for (colors, is_possible) in
+            [(0, false), (1, false), (3, true), (4, false), (768, true), (769, false), (771, false)]
+        {
+            let file =
+                png(&[(b"IHDR", &header), (b"PLTE", &vec![0; colors]), (b"IDAT", b"abc"), (b"IEND", b"")]);
+            assert_eq!(walk_png(&file).is_ok(), is_possible, "{colors} bytes");
+        }
+        let mut many = png(&[(b"IHDR", &header)]);
+        (0..1 << 15).for_each(|_| many.extend(b"\0\0\0\0IDAT\0\0\0\0"));
+        many.extend(b"\0\0\0\0IEND\0\0\0\0");
+        assert!(matches!(
+            walk_png(&many),
+            Err(Fault::Damaged { what: "it has more chunks than any encoder writes", .. })
+        ));
+    }
+
+    #[test]
     fn a_webp_declares_the_largest_of_its_sizes() {
         let mut stream = vec![0; 10];
         stream[6..].copy_from_slice(&[0x00, 0x10, 0x05, 0x00]);
@@ -223,6 +260,19 @@ mod tests {
         for length in 8..end {
             assert_eq!(walk_webp(&file[..length]), Err(Fault::EndsEarly), "{length} bytes");
         }
+    }
+
+    #[test]
+    fn a_gif_holds_no_more_data_than_its_picture_can_take() {
+        let file = |blocks: usize| {
+            let mut file = b"GIF89a\x02\0\x02\0\0\0\0\x2c\0\0\0\0\x02\0\x02\0\0\x08".to_vec();
+            (0..blocks).for_each(|_| file.extend([&[255][..], &[0; 255]].concat()));
+            file.extend(b"\0\x3b");
+            file
+        };
+        assert!(walk_gif(&file(16)).is_ok());
+        let fault = walk_gif(&file(17));
+        assert!(matches!(fault, Err(Fault::Damaged { at: 23, .. })), "{fault:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::ImageFormat;
+use super::deadline::OutOfTime;
 
 /// Which bound of [`super::DecodeLimits`] a picture exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,8 @@ fn tenths(value: u64, unit: u64) -> String {
     }
 }
 
-/// Why a file gives no pixels. It never will: all of these are properties of the file and the limits.
+/// Why a file gives no pixels. It never will, but for [`DecodeError::OutOfTime`]: the others are properties of the file
+/// and the limits.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Nothing was uploaded.
@@ -120,6 +122,15 @@ pub enum DecodeError {
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// The deadline passed first; another time there may be more of it. Only [`super::decode_until`] says this.
+    #[error("the image was not decoded in the time allowed for one image")]
+    OutOfTime,
+}
+
+impl From<OutOfTime> for DecodeError {
+    fn from(OutOfTime: OutOfTime) -> Self {
+        Self::OutOfTime
+    }
 }
 
 /// " at byte n", or nothing.
@@ -133,7 +144,7 @@ impl fmt::Display for Place {
 
 impl DecodeError {
     /// The word for this error in records and metrics: `empty`, `not_an_image`, `unsupported_format`, `too_large` or
-    /// `corrupt`.
+    /// `corrupt`; `out_of_time` is in no record, since it is no property of the file.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -141,6 +152,7 @@ impl DecodeError {
             Self::UnsupportedFormat { .. } => "unsupported_format",
             Self::TooLarge { .. } | Self::OversizedMetadata { .. } => "too_large",
             Self::Truncated { .. } | Self::Corrupt { .. } => "corrupt",
+            Self::OutOfTime => "out_of_time",
         }
     }
 

@@ -8,6 +8,7 @@
 //! Markers and tables follow ITU-T T.81: baseline and extended sequential (SOF0, SOF1) and progressive (SOF2), Huffman
 //! coded, 8 bits. Memory: 8 bytes for each 64 coefficients of a progressive picture, else none.
 
+use super::deadline::{Deadline, OutOfTime};
 use super::huffman::{Bits, Huffman};
 use super::scan::{Pass, Scan};
 
@@ -20,6 +21,14 @@ pub(super) enum Fault {
     Damaged { at: usize, what: &'static str },
     /// A kind of JPEG that is not decoded.
     Unsupported(&'static str),
+    /// The walk was given up at its deadline.
+    OutOfTime,
+}
+
+impl From<OutOfTime> for Fault {
+    fn from(OutOfTime: OutOfTime) -> Self {
+        Self::OutOfTime
+    }
 }
 
 /// What the frame header says.
@@ -59,6 +68,7 @@ struct Frame {
 /// Walks one JPEG stream.
 pub(super) struct Walker<'a> {
     bytes: &'a [u8],
+    deadline: &'a Deadline,
     at: usize,
     dc_tables: [Option<Huffman>; 4],
     ac_tables: [Option<Huffman>; 4],
@@ -75,9 +85,10 @@ const SOS: u8 = 0xDA;
 
 impl<'a> Walker<'a> {
     /// Starts at the beginning of a stream.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8], deadline: &'a Deadline) -> Self {
         Self {
             bytes,
+            deadline,
             at: 0,
             dc_tables: Default::default(),
             ac_tables: Default::default(),
@@ -90,7 +101,7 @@ impl<'a> Walker<'a> {
 
     /// Takes over the tables of a stream that holds nothing else (the `JPEGTables` of a TIFF).
     pub(super) fn load_tables(&mut self, tables: &'a [u8]) -> Result<(), Fault> {
-        let mut walker = Walker::new(tables);
+        let mut walker = Walker::new(tables, self.deadline);
         walker.expect_start()?;
         while let Ok(marker) = walker.next_marker() {
             if marker == EOI {
@@ -194,6 +205,7 @@ impl<'a> Walker<'a> {
     }
 
     fn read_segment(&mut self, marker: u8) -> Result<(), Fault> {
+        self.deadline.check()?;
         match marker {
             0xC0..=0xC2 => {
                 let body = self.segment()?;
@@ -370,6 +382,7 @@ impl<'a> Walker<'a> {
         let mut until_restart = self.restart_units;
         let mut restarts: u8 = 0;
         for row in 0..down {
+            self.deadline.check()?;
             for column in 0..across {
                 if self.restart_units > 0 && until_restart == 0 {
                     bits.pass_restart(restarts)?;

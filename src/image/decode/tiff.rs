@@ -7,20 +7,28 @@
 //! since the decoder below would fill what is missing with grey. Never reads a page other than the first: it refuses
 //! a file whose first page is only a preview (camera raw), where the picture itself would go unseen.
 
-use std::io::Cursor;
-
 use ::image::metadata::Orientation;
 use ::tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
 use ::tiff::tags::{CompressionMethod, Tag};
 use ::tiff::{ColorType, TiffError};
 
+use super::deadline::{Deadline, TimedReader};
 use super::{DecodeError, DecodeLimits, ImageFormat, Pixels, Workspace, container, ifd, jpeg, rgb};
 
 const FORMAT: ImageFormat = ImageFormat::Tiff;
 
+/// Four quantisation and eight Huffman tables take 2 KB; they are read again for each strip.
+const MAX_JPEG_TABLES_BYTES: usize = 4 << 10;
+
+const SPARE_LZW_BYTES: u64 = 4096;
+
 /// Decodes the first page; the orientation is still to be applied.
-pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<(Pixels, Orientation), DecodeError> {
-    let mut tiff = Tiff { decoder: open(bytes)?, bytes };
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    deadline: &Deadline,
+) -> Result<(Pixels, Orientation), DecodeError> {
+    let mut tiff = Tiff { decoder: open(bytes, deadline)?, bytes, deadline };
     let (width_px, height_px) = tiff.decoder.dimensions().map_err(|error| explain(error, bytes))?;
     limits.check_pixels(width_px, height_px)?;
     tiff.refuse_preview()?;
@@ -43,6 +51,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<(Pixels, Ori
             decoded: bytes_per_pixel,
             converted: kind.conversion_bytes(),
             turned: orientation,
+            table_bytes: 0,
         },
     )?;
 
@@ -96,6 +105,7 @@ struct Kind {
     samples: u16,
     bits: u8,
     is_jpeg: bool,
+    is_lzw: bool,
     is_planar: bool,
 }
 
@@ -121,16 +131,17 @@ struct Chunk {
 }
 
 struct Tiff<'a> {
-    decoder: Decoder<Cursor<&'a [u8]>>,
+    decoder: Decoder<TimedReader<'a>>,
     bytes: &'a [u8],
+    deadline: &'a Deadline,
 }
 
-fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, DecodeError> {
+fn open<'a>(bytes: &'a [u8], deadline: &'a Deadline) -> Result<Decoder<TimedReader<'a>>, DecodeError> {
     ifd::check_first(bytes).map_err(|fault| match fault {
         container::Fault::EndsEarly => DecodeError::truncated(FORMAT, bytes),
         container::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, at, what),
     })?;
-    Decoder::new(Cursor::new(bytes)).map_err(|error| explain(error, bytes))
+    Decoder::new(TimedReader::new(bytes, deadline)).map_err(|error| explain(error, bytes))
 }
 
 fn unsupported(found: &'static str) -> DecodeError {
@@ -191,6 +202,7 @@ impl Tiff<'_> {
         }
         let compression = self.number(Tag::Compression)?.unwrap_or(1);
         let is_jpeg = compression == u64::from(CompressionMethod::ModernJPEG.to_u16());
+        let is_lzw = compression == u64::from(CompressionMethod::LZW.to_u16());
         let is_planar = self.number(Tag::PlanarConfiguration)? == Some(PLANAR);
         let extra = self.numbers(Tag::ExtraSamples)?;
         let color = self.decoder.colortype().map_err(|error| explain(error, self.bytes))?;
@@ -210,7 +222,7 @@ impl Tiff<'_> {
             ColorType::YCbCr(8) => (Model::YCbCr, 8),
             _ => return Err(unsupported("TIFF with a number of channels or bits that is not read")),
         };
-        Ok(Kind { model, samples: color.num_samples(), bits, is_jpeg, is_planar })
+        Ok(Kind { model, samples: color.num_samples(), bits, is_jpeg, is_lzw, is_planar })
     }
 
     fn chunks(&mut self) -> Result<Vec<Chunk>, DecodeError> {
@@ -243,11 +255,27 @@ impl Tiff<'_> {
         }
         let page_height_px = self.decoder.dimensions().map_err(|error| explain(error, bytes))?.1;
         let tables = if kind.is_jpeg { self.jpeg_tables()? } else { Vec::new() };
+        if tables.len() > MAX_JPEG_TABLES_BYTES {
+            return Err(DecodeError::OversizedMetadata { format: FORMAT });
+        }
+        let samples_in_chunk = if kind.is_planar { 1 } else { u64::from(kind.samples) };
+        let row_bytes = u64::from(width_px) * samples_in_chunk * u64::from(kind.bits.div_ceil(8));
+        // A code has at most 12 bits and gives a byte at least; the rest is codes that give nothing.
+        let most_lzw = (4 * row_bytes).saturating_mul(u64::from(height_px)).saturating_add(SPARE_LZW_BYTES);
         let mut has_progressive = false;
         for chunk in chunks {
+            self.deadline.check()?;
             let end = chunk.offset.saturating_add(chunk.length);
             if end > bytes.len() as u64 {
                 return Err(DecodeError::truncated(FORMAT, bytes));
+            }
+            if kind.is_lzw && chunk.length > most_lzw {
+                let at = usize::try_from(chunk.offset).expect("lies inside the file");
+                return Err(DecodeError::damaged(
+                    FORMAT,
+                    at,
+                    "a strip holds more data than its picture can take",
+                ));
             }
             if kind.is_jpeg {
                 let start = usize::try_from(chunk.offset).expect("lies inside the file");
@@ -256,7 +284,7 @@ impl Tiff<'_> {
                 // The last strip may be as high as the others, but none is higher than the page.
                 let most = if is_tiled { height_px } else { height_px.min(page_height_px) };
                 let size = (width_px, chunk.rows..=most, samples);
-                has_progressive |= check_jpeg_chunk(bytes, start..end, &tables, size)?;
+                has_progressive |= check_jpeg_chunk(bytes, start..end, &tables, size, self.deadline)?;
             }
         }
         Ok(has_progressive)
@@ -278,14 +306,16 @@ fn check_jpeg_chunk(
     range: std::ops::Range<usize>,
     tables: &[u8],
     size: (u32, std::ops::RangeInclusive<u32>, usize),
+    deadline: &Deadline,
 ) -> Result<bool, DecodeError> {
     let start = range.start;
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::damaged(FORMAT, start, "a strip of the picture is cut short"),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, start + at, what),
         jpeg::Fault::Unsupported(_) => unsupported("TIFF with an unusual kind of JPEG inside"),
+        jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
     };
-    let mut walker = jpeg::Walker::new(&bytes[range]);
+    let mut walker = jpeg::Walker::new(&bytes[range], deadline);
     if !tables.is_empty() {
         walker.load_tables(tables).map_err(place)?;
     }
