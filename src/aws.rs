@@ -7,9 +7,11 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_s3::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 
 use crate::config::has_own_s3_endpoint;
 
@@ -34,9 +36,11 @@ impl Clients {
         let sdk_config = sdk_config().await;
         // Servers other than AWS have one host name, so buckets go into the path there.
         let s3 = aws_sdk_s3::config::Builder::from(&sdk_config).force_path_style(has_own_s3_endpoint());
+        let dynamodb =
+            aws_sdk_dynamodb::config::Builder::from(&sdk_config).retry_classifier(TransactionConflicts);
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
-            dynamodb: aws_sdk_dynamodb::Client::new(&sdk_config),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
         }
     }
 
@@ -59,7 +63,8 @@ impl Clients {
             .endpoint_url(dynamodb_url)
             .http_client(http_client())
             .timeout_config(timeouts())
-            .retry_config(retries());
+            .retry_config(retries())
+            .retry_classifier(TransactionConflicts);
         Self {
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
@@ -122,6 +127,23 @@ impl aws_sdk_s3control::config::endpoint::ResolveEndpoint for OneHost {
     ) -> aws_sdk_s3control::config::endpoint::EndpointFuture<'a> {
         let endpoint = aws_sdk_s3control::config::endpoint::Endpoint::builder().url(self.url.clone()).build();
         aws_sdk_s3control::config::endpoint::EndpointFuture::ready(Ok(endpoint))
+    }
+}
+
+/// Tries again what met somebody's transaction on the same item: it is over in milliseconds, but the SDK gives up.
+#[derive(Debug)]
+struct TransactionConflicts;
+
+impl ClassifyRetry for TransactionConflicts {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let body = context.response().and_then(|response| response.body().bytes()).unwrap_or_default();
+        let is_conflict =
+            std::str::from_utf8(body).is_ok_and(|text| text.contains("#TransactionConflictException"));
+        if is_conflict { RetryAction::transient_error() } else { RetryAction::NoActionIndicated }
+    }
+
+    fn name(&self) -> &'static str {
+        "transaction conflicts"
     }
 }
 

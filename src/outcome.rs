@@ -122,7 +122,9 @@ impl Failure {
         match self {
             Self::Fetch(FetchError::NotFound { .. }) => reject(GONE_CODE),
             Self::Fetch(FetchError::TooLarge { .. }) => reject("too_large"),
-            Self::Fetch(FetchError::Incomplete { .. } | FetchError::Request { .. }) => Disposition::Retry,
+            Self::Fetch(
+                FetchError::Incomplete { .. } | FetchError::Damaged { .. } | FetchError::Request { .. },
+            ) => Disposition::Retry,
             // The only one that is no property of the file.
             Self::Decode(DecodeError::OutOfTime) => Disposition::Retry,
             Self::Decode(error) => reject(error.code()),

@@ -5,13 +5,17 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::events::{self, Upload, form_encoded};
 use common::faults::{Fault, Seen, faulty};
 use common::{INPUT, Lab, uninfected_cell};
+use giemsa::analysis::Step;
 use giemsa::classification::Status;
-use giemsa::handler::HandlerError;
+use giemsa::cpu_pool::FaultPoint;
+use giemsa::handler::{Handler, HandlerError};
+use giemsa::pipeline::Pipeline;
 use giemsa::store::FailureNote;
 use serde_json::{Value, json};
 
@@ -149,6 +153,69 @@ async fn each_trigger_is_told_exactly_what_failed_and_why() {
 /// Loads the model, so that the time of a test goes to what it is about.
 async fn pipeline_is_warm(handler: &giemsa::handler::Handler) {
     assert_eq!(handler.handle(&json!({"Records": []}), None).await.unwrap()["retried"], 0);
+}
+
+/// What goes wrong on the processor costs the image one retry, and its neighbours nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_or_a_freeze_costs_one_image_one_retry() {
+    let lab = Lab::start().await;
+    let stored = upload_all(&lab).await;
+    let uploads = uploads(&stored);
+    let mut config = lab.config.clone();
+    config.limits.image_timeout = Duration::from_millis(1500);
+    let frozen = Duration::from_secs(4);
+    let cases: [(&str, Step, Option<Duration>, &str); 4] = [
+        ("panic in decoding", Step::Decode, None, "panicked: on purpose"),
+        ("panic in the network", Step::Infer, None, "panicked: on purpose"),
+        ("decoding hangs", Step::Decode, Some(frozen), "was not classified within 1500 ms"),
+        ("the network hangs", Step::Infer, Some(frozen), "was not classified within 1500 ms"),
+    ];
+    for (name, at, freeze, reason) in cases {
+        // Each trigger meets it once.
+        for trigger in ["SQS", "S3 Batch Operations", "S3"] {
+            let is_over = AtomicBool::new(false);
+            let fault = FaultPoint::new(move |step, key| {
+                if step != at || key != POISON || is_over.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+                match freeze {
+                    Some(freeze) => std::thread::sleep(freeze),
+                    None => panic!("on purpose"),
+                }
+            });
+            let pipeline = Pipeline::new(config.clone(), lab.clients.clone()).with_fault_point(fault);
+            let handler = Handler::new(pipeline);
+            pipeline_is_warm(&handler).await;
+            let event = match trigger {
+                "SQS" => events::sqs(uploads.iter().map(|upload| events::s3(upload).to_string())),
+                "S3" => notification(&uploads),
+                _ => batch_event(&uploads),
+            };
+            let answer = handler.handle(&event, None).await;
+            let is_told = match (&answer, trigger) {
+                (Ok(answer), "SQS") => {
+                    *answer == json!({"batchItemFailures": [{"itemIdentifier": "message-1"}]})
+                }
+                (Ok(answer), _) => {
+                    let codes = answer["results"].as_array().unwrap().iter().map(|task| &task["resultCode"]);
+                    let text = answer["results"][1]["resultString"].as_str().unwrap();
+                    codes.eq(&["Succeeded", "TemporaryFailure", "Succeeded"]) && text.contains(reason)
+                }
+                (Err(HandlerError::Unanswered { unanswered: 1, total: 3, first }), "S3") => {
+                    first.contains(reason)
+                }
+                _ => false,
+            };
+            assert!(is_told, "{name}: {trigger} was told {answer:?}");
+            // The next delivery is answered, by the same process.
+            let answer = handler.handle(&notification(&uploads), None).await.unwrap();
+            assert_eq!(
+                (&answer["classified"], &answer["retried"]),
+                (&json!(3), &json!(0)),
+                "{name}: {trigger}"
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,30 @@ async fn the_kth_failing_request_costs_at_most_one_retry_by_the_sdk() {
     assert_recovers(&lab, &event).await;
 }
 
+/// An upload of a client that sends no checksum: only the ETag tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_image_is_never_answered() {
+    let lab = Lab::start().await;
+    let bare = lab.clients.s3.config().to_builder();
+    let bare =
+        bare.request_checksum_calculation(aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired);
+    let bare = aws_sdk_s3::Client::from_conf(bare.build());
+    let cell = uninfected_cell();
+    let put = bare.put_object().bucket(common::INPUT).key("slide/0.png").body(cell.clone().into());
+    let etag = put.send().await.unwrap().e_tag.unwrap();
+    let event =
+        events::sqs(
+            [events::s3(&Upload::new("slide/0.png", etag.trim_matches('"'), cell.len())).to_string()],
+        );
+    let clients = faulty(&lab.clients, |s| (s.method == "GET" && concerns(s, 0)).then_some(Fault::Damage));
+    let answer = lab.handler_of(lab.config.clone(), clients).handle(&event, None).await.unwrap();
+    assert_eq!(failed(&answer), messages([0]));
+    let notes = lab.table().failures(common::INPUT, "slide/0.png", "prod").await.unwrap();
+    assert!(notes[0].reason.contains("arrived damaged"), "{notes:?}");
+    assert!(lab.result("slide/0.png").await.is_none());
+    assert_eq!(failed(&lab.handler().handle(&event, None).await.unwrap()), messages([]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_of_the_table_is_no_second_result() {
     let lab = Lab::start().await;

@@ -70,6 +70,8 @@ const MODULES: &[(&str, &[&str])] = &[
             "classification",
             "slide",
             "store",
+            "analysis",
+            "cpu_pool",
             "pipeline",
             "handler",
             "golden",

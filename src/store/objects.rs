@@ -5,12 +5,15 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::types::ServerSideEncryption;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
+use md5::{Digest, Md5};
 
 use crate::classification::ImageInfo;
+use crate::digest::hex;
 use crate::object::ObjectRef;
 
 /// An object as it was read.
@@ -55,6 +58,16 @@ pub enum FetchError {
         expected_bytes: u64,
         /// Bytes that arrived.
         found_bytes: u64,
+    },
+    /// What arrived is not what was uploaded.
+    #[error("{object} arrived damaged: its MD5 is {found}, but its ETag is {expected}")]
+    Damaged {
+        /// The object.
+        object: String,
+        /// The ETag.
+        expected: String,
+        /// MD5 of what arrived.
+        found: String,
     },
     /// S3 or the network failed.
     #[error("{object} cannot be read: {detail}")]
@@ -102,6 +115,7 @@ pub async fn fetch_object(
     let capacity =
         usize::try_from(size_bytes).expect("an object in memory is smaller than the address space");
     let mut bytes = BytesMut::with_capacity(capacity);
+    let mut md5 = md5_to_check(&found).map(|expected| (expected, Md5::new()));
     let incomplete = |found_bytes: usize| FetchError::Incomplete {
         object: object.to_string(),
         expected_bytes: size_bytes,
@@ -116,11 +130,42 @@ pub async fn fetch_object(
             return Err(incomplete(bytes.len() + chunk.len()));
         }
         bytes.extend_from_slice(&chunk);
+        if let Some((_, md5)) = &mut md5 {
+            md5.update(&chunk);
+        }
     }
     if bytes.len() != capacity {
         return Err(incomplete(bytes.len()));
     }
+    if let Some((expected, md5)) = md5 {
+        let found = hex(&md5.finalize());
+        if found != expected {
+            return Err(FetchError::Damaged { object: object.to_string(), expected, found });
+        }
+    }
     Ok(FetchedObject { bytes: bytes.freeze(), image })
+}
+
+/// The MD5 that the content must have, where nothing else protects it: an upload that was sent without a checksum.
+///
+/// The SDK checks the checksum of an object that has one. An ETag is the MD5 of an object that was uploaded at once and
+/// is not encrypted by a key of KMS or of the customer
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>).
+fn md5_to_check(found: &GetObjectOutput) -> Option<String> {
+    let is_of_all = |checksum: &str| !checksum.contains('-');
+    let checksums = [
+        found.checksum_crc32(),
+        found.checksum_crc32_c(),
+        found.checksum_crc64_nvme(),
+        found.checksum_sha1(),
+        found.checksum_sha256(),
+    ];
+    let is_checked = checksums.into_iter().flatten().any(is_of_all);
+    let is_keyed = found.sse_customer_algorithm().is_some()
+        || found.server_side_encryption().is_some_and(|by| *by != ServerSideEncryption::Aes256);
+    let etag = found.e_tag()?.trim_matches('"');
+    let is_md5 = etag.len() == 32 && etag.bytes().all(|b| b.is_ascii_hexdigit());
+    (is_md5 && !is_checked && !is_keyed).then(|| etag.to_ascii_lowercase())
 }
 
 /// Version, or else ETag, of the object that is at a key now; `None` if there is none.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -23,6 +24,8 @@ pub enum Fault {
     LoseAnswer,
     /// The connection breaks before the request arrives.
     Break,
+    /// One bit of the answer's body is another on the way.
+    Damage,
     /// The request arrives late.
     Delay(Duration),
 }
@@ -143,6 +146,20 @@ impl HttpConnector for FaultyConnector {
                 HttpConnectorFuture::new(async move {
                     answer.await?;
                     Err(lost())
+                })
+            }
+            Some(Fault::Damage) => {
+                let answer = self.inner.call(request);
+                HttpConnectorFuture::new(async move {
+                    let mut answer = answer.await?;
+                    let body = ByteStream::new(answer.take_body()).collect().await;
+                    let mut bytes = body.map_err(|error| ConnectorError::io(error.into()))?.to_vec();
+                    let middle = bytes.len() / 2;
+                    if let Some(byte) = bytes.get_mut(middle) {
+                        *byte ^= 1;
+                    }
+                    *answer.body_mut() = bytes.into();
+                    Ok(answer)
                 })
             }
             Some(Fault::Delay(delay)) => {
