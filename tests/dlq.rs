@@ -124,7 +124,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
     assert!(stack.stop("TERM").0.success());
 
     let stack = RunningStack::start(folder.path(), &[]);
-    assert!(stack.stdout().contains("giemsa dlq list"), "{}", stack.stdout());
+    wait_for("the hint at dead letters", || stack.stdout().contains("giemsa dlq list").then_some(()));
     let listed = json_of(&stack, &["list"]);
     assert_eq!(listed["complete"], true);
     assert_eq!(
