@@ -5,64 +5,15 @@
 
 #![allow(unsafe_code, reason = "a counting allocator measures what decoding holds")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "hostile/counting.rs"]
+mod counting;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use counting::peak_bytes;
 use giemsa::image::decode::{DecodeError, DecodeLimits, Decoded, ImageFormat, decode};
 use proptest::prelude::*;
-
-/// Counts what the current thread holds, and the most it ever held.
-struct CountingAllocator;
-
-thread_local! {
-    static HELD: Cell<i64> = const { Cell::new(0) };
-    static PEAK: Cell<i64> = const { Cell::new(0) };
-}
-
-fn count(change: i64) {
-    // The counters are gone while a thread ends.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + change);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-    });
-}
-
-fn size(bytes: usize) -> i64 {
-    i64::try_from(bytes).expect("no allocation is that large")
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(size(layout.size()));
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(size(layout.size()));
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-size(layout.size()));
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count(size(new_size) - size(layout.size()));
-        unsafe { System.realloc(pointer, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-/// The most that `work` held at once beyond what was held before, in bytes.
-fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, i64) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = work();
-    (result, PEAK.get() - before)
-}
 
 const LIMITS: DecodeLimits = DecodeLimits {
     max_width_px: 20_000,
@@ -322,7 +273,7 @@ fn every_limit_is_checked_for_every_format() {
 #[test]
 fn memory_stays_within_the_limit_that_just_fits() {
     /// Tables and windows of the decoders, and copies of the small files; half of one picture.
-    const OVERHEAD: i64 = 480_000;
+    const OVERHEAD: u64 = 480_000;
     const PIXELS: u64 = 640 * 480;
 
     let mut failures = Vec::new();
@@ -344,7 +295,7 @@ fn memory_stays_within_the_limit_that_just_fits() {
         assert_eq!(result.unwrap().pixels.rgb.len() as u64, 3 * PIXELS);
         let peak_per_pixel = peak as f64 / PIXELS as f64;
         println!("{name}: asks for {smallest} bytes a pixel, held {peak_per_pixel:.2}");
-        if peak > size((smallest * PIXELS) as usize) + OVERHEAD {
+        if peak > smallest * PIXELS + OVERHEAD {
             failures.push(format!("{name}: asks for {smallest} bytes a pixel, held {peak_per_pixel:.2}"));
         }
         // And the file is not refused for memory that it does not need.
@@ -357,10 +308,10 @@ fn memory_stays_within_the_limit_that_just_fits() {
 }
 
 /// What a decoder may hold that does not grow with the picture: a copy of the file, tables, windows.
-fn slack(bytes: &[u8]) -> i64 {
+fn slack(bytes: &[u8]) -> u64 {
     // A damaged WebP may claim a partition of up to 16 MiB (24 bits) before it turns out that the file does not hold it.
     let partition = if bytes.starts_with(b"RIFF") { 16 << 20 } else { 0 };
-    500_000 + 2 * size(bytes.len()) + partition
+    500_000 + 2 * bytes.len() as u64 + partition
 }
 
 #[test]
@@ -369,13 +320,13 @@ fn compressed_text_and_profiles_cannot_fill_memory() {
         let bytes = read(name);
         let (result, peak) = peak_bytes(|| decode(&bytes, &TIGHT));
         println!("{name}: {:?}, held {peak} bytes", result.as_ref().map(|decoded| decoded.format));
-        assert!(peak < size(TIGHT.max_decoded_bytes as usize) + slack(&bytes), "{name}: held {peak} bytes");
+        assert!(peak < TIGHT.max_decoded_bytes + slack(&bytes), "{name}: held {peak} bytes");
     }
 }
 
 fn check_mutated(bytes: &[u8], name: &str) {
     let (result, peak) = peak_bytes(|| decode(bytes, &TIGHT));
-    assert!(peak < size(TIGHT.max_decoded_bytes as usize) + slack(bytes), "{name}: held {peak} bytes");
+    assert!(peak < TIGHT.max_decoded_bytes + slack(bytes), "{name}: held {peak} bytes");
     if let Ok(Decoded { pixels, .. }) = result {
         let count = u64::from(pixels.width_px) * u64::from(pixels.height_px);
         assert!(count > 0 && count <= TIGHT.max_pixels);
