@@ -41,7 +41,7 @@ test: tools-or-skip ## all tests but test-models (those with aws and cargo lambd
 	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
-	$(CARGO) test
+	CARGO='$(CARGO)' tests/run
 
 FUZZ_RUNS ?= 20000
 FUZZ_SECONDS ?= 600
@@ -66,7 +66,7 @@ fuzz: ## mutated model files; and, with cargo-fuzz, FUZZ_SECONDS each of images,
 HOSTILE_FILES ?= 10000
 .PHONY: hostile
 hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also through the classifier in 512 MB
-	GIEMSA_HOSTILE_FILES=$(HOSTILE_FILES) GIEMSA_HOSTILE_SEED=$${GIEMSA_HOSTILE_SEED:-0} \
+	GIEMSA_HOSTILE_ALL=1 GIEMSA_HOSTILE_FILES=$(HOSTILE_FILES) GIEMSA_HOSTILE_SEED=$${GIEMSA_HOSTILE_SEED:-0} \
 		$(CARGO) test --test hostile -- --nocapture --test-threads 1
 	GIEMSA_HOSTILE_ALL=1 $(CARGO) test --test memory_limit -- --nocapture
 	GIEMSA_CORPUS_RUNS=$(HOSTILE_FILES) $(CARGO) test --test fuzz_corpus -- --nocapture

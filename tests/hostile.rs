@@ -234,11 +234,18 @@ fn damaged_files_get_one_finding_each() {
 #[test]
 fn each_analysis_ends_soon_after_its_deadline() {
     const ALLOWED: Duration = Duration::from_millis(150);
-    let tally = watched(|tell| {
+    // `make hostile` takes them all.
+    let stride = if std::env::var_os("GIEMSA_HOSTILE_ALL").is_some() { 1 } else { 4 };
+    let tally = watched(move |tell| {
         let model = toy();
+        let mut number = 0;
         let mut tally = Tally::default();
         for part in PARTS {
             for File { name, bytes } in part() {
+                number += 1;
+                if number % stride != 0 {
+                    continue;
+                }
                 tell(&name);
                 let (started, started_on_processor) = (Instant::now(), processor_time());
                 let deadline = started + ALLOWED;

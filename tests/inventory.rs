@@ -285,23 +285,33 @@ async fn a_killed_run_over_an_inventory_goes_on_with_the_same_counts() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_does_not_grow_with_the_inventory() {
+    memory_does_not_grow_with(Format::Parquet).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "as that in Parquet, which holds more at once; takes ten seconds"]
+async fn memory_does_not_grow_with_an_inventory_in_csv() {
+    memory_does_not_grow_with(Format::Csv).await;
+}
+
+#[cfg(target_os = "linux")]
+async fn memory_does_not_grow_with(format: Format) {
     /// A row group and what the allocator keeps; 40,000 rows are 6 MB, 2,000 a twentieth of that.
     const SLACK_BYTES: u64 = 6 << 20;
-    for format in [Format::Csv, Format::Parquet] {
-        let mut peaks = Vec::new();
-        for images in [2_000, 40_000] {
-            let bucket = LargeBucket::new(images, 1);
-            let url = bucket.serve().await;
-            let made = Made::new(format, &[bucket.uploads().map(Row::Upload).collect::<Vec<_>>()]);
-            let mut command = reconcile(&url);
-            command.args(["--json", "--inventory"]).arg(&made.manifest);
-            let (peak, output) = peak_memory_of(command).await;
-            assert_eq!(lines(&output).1["uploads"], json!(images));
-            peaks.push(peak);
-        }
-        eprintln!("{format:?}: {} kB for 2,000 rows, {} kB for 40,000", peaks[0] >> 10, peaks[1] >> 10);
-        assert!(peaks[0] > 4 << 20 && peaks[1] <= peaks[0] + SLACK_BYTES, "{format:?}: {peaks:?}");
+    let mut peaks = Vec::new();
+    for images in [2_000, 40_000] {
+        let bucket = LargeBucket::new(images, 1);
+        let url = bucket.serve().await;
+        let made = Made::new(format, &[bucket.uploads().map(Row::Upload).collect::<Vec<_>>()]);
+        let mut command = reconcile(&url);
+        command.args(["--json", "--inventory"]).arg(&made.manifest);
+        let (peak, output) = peak_memory_of(command).await;
+        assert_eq!(lines(&output).1["uploads"], json!(images));
+        peaks.push(peak);
     }
+    eprintln!("{format:?}: {} kB for 2,000 rows, {} kB for 40,000", peaks[0] >> 10, peaks[1] >> 10);
+    assert!(peaks[0] > 4 << 20 && peaks[1] <= peaks[0] + SLACK_BYTES, "{format:?}: {peaks:?}");
 }
 
 fn hostile_rows() -> Vec<Row> {
