@@ -168,11 +168,18 @@ fn toy() -> Arc<Model> {
 
 #[test]
 fn files_made_to_do_harm_get_one_finding_each() {
-    let tally = watched(|tell| {
+    let takes_all = takes_all();
+    let tally = watched(move |tell| {
         let model = toy();
+        let mut number = 0;
         let mut tally = Tally::default();
         for part in PARTS {
             for File { name, bytes } in part() {
+                number += 1;
+                // Small files are cheap, and most kinds of harm.
+                if !takes_all && bytes.len() > 4_000 && number % 3 != 0 {
+                    continue;
+                }
                 tell(&name);
                 let seen = analyse(&bytes, &model, &LIMITS);
                 if let (Ok(seen), Some(_)) = (&seen, std::env::var_os("GIEMSA_HOSTILE_LIST")) {
@@ -189,7 +196,7 @@ fn files_made_to_do_harm_get_one_finding_each() {
     for end in ["classified", "corrupt", "too_large", "not_an_image", "unsupported_format", "empty"] {
         assert!(tally.ends.contains_key(end), "no file ends as {end}: the files reach too little");
     }
-    assert!(tally.ends.values().sum::<u64>() > 1_000);
+    assert!(tally.ends.values().sum::<u64>() > if takes_all { 1_000 } else { 400 });
 }
 
 /// Seeds of damaged files: all fixtures, under their names.
@@ -206,13 +213,18 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// `make hostile` takes all files, `make test` those that are quick and some of the others.
+fn takes_all() -> bool {
+    std::env::var_os("GIEMSA_HOSTILE_ALL").is_some()
+}
+
 fn number_from(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 #[test]
 fn damaged_files_get_one_finding_each() {
-    let count = number_from("GIEMSA_HOSTILE_FILES", 1_000);
+    let count = number_from("GIEMSA_HOSTILE_FILES", 500);
     let first = number_from("GIEMSA_HOSTILE_SEED", 0);
     let tally = watched(move |tell| {
         let (model, seeds) = (toy(), fixtures());
@@ -234,8 +246,7 @@ fn damaged_files_get_one_finding_each() {
 #[test]
 fn each_analysis_ends_soon_after_its_deadline() {
     const ALLOWED: Duration = Duration::from_millis(150);
-    // `make hostile` takes them all.
-    let stride = if std::env::var_os("GIEMSA_HOSTILE_ALL").is_some() { 1 } else { 4 };
+    let takes_all = takes_all();
     let tally = watched(move |tell| {
         let model = toy();
         let mut number = 0;
@@ -243,7 +254,7 @@ fn each_analysis_ends_soon_after_its_deadline() {
         for part in PARTS {
             for File { name, bytes } in part() {
                 number += 1;
-                if number % stride != 0 {
+                if !takes_all && number % 4 != 0 {
                     continue;
                 }
                 tell(&name);

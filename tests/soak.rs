@@ -32,7 +32,7 @@ use serde_json::Value;
 use state::{State, Version};
 
 /// Uploads without `GIEMSA_SOAK_UPLOADS`.
-const DEFAULT_UPLOADS: usize = 60;
+const DEFAULT_UPLOADS: usize = 40;
 
 /// Messages of all queues that uploaders let pile up. A message that is in flight at ten kills is given up, as one that
 /// kills; with batches of everything that waits, an innocent one must not wait for as long as ten kills take.
