@@ -1,20 +1,16 @@
 //! A model is replaced by copying a file: while images are being classified, while a batch still holds the one before,
 //! while the new one is still being loaded, and when the file is deleted.
 
-#![cfg(feature = "local")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::events::{self, Upload};
-use common::faults::{Fault, faulty};
-use common::log::Log;
-use common::onnx::{OnnxModel, floats, ints, node};
-use common::{Lab, MODELS, config, file};
+use crate::common::events::{self, Upload};
+use crate::common::faults::{Fault, faulty};
+use crate::common::log::Log;
+use crate::common::onnx::{OnnxModel, floats, ints, node};
+use crate::common::{Lab, MODELS, config, file};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::Finding;
 use giemsa::digest::sha256_hex;
