@@ -183,7 +183,7 @@ fn offline(model: &[u8], image: &[u8]) -> BTreeMap<String, f64> {
 #[expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 #[tokio::test(flavor = "multi_thread")]
 async fn swaps_under_load_lose_no_image_and_every_result_is_its_model_s() {
-    const STAGE: &str = "prod";
+    const STAGE: &str = "swapped";
     const WORKERS: usize = 3;
     let swaps: usize = std::env::var("GIEMSA_TEST_SWAPS").map_or(25, |text| text.parse().unwrap());
     let lab = lab_of(STAGE).await;
