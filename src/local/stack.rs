@@ -162,6 +162,9 @@ impl Stack {
             s3_port: settings.s3_port,
             dynamodb_port: settings.dynamodb_port,
             subscriptions: subscriptions.collect(),
+            browser_origins: ["127.0.0.1", "localhost"]
+                .map(|host| format!("http://{host}:{}", status.port()))
+                .to_vec(),
         };
         let faults = match &settings.faults {
             Some(spec) => Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?)),
