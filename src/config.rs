@@ -23,6 +23,19 @@ pub use command::{QueueNames, user_name};
 /// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
 pub const BACKFILL_PREFIX: &str = "backfill";
 
+/// Folder of the results bucket that holds small copies of images, made by the dashboard.
+pub const THUMBNAIL_PREFIX: &str = "thumbnails";
+
+/// Folder of the results bucket that holds the tiles of large images, made by the dashboard.
+pub const PYRAMID_PREFIX: &str = "pyramids";
+
+/// Folders of the results bucket that hold no results.
+const OWN_FOLDERS: [(&str, &str); 3] = [
+    (BACKFILL_PREFIX, "the manifests and reports of backfills"),
+    (THUMBNAIL_PREFIX, "the dashboard's small copies of images"),
+    (PYRAMID_PREFIX, "the dashboard's tiles of large images"),
+];
+
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
 pub const DECODED_BYTES_PER_PIXEL: u64 = 12;
@@ -61,9 +74,14 @@ pub struct Config {
     pub table: String,
     /// Which models the stage may serve (`GIEMSA_GATE`, default `required` for the stage `prod`, else `off`).
     pub gate: GatePolicy,
+    /// How long the dashboard's links to images live (`GIEMSA_LINK_SECONDS`, default 900, 1 to 43,200).
+    pub link_lifetime: Duration,
     /// Bounds on work and memory.
     pub limits: Limits,
 }
+
+/// How long a link may live, seconds: no longer than the credentials that a role signs with.
+const LINK_SECONDS: std::ops::RangeInclusive<u64> = 1..=43_200;
 
 /// The stage whose answers count for people; its models need a passing golden report unless the setting says otherwise.
 pub const PRODUCTION_STAGE: &str = "prod";
@@ -255,6 +273,7 @@ impl Config {
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
             gate: GatePolicy::Off,
+            link_lifetime: settings.link_lifetime(),
             limits: settings.limits(),
         };
         config.gate = settings.gate_policy(&config.stage);
@@ -271,11 +290,12 @@ impl Config {
         model_key(&self.stage)
     }
 
-    /// Whether an object is something that Giemsa itself wrote: a result, a model or what a backfill keeps, never input.
+    /// Whether an object is something that Giemsa itself wrote: a result, a model, what a backfill keeps or a copy for
+    /// the dashboard, never input.
     pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
         let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let is_output =
-            bucket == self.results_bucket && (is_below(&self.results_prefix) || is_below(BACKFILL_PREFIX));
+        let is_output = bucket == self.results_bucket
+            && (is_below(&self.results_prefix) || OWN_FOLDERS.iter().any(|(folder, _)| is_below(folder)));
         is_output || bucket == self.model_bucket
     }
 
@@ -294,10 +314,12 @@ impl Config {
                 "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
                  e.g. results"
             ));
-        } else if prefix.split('/').next() == Some(BACKFILL_PREFIX) {
+        } else if let Some((folder, holds)) =
+            OWN_FOLDERS.iter().find(|(folder, _)| prefix.split('/').next() == Some(folder))
+        {
             problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {BACKFILL_PREFIX}/, which holds the \
-                 manifests and reports of backfills, e.g. results"
+                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {folder}/, which holds {holds}, \
+                 e.g. results"
             ));
         }
     }
@@ -409,6 +431,18 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
 
     fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
         self.parsed(name).map_or(default, Duration::from_millis)
+    }
+
+    fn link_lifetime(&mut self) -> Duration {
+        let seconds = self.number("GIEMSA_LINK_SECONDS", 900);
+        if !LINK_SECONDS.contains(&seconds) {
+            self.problems.push(format!(
+                "GIEMSA_LINK_SECONDS is {seconds}; expected {} to {}",
+                LINK_SECONDS.start(),
+                LINK_SECONDS.end()
+            ));
+        }
+        Duration::from_secs(seconds)
     }
 
     fn gate_policy(&mut self, stage: &str) -> GatePolicy {
@@ -543,6 +577,10 @@ mod tests {
         assert!(config.is_own_output("out", "results/stage=prod/x.json"));
         assert!(config.is_own_output("models", "dev/model.onnx"));
         assert!(config.is_own_output("out", "backfill/20261123/manifest.csv"));
+        assert!(config.is_own_output("out", "thumbnails/0a.jpg"));
+        assert!(config.is_own_output("out", "pyramids/0a/3/1_2.jpg"));
+        assert!(config_with(&[("GIEMSA_RESULTS_PREFIX", "pyramids/x")]).is_err());
+        assert!(!config.is_own_output("in", "thumbnails/x.png"));
         assert!(!config.is_own_output("out", "backfilled/x.png"));
         assert!(!config.is_own_output("in", "backfill/x.png"));
         assert!(!config.is_own_output("out", "results-of-tuesday/x.png"));

@@ -116,10 +116,14 @@ const MODULES: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (
         &["::image::", "::tiff::"],
-        &["src/image/decode.rs", "src/image/decode/"],
-        "decoding goes through its limits",
+        &["src/image/decode.rs", "src/image/decode/", "src/image/peek.rs", "src/image/render.rs"],
+        "decoding goes through its limits; the others read a header, and write",
     ),
-    (&["fast_image_resize"], &["src/image/preprocess.rs"], "pixels become tensors in one place"),
+    (
+        &["fast_image_resize"],
+        &["src/image/preprocess.rs", "src/image/render.rs"],
+        "pixels become tensors in one place, and pictures in another",
+    ),
     (
         &["tract_onnx", "tract_hir", "tract_core"],
         &["src/model/network.rs", "src/model/network/"],
