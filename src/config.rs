@@ -5,8 +5,10 @@
 
 #[cfg(feature = "local")]
 mod batch;
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 mod command;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -17,8 +19,10 @@ use crate::image::DecodeLimits;
 
 #[cfg(feature = "local")]
 pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 pub use command::{QueueNames, user_name};
+#[cfg(feature = "dashboard")]
+pub use dashboard::{DashboardConfig, QueueUrls};
 
 /// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
 pub const BACKFILL_PREFIX: &str = "backfill";
