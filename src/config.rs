@@ -9,6 +9,7 @@ mod batch;
 mod command;
 #[cfg(feature = "dashboard")]
 mod dashboard;
+mod outputs;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -23,22 +24,7 @@ pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
 pub use command::{QueueNames, user_name};
 #[cfg(feature = "dashboard")]
 pub use dashboard::{DashboardConfig, QueueUrls};
-
-/// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
-pub const BACKFILL_PREFIX: &str = "backfill";
-
-/// Folder of the results bucket that holds small copies of images, made by the dashboard.
-pub const THUMBNAIL_PREFIX: &str = "thumbnails";
-
-/// Folder of the results bucket that holds the tiles of large images, made by the dashboard.
-pub const PYRAMID_PREFIX: &str = "pyramids";
-
-/// Folders of the results bucket that hold no results.
-const OWN_FOLDERS: [(&str, &str); 3] = [
-    (BACKFILL_PREFIX, "the manifests and reports of backfills"),
-    (THUMBNAIL_PREFIX, "the dashboard's small copies of images"),
-    (PYRAMID_PREFIX, "the dashboard's tiles of large images"),
-];
+pub use outputs::{BACKFILL_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -78,8 +64,6 @@ pub struct Config {
     pub table: String,
     /// Which models the stage may serve (`GIEMSA_GATE`, default `required` for the stage `prod`, else `off`).
     pub gate: GatePolicy,
-    /// How long the dashboard's links to images live (`GIEMSA_LINK_SECONDS`, default 900, 1 to 43,200).
-    pub link_lifetime: Duration,
     /// Bounds on work and memory.
     pub limits: Limits,
 }
@@ -158,6 +142,8 @@ pub struct Limits {
     pub deadline_margin: Duration,
     /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_MS`, default 0: every batch).
     pub model_check_interval: Duration,
+    /// How long the dashboard's links to images live (`GIEMSA_LINK_SECONDS`, default 900, 1 to 43,200).
+    pub link_lifetime: Duration,
 }
 
 impl Default for Limits {
@@ -173,6 +159,7 @@ impl Default for Limits {
             image_timeout: Duration::from_secs(30),
             deadline_margin: Duration::from_secs(2),
             model_check_interval: Duration::ZERO,
+            link_lifetime: Duration::from_secs(900),
         }
     }
 }
@@ -277,14 +264,13 @@ impl Config {
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
             gate: GatePolicy::Off,
-            link_lifetime: settings.link_lifetime(),
             limits: settings.limits(),
         };
         config.gate = settings.gate_policy(&config.stage);
         let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
         let mut problems = settings.problems;
         config.check_stage(&mut problems);
-        config.check_overlap(&mut problems);
+        config.check_outputs(&mut problems);
         config.limits.check(memory_mb, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
@@ -292,15 +278,6 @@ impl Config {
     /// Key of the model that this stage serves: `<stage>/model.onnx`.
     pub fn model_key(&self) -> String {
         model_key(&self.stage)
-    }
-
-    /// Whether an object is something that Giemsa itself wrote: a result, a model, what a backfill keeps or a copy for
-    /// the dashboard, never input.
-    pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
-        let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let is_output = bucket == self.results_bucket
-            && (is_below(&self.results_prefix) || OWN_FOLDERS.iter().any(|(folder, _)| is_below(folder)));
-        is_output || bucket == self.model_bucket
     }
 
     fn check_stage(&self, problems: &mut Vec<String>) {
@@ -311,34 +288,6 @@ impl Config {
                 "GIEMSA_STAGE is {:?}; expected up to 32 lower-case letters, digits and hyphens, e.g. prod",
                 self.stage
             ));
-        }
-        let prefix = &self.results_prefix;
-        if prefix.is_empty() || prefix.starts_with('/') || prefix.ends_with('/') || prefix.len() > 200 {
-            problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
-                 e.g. results"
-            ));
-        } else if let Some((folder, holds)) =
-            OWN_FOLDERS.iter().find(|(folder, _)| prefix.split('/').next() == Some(folder))
-        {
-            problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {folder}/, which holds {holds}, \
-                 e.g. results"
-            ));
-        }
-    }
-
-    /// Results written where images are read would be classified in turn, for ever.
-    fn check_overlap(&self, problems: &mut Vec<String>) {
-        for (name, bucket) in
-            [("GIEMSA_RESULTS_BUCKET", &self.results_bucket), ("GIEMSA_MODEL_BUCKET", &self.model_bucket)]
-        {
-            if !bucket.is_empty() && *bucket == self.input_bucket {
-                problems.push(format!(
-                    "{name} and GIEMSA_INPUT_BUCKET are both {bucket:?}; expected two buckets, or what is \
-                     written would come back as input"
-                ));
-            }
         }
     }
 }
@@ -365,6 +314,14 @@ impl Limits {
             if value == 0 {
                 problems.push(format!("{name} is 0; expected at least 1"));
             }
+        }
+        if !LINK_SECONDS.contains(&limits.link_lifetime.as_secs()) {
+            problems.push(format!(
+                "GIEMSA_LINK_SECONDS is {}; expected {} to {}",
+                limits.link_lifetime.as_secs(),
+                LINK_SECONDS.start(),
+                LINK_SECONDS.end()
+            ));
         }
     }
 
@@ -437,18 +394,6 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
         self.parsed(name).map_or(default, Duration::from_millis)
     }
 
-    fn link_lifetime(&mut self) -> Duration {
-        let seconds = self.number("GIEMSA_LINK_SECONDS", 900);
-        if !LINK_SECONDS.contains(&seconds) {
-            self.problems.push(format!(
-                "GIEMSA_LINK_SECONDS is {seconds}; expected {} to {}",
-                LINK_SECONDS.start(),
-                LINK_SECONDS.end()
-            ));
-        }
-        Duration::from_secs(seconds)
-    }
-
     fn gate_policy(&mut self, stage: &str) -> GatePolicy {
         match self.optional("GIEMSA_GATE").as_deref() {
             Some("required") => GatePolicy::Required,
@@ -478,6 +423,9 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
             image_timeout: self.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
             deadline_margin: self.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
             model_check_interval: self.milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
+            link_lifetime: self
+                .parsed("GIEMSA_LINK_SECONDS")
+                .map_or(defaults.link_lifetime, Duration::from_secs),
         }
     }
 }
@@ -494,7 +442,7 @@ mod tests {
         ("GIEMSA_TABLE", "giemsa"),
     ];
 
-    fn config_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    pub(super) fn config_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::from_lookup(|name| {
             let of =
                 |list: &[(&str, &str)]| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
@@ -534,13 +482,6 @@ mod tests {
     }
 
     #[test]
-    fn output_is_never_input() {
-        let error = config_with(&[("GIEMSA_RESULTS_BUCKET", "in")]).unwrap_err();
-        assert!(error.to_string().contains("GIEMSA_RESULTS_BUCKET and GIEMSA_INPUT_BUCKET"), "{error}");
-        assert!(config_with(&[("GIEMSA_MODEL_BUCKET", "in")]).is_err());
-    }
-
-    #[test]
     fn production_needs_a_report_unless_the_setting_says_otherwise() {
         for (stage, setting, policy) in [
             ("prod", "", GatePolicy::Required),
@@ -553,6 +494,16 @@ mod tests {
         }
         let error = config_with(&[("GIEMSA_GATE", "no")]).unwrap_err();
         assert!(error.to_string().contains("GIEMSA_GATE is \"no\""), "{error}");
+    }
+
+    #[test]
+    fn links_live_for_a_while_and_not_for_ever() {
+        let seconds = |text| config_with(&[("GIEMSA_LINK_SECONDS", text)]);
+        assert_eq!(seconds("").unwrap().limits.link_lifetime, Duration::from_secs(900));
+        assert_eq!(seconds("2").unwrap().limits.link_lifetime, Duration::from_secs(2));
+        for wrong in ["0", "43201", "a day"] {
+            assert!(seconds(wrong).unwrap_err().to_string().contains("GIEMSA_LINK_SECONDS is "), "{wrong}");
+        }
     }
 
     #[test]
@@ -573,22 +524,6 @@ mod tests {
                 .to_string()
                 .contains("GIEMSA_MODEL_BUCKET is not set")
         );
-    }
-
-    #[test]
-    fn own_output_is_recognised() {
-        let config = config_with(&[]).unwrap();
-        assert!(config.is_own_output("out", "results/stage=prod/x.json"));
-        assert!(config.is_own_output("models", "dev/model.onnx"));
-        assert!(config.is_own_output("out", "backfill/20261123/manifest.csv"));
-        assert!(config.is_own_output("out", "thumbnails/0a.jpg"));
-        assert!(config.is_own_output("out", "pyramids/0a/3/1_2.jpg"));
-        assert!(config_with(&[("GIEMSA_RESULTS_PREFIX", "pyramids/x")]).is_err());
-        assert!(!config.is_own_output("in", "thumbnails/x.png"));
-        assert!(!config.is_own_output("out", "backfilled/x.png"));
-        assert!(!config.is_own_output("in", "backfill/x.png"));
-        assert!(!config.is_own_output("out", "results-of-tuesday/x.png"));
-        assert!(!config.is_own_output("in", "results/x.png"));
     }
 
     #[test]

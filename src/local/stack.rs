@@ -165,7 +165,7 @@ impl Stack {
             dynamodb_port: settings.dynamodb_port,
             subscriptions: subscriptions.collect(),
             browser_origins: ["127.0.0.1", "localhost"]
-                .map(|host| format!("http://{host}:{}", status.port()))
+                .map(|host| format!("http://{host}:{}", address.port()))
                 .to_vec(),
         };
         let faults = match &settings.faults {
