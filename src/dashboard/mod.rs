@@ -6,11 +6,19 @@
 
 mod access;
 mod cursor;
+mod health;
+mod image;
+mod models;
+mod openapi;
 mod operations;
 mod parameters;
 mod problem;
+mod results;
 mod revalidation;
 mod settings;
+mod slides;
+mod summary;
+mod unanswered;
 
 use std::sync::Arc;
 
@@ -27,6 +35,12 @@ use crate::store::{ModelFiles, TableReader, TableWriter};
 
 /// Name and version of this software, as in records.
 const SOFTWARE: &str = concat!("giemsa ", env!("CARGO_PKG_VERSION"));
+
+/// Entries of a page unless it is asked otherwise.
+const DEFAULT_LIMIT: usize = 50;
+
+/// Most entries of a page.
+const MAX_LIMIT: usize = 200;
 
 /// All that the dashboard answers from.
 #[derive(Debug, Clone)]
@@ -76,11 +90,6 @@ impl Buckets {
 }
 
 impl Dashboard {
-    /// The stage whose answers count.
-    fn first_stage(&self) -> &str {
-        self.stages.first().map_or("", String::as_str)
-    }
-
     /// The model bucket as it is read here.
     fn model_files(&self) -> ModelFiles {
         ModelFiles::new(self.s3.clone(), &self.buckets.models)
@@ -91,7 +100,15 @@ impl Dashboard {
 pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
-    let routes = Router::new().merge(settings::routes());
+    let routes = Router::new()
+        .merge(health::routes())
+        .merge(image::routes())
+        .merge(models::routes())
+        .merge(openapi::routes())
+        .merge(results::routes())
+        .merge(settings::routes())
+        .merge(slides::routes())
+        .merge(summary::routes());
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
