@@ -12,9 +12,9 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::{Buckets, Dashboard};
 use super::parameters::{RawQuery, shown};
 use super::problem::Problem;
+use super::{Buckets, Dashboard};
 use crate::classification::{ModelInfo, Record, Status};
 use crate::image::Pyramid;
 use crate::image::pyramid::{OVERLAP_PX, TILE_SIZE_PX};
@@ -74,14 +74,18 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image", get(image))
 }
 
-async fn image(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<ImageAnswer>, Problem> {
+async fn image(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<ImageAnswer>, Problem> {
     let parameters = query.parameters(&["key"])?;
     let key = parameters.key()?;
     let bucket = &dashboard.buckets.input;
     let (known, uploads) = tokio::join!(dashboard.table.image(bucket, key), dashboard.uploads_of(key));
     let (known, uploads) = (known?, uploads?);
     if known.results.is_empty() && known.reviews.is_empty() && uploads.is_empty() {
-        let detail = format!("there is no image {:?}: it was neither uploaded to {bucket} nor answered", shown(key));
+        let detail =
+            format!("there is no image {:?}: it was neither uploaded to {bucket} nor answered", shown(key));
         return Err(Problem::not_found(detail));
     }
     let mut failing = Vec::new();
@@ -118,12 +122,13 @@ impl Dashboard {
     async fn history(&self, uploads: &[Upload]) -> Result<Vec<PastResult>, Problem> {
         let Buckets { results, results_prefix, .. } = &self.buckets;
         let finder = &ResultFinder::new(self.s3.clone(), results, results_prefix);
-        let looks = uploads.iter().flat_map(|upload| self.stages.iter().map(move |stage| (upload, stage)));
-        let found: Vec<Vec<Record>> = stream::iter(looks)
-            .map(|(upload, stage)| finder.records_of(stage, upload, MAX_RESULTS_OF_UPLOAD))
-            .buffered(CONCURRENCY)
-            .try_collect()
-            .await?;
+        let mut looks = Vec::with_capacity(uploads.len() * self.stages.len());
+        for upload in uploads {
+            for stage in &self.stages {
+                looks.push(finder.records_of(stage, upload, MAX_RESULTS_OF_UPLOAD));
+            }
+        }
+        let found: Vec<Vec<Record>> = stream::iter(looks).buffered(CONCURRENCY).try_collect().await?;
         let past = |record: Record| PastResult {
             stage: record.stage,
             version_id: record.image.version_id,
@@ -141,7 +146,8 @@ impl Dashboard {
 /// Tiles for what is too large for a browser, or of a format that none shows; `None` if the image is shown as it is.
 fn deep_zoom_of(record: &Record) -> Option<DeepZoom> {
     let (width, height) = (record.image.width_px?, record.image.height_px?);
-    let is_shown_whole = width.max(height) <= WHOLE_IMAGE_SIDE_PX && record.image.format.as_deref() != Some(TILED_FORMAT);
+    let is_shown_whole =
+        width.max(height) <= WHOLE_IMAGE_SIDE_PX && record.image.format.as_deref() != Some(TILED_FORMAT);
     (!is_shown_whole).then(|| DeepZoom {
         width,
         height,

@@ -21,7 +21,7 @@ use super::problem::Problem;
 use crate::classification::ModelInfo;
 use crate::model::{GateReport, report_key};
 use crate::shadow::{Comparison, ComparisonQuery, compare};
-use crate::store::LedgerEntry;
+use crate::store::{LedgerEntry, StoredFile};
 
 /// Entries of the ledger that are shown of each stage, the newest.
 const LEDGER_ENTRIES: usize = 50;
@@ -73,7 +73,10 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
         .route("/api/models/compare", get(comparison))
 }
 
-async fn models(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<ModelsAnswer>, Problem> {
+async fn models(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<ModelsAnswer>, Problem> {
     query.parameters(&[])?;
     let (mut stages, mut ledger) = (Vec::new(), Vec::new());
     for stage in &dashboard.stages {
@@ -84,7 +87,7 @@ async fn models(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Res
             model: entry.map(|entry| entry.model),
             refused: dashboard.operations.refused(stage),
         });
-        ledger.extend(dashboard.table.newest_ledger(stage, LEDGER_ENTRIES).await?);
+        ledger.extend(dashboard.table.ledger_newest(stage, LEDGER_ENTRIES).await?);
     }
     ledger.sort_by_key(|entry| std::cmp::Reverse(entry.released_at));
     Ok(Json(ModelsAnswer { stages, ledger, reports: dashboard.reports().await? }))
@@ -98,19 +101,11 @@ impl Dashboard {
         listed.retain(|file| file.key.ends_with(".json"));
         listed.sort_by_key(|file| std::cmp::Reverse(file.modified_at));
         listed.truncate(SHOWN_REPORTS);
-        let reports: Vec<Option<ReportRow>> = stream::iter(listed)
-            .map(|file| {
-                let files = &files;
-                async move {
-                    // It may be replaced, or of a later version: then it is not listed, and can still be opened.
-                    let found = files.get(&file.key).await?;
-                    Ok::<_, Problem>(found.and_then(|file| serde_json::from_slice(&file.bytes).ok()).map(row_of))
-                }
-            })
-            .buffered(READ_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(reports.into_iter().flatten().collect())
+        let reads: Vec<_> = listed.iter().map(|file| files.get(&file.key)).collect();
+        let found: Vec<Option<StoredFile>> = stream::iter(reads).buffered(READ_AT_ONCE).try_collect().await?;
+        // One may be gone by now, or of a later version: then it is not listed, and can still be opened.
+        let read = |file: StoredFile| serde_json::from_slice(&file.bytes).ok().map(row_of);
+        Ok(found.into_iter().flatten().filter_map(read).collect())
     }
 }
 
@@ -145,7 +140,10 @@ async fn report(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Res
     })
 }
 
-async fn comparison(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<Comparison>, Problem> {
+async fn comparison(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<Comparison>, Problem> {
     let parameters = query.parameters(&["days", "candidate", "reference"])?;
     let days = parameters.number("days", DEFAULT_DAYS, 1, MAX_DAYS)?;
     let stages = &dashboard.stages;

@@ -20,7 +20,9 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/openapi.json", get(openapi))
 }
 
-async fn openapi(query: RawQuery) -> Result<([(header::HeaderName, &'static str); 1], &'static str), Problem> {
+async fn openapi(
+    query: RawQuery,
+) -> Result<([(header::HeaderName, &'static str); 1], &'static str), Problem> {
     query.parameters(&[])?;
     Ok(([(header::CONTENT_TYPE, "application/json")], OPENAPI))
 }

@@ -17,7 +17,8 @@ use super::problem::Problem;
 pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
 
 /// What a slide is.
-const SLIDE_MEANING: &str = "the folder of the images, e.g. slide-001, or nothing for images without a folder";
+const SLIDE_MEANING: &str =
+    "the folder of the images, e.g. slide-001, or nothing for images without a folder";
 
 /// Longest name of a slide or key, bytes: that of an S3 key.
 const MAX_NAME_BYTES: usize = 1024;
@@ -138,7 +139,8 @@ impl Parameters {
             return Ok(names);
         }
         let found = names.len();
-        let detail = format!("slide is given {found} times; expected 1 to {most} times, each {SLIDE_MEANING}");
+        let detail =
+            format!("slide is given {found} times; expected 1 to {most} times, each {SLIDE_MEANING}");
         Err(Problem::bad_parameter("slide", detail))
     }
 

@@ -33,12 +33,19 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/results", get(results))
 }
 
-async fn results(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<ResultsAnswer>, Problem> {
+async fn results(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<ResultsAnswer>, Problem> {
     let known: Vec<&str> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
     let parameters = query.parameters(&known)?;
     let label = parameters.optional("label")?;
     if let Some(text) = label.filter(|label| label.is_empty() || label.len() > MAX_LABEL_BYTES) {
-        return Err(wrong("label", text, &format!("a label of 1 to {MAX_LABEL_BYTES} bytes, as /api/settings lists")));
+        return Err(wrong(
+            "label",
+            text,
+            &format!("a label of 1 to {MAX_LABEL_BYTES} bytes, as /api/settings lists"),
+        ));
     }
     let status = [("classified", Status::Classified), ("rejected", Status::Rejected)];
     let order = [("newest", Order::Newest), ("suspicion", Order::Suspicion)];

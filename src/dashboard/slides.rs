@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::cursor::Filters;
 use super::parameters::{RawQuery, shown, wrong};
 use super::problem::Problem;
-use super::unanswered::UnansweredImage;
+use super::unanswered::{Unanswered, UnansweredImage};
 use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::slide::SlideFigure;
 use crate::store::{Cell, SlideEntry};
@@ -125,7 +125,10 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
         .route("/api/slide/cells", get(cells))
 }
 
-async fn slides(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<SlidesAnswer>, Problem> {
+async fn slides(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<SlidesAnswer>, Problem> {
     let parameters = query.parameters(&["stage", "search", "limit", "cursor"])?;
     let stage = parameters.stage(&dashboard.stages)?;
     let search = parameters.optional("search")?;
@@ -140,24 +143,28 @@ async fn slides(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Res
     Ok(Json(SlidesAnswer { slides: page.slides.into_iter().map(SlideRow::from).collect(), next }))
 }
 
-async fn unanswered(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<CountedSlides>, Problem> {
+async fn unanswered(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<CountedSlides>, Problem> {
     let parameters = query.parameters(&["stage", "slide"])?;
     let stage = parameters.stage(&dashboard.stages)?;
     let names = parameters.slides(MAX_COUNTED_SLIDES)?;
-    let (dashboard, stage) = (&*dashboard, stage.as_str());
-    let slides = stream::iter(names)
-        .map(|slide| async move {
-            let found = dashboard.unanswered(stage, slide, false).await?;
-            let (uploads, unanswered) = (found.uploads, found.unanswered);
-            Ok::<_, Problem>(CountedSlide { slide: slide.to_owned(), uploads, unanswered })
-        })
-        .buffered(COUNTED_AT_ONCE)
-        .try_collect()
-        .await?;
+    let counts: Vec<_> = names.iter().map(|slide| dashboard.unanswered(&stage, slide, false)).collect();
+    let counts: Vec<Unanswered> = stream::iter(counts).buffered(COUNTED_AT_ONCE).try_collect().await?;
+    let row = |(slide, found): (&str, Unanswered)| CountedSlide {
+        slide: slide.to_owned(),
+        uploads: found.uploads,
+        unanswered: found.unanswered,
+    };
+    let slides = names.into_iter().zip(counts).map(row).collect();
     Ok(Json(CountedSlides { slides }))
 }
 
-async fn slide(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<SlideAnswer>, Problem> {
+async fn slide(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<SlideAnswer>, Problem> {
     let parameters = query.parameters(&["stage", "slide"])?;
     let stage = parameters.stage(&dashboard.stages)?;
     let slide = parameters.required_slide()?;
@@ -184,7 +191,10 @@ async fn slide(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Resu
     }))
 }
 
-async fn cells(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<CellsAnswer>, Problem> {
+async fn cells(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<CellsAnswer>, Problem> {
     let parameters = query.parameters(&["stage", "slide", "limit", "cursor"])?;
     let stage = parameters.stage(&dashboard.stages)?;
     let slide = parameters.required_slide()?;

@@ -47,7 +47,10 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/summary", get(summary))
 }
 
-async fn summary(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<SummaryAnswer>, Problem> {
+async fn summary(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<SummaryAnswer>, Problem> {
     let parameters = query.parameters(&["stage", "from", "until"])?;
     let stage = parameters.stage(&dashboard.stages)?;
     let tomorrow = Utc::now().date_naive() + Days::new(1);
@@ -57,7 +60,8 @@ async fn summary(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Re
         None => until.checked_sub_days(Days::new(DEFAULT_DAYS)).unwrap_or(until),
     };
     if !(1..=MAX_DAYS).contains(&(until - from).num_days()) {
-        let expected = format!("1 to {MAX_DAYS} days from `from` ({from}) to `until` ({until}), which is not included");
+        let expected =
+            format!("1 to {MAX_DAYS} days from `from` ({from}) to `until` ({until}), which is not included");
         return Err(wrong("from", &from.to_string(), &expected));
     }
     let days = dashboard.table.days(&stage, from, until).await?;

@@ -10,6 +10,7 @@ mod migration;
 mod model_files;
 mod objects;
 mod queries;
+mod rates;
 mod releases;
 mod result_finder;
 mod result_queries;
