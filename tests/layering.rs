@@ -64,6 +64,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "digest",
             "object",
+            "image",
             "statistics",
             "config",
             "queues",

@@ -6,11 +6,17 @@
 
 mod access;
 mod cursor;
+mod links;
 mod operations;
 mod parameters;
+mod pictures;
 mod problem;
+mod pyramids;
 mod revalidation;
 mod settings;
+mod signing;
+mod thumbnails;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -20,6 +26,7 @@ use axum::{Router, middleware};
 
 pub use access::{Access, LinkOriginError, link_origins};
 pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
+pub use pictures::Pictures;
 
 use crate::config::{Config, Limits};
 use crate::dashboard::problem::Problem;
@@ -47,6 +54,8 @@ pub struct Dashboard {
     pub operations: Arc<dyn Operations>,
     /// Who may ask, and from where.
     pub access: Access,
+    /// What is made of images for showing.
+    pub pictures: Pictures,
 }
 
 /// The buckets by their use.
@@ -91,7 +100,11 @@ impl Dashboard {
 pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
-    let routes = Router::new().merge(settings::routes());
+    let routes = Router::new()
+        .merge(settings::routes())
+        .merge(uploads::routes())
+        .merge(links::routes())
+        .merge(pyramids::routes());
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
