@@ -372,7 +372,11 @@ fn ctrl_c_and_sigterm_end_it_with_success() {
         let stack = RunningStack::start(folder.path(), &[]);
         // Without this the aws client of version 1 has no region, and DynamoDB no answer.
         assert!(stack.exports().contains(&("AWS_DEFAULT_REGION".to_owned(), "us-east-1".to_owned())));
-        assert_eq!(stack.model("prod")["model"]["version"], "2", "the model is named before it answers anything");
+        assert_eq!(
+            stack.model("prod")["model"]["version"],
+            "2",
+            "the model is named before it answers anything"
+        );
         let (status, messages) = stack.stop(signal);
         assert_eq!(status.code(), Some(0), "{signal}: {messages}");
         assert!(messages.contains("Stopping"), "{messages}");

@@ -66,6 +66,7 @@ const MODULES: &[(&str, &[&str])] = &[
         &[
             "digest",
             "object",
+            "image",
             "statistics",
             "config",
             "queues",
