@@ -5,17 +5,29 @@
 //! bounded and paged.
 
 mod access;
+mod agreement;
 mod cursor;
+mod golden_sets;
+mod health;
+mod image;
 mod links;
+mod models;
+mod openapi;
 mod operations;
 mod parameters;
 mod pictures;
 mod problem;
 mod pyramids;
+mod results;
 mod revalidation;
+mod reviewed;
+mod reviews;
 mod settings;
 mod signing;
+mod slides;
+mod summary;
 mod thumbnails;
+mod unanswered;
 mod uploads;
 
 use std::sync::Arc;
@@ -34,6 +46,12 @@ use crate::store::{ModelFiles, TableReader, TableWriter};
 
 /// Name and version of this software, as in records.
 const SOFTWARE: &str = concat!("giemsa ", env!("CARGO_PKG_VERSION"));
+
+/// Entries of a page unless it is asked otherwise.
+const DEFAULT_LIMIT: usize = 50;
+
+/// Most entries of a page.
+const MAX_LIMIT: usize = 200;
 
 /// All that the dashboard answers from.
 #[derive(Debug, Clone)]
@@ -85,11 +103,6 @@ impl Buckets {
 }
 
 impl Dashboard {
-    /// The stage whose answers count.
-    fn first_stage(&self) -> &str {
-        self.stages.first().map_or("", String::as_str)
-    }
-
     /// The model bucket as it is read here.
     fn model_files(&self) -> ModelFiles {
         ModelFiles::new(self.s3.clone(), &self.buckets.models)
@@ -101,10 +114,20 @@ pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
     let routes = Router::new()
-        .merge(settings::routes())
-        .merge(uploads::routes())
+        .merge(agreement::routes())
+        .merge(golden_sets::routes())
+        .merge(health::routes())
+        .merge(image::routes())
         .merge(links::routes())
-        .merge(pyramids::routes());
+        .merge(models::routes())
+        .merge(openapi::routes())
+        .merge(pyramids::routes())
+        .merge(results::routes())
+        .merge(reviews::routes())
+        .merge(settings::routes())
+        .merge(slides::routes())
+        .merge(summary::routes())
+        .merge(uploads::routes());
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)

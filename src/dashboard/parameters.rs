@@ -16,6 +16,10 @@ use super::problem::Problem;
 /// Longest body of a request, bytes.
 pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
 
+/// What a slide is.
+const SLIDE_MEANING: &str =
+    "the folder of the images, e.g. slide-001, or nothing for images without a folder";
+
 /// Longest name of a slide or key, bytes: that of an S3 key.
 const MAX_NAME_BYTES: usize = 1024;
 
@@ -114,6 +118,30 @@ impl Parameters {
     /// 400 if it is too long or given more than once.
     pub fn slide(&self) -> Result<Option<&str>, Problem> {
         self.optional("slide")?.map(|slide| named("slide", slide)).transpose()
+    }
+
+    /// The name of a slide that has to be given; it may be empty.
+    ///
+    /// # Errors
+    /// 400 if it is missing, too long or given more than once.
+    pub fn required_slide(&self) -> Result<&str, Problem> {
+        self.required("slide", SLIDE_MEANING)?;
+        Ok(self.slide()?.unwrap_or_default())
+    }
+
+    /// Names of slides, 1 to `most`.
+    ///
+    /// # Errors
+    /// 400 if there are none or too many, or one is too long.
+    pub fn slides(&self, most: usize) -> Result<Vec<&str>, Problem> {
+        let names = self.all("slide").map(|slide| named("slide", slide)).collect::<Result<Vec<_>, _>>()?;
+        if (1..=most).contains(&names.len()) {
+            return Ok(names);
+        }
+        let found = names.len();
+        let detail =
+            format!("slide is given {found} times; expected 1 to {most} times, each {SLIDE_MEANING}");
+        Err(Problem::bad_parameter("slide", detail))
     }
 
     /// The key of an image.
