@@ -5,7 +5,9 @@
 //! bounded and paged.
 
 mod access;
+mod agreement;
 mod cursor;
+mod golden_sets;
 mod health;
 mod image;
 mod links;
@@ -18,6 +20,8 @@ mod problem;
 mod pyramids;
 mod results;
 mod revalidation;
+mod reviewed;
+mod reviews;
 mod settings;
 mod signing;
 mod slides;
@@ -110,6 +114,8 @@ pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
     let routes = Router::new()
+        .merge(agreement::routes())
+        .merge(golden_sets::routes())
         .merge(health::routes())
         .merge(image::routes())
         .merge(links::routes())
@@ -117,6 +123,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .merge(openapi::routes())
         .merge(pyramids::routes())
         .merge(results::routes())
+        .merge(reviews::routes())
         .merge(settings::routes())
         .merge(slides::routes())
         .merge(summary::routes())
