@@ -37,6 +37,8 @@ macro_rules! assets {
 const ASSETS: &[Asset] = assets! {
     CSS: "style.css";
     JAVASCRIPT: "api.js", "app.js", "banner.js", "core.js", "decision.js", "dom.js", "format.js", "links.js", "theme.js";
+    CSS: "views.css";
+    JAVASCRIPT: "answer.js", "image.js", "image_panels.js", "neighbours.js", "picture.js", "simple_zoom.js", "viewer.js";
     SVG: "icon.svg";
 };
 
