@@ -38,7 +38,8 @@ const ASSETS: &[Asset] = assets! {
     CSS: "style.css";
     JAVASCRIPT: "api.js", "app.js", "banner.js", "core.js", "decision.js", "dom.js", "format.js", "links.js", "theme.js";
     CSS: "views.css";
-    JAVASCRIPT: "answer.js", "image.js", "image_panels.js", "neighbours.js", "picture.js", "simple_zoom.js", "viewer.js";
+    JAVASCRIPT: "answer.js", "image.js", "image_panels.js", "neighbours.js", "picture.js", "review.js", "review_queue.js",
+        "review_sheets.js", "review_side.js", "simple_zoom.js", "viewer.js";
     SVG: "icon.svg";
 };
 

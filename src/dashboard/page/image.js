@@ -119,8 +119,8 @@ class ImageView {
     this.stage.classList.add("is-waiting");
     const label = `Image ${nameOf(this.key)}`;
     try {
-      const deepZoom = image.key === this.key && !note ? this.answer.deep_zoom : undefined;
-      const source = deepZoom || !needsTiles(image) ? await this.#sourceOf(image, deepZoom, signal) : await sourceOf(image, { signal });
+      // What is known of the tiles is of the current version.
+      const source = await this.#sourceOf(image, note ? undefined : this.answer.deep_zoom, signal);
       if (signal.aborted) return;
       await this.viewer.show(source, label);
       if (signal.aborted) return;
@@ -139,7 +139,7 @@ class ImageView {
 
   /** Tiles, or the link alone: the viewer loads the picture, from the browser's memory if it was prepared. */
   async #sourceOf(image, deepZoom, signal) {
-    if (deepZoom) return { deepZoom, key: image.key, versionId: image.version_id ?? null };
+    if (deepZoom || needsTiles(image)) return sourceOf(image, { signal, deepZoom: deepZoom ?? undefined });
     return { url: await linkTo(image, signal) };
   }
 

@@ -16,6 +16,20 @@ export function needsTiles({ format, width_px: width, height_px: height, size_by
   return format === "tiff" || (width ?? 0) * (height ?? 0) > LARGE_PX || (size ?? 0) > LARGE_BYTES;
 }
 
+/** Address of one tile of a Deep Zoom image. */
+export function tileAddress({ key, versionId }, level, column, row) {
+  const query = new URLSearchParams({ key, level, column, row });
+  if (versionId) query.set("version_id", versionId);
+  return `/api/image/tile?${query}`;
+}
+
+/** The address of the largest picture of the whole image that is a single tile. */
+export function overviewAddress(source) {
+  const { width, height, tile_size: tileSize, max_level: maxLevel } = source.deepZoom;
+  const halvings = Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / tileSize)));
+  return tileAddress(source, Math.max(0, maxLevel - halvings), 0, 0);
+}
+
 /** A signed link to the original; throws an `Error` with the server's reason. */
 export async function linkTo({ key, version_id: versionId }, signal, kind = "image") {
   const [link] = await links.of([{ key, version_id: versionId }], kind, { signal });
@@ -38,14 +52,14 @@ async function decoded(url) {
 }
 
 /**
- * The source of `image` (of a record): `{url, picture}` with the picture decoded, or `{deepZoom, key, versionId}`.
- * A link that ran out is asked for once more.
+ * The source of `image` (of a record): `{url, picture}` with the picture decoded, or, of one that needs tiles,
+ * `{deepZoom, key, versionId, overview}` with a small picture of the whole. A link that ran out is asked for once more.
  */
 export async function sourceOf(image, { signal, deepZoom } = {}) {
   if (deepZoom === undefined && needsTiles(image)) {
     deepZoom = (await api.get("/api/image", { key: image.key }, { signal })).deep_zoom;
   }
-  if (deepZoom) return { deepZoom, key: image.key, versionId: image.version_id ?? null };
+  if (deepZoom) return tiledSource({ deepZoom, key: image.key, versionId: image.version_id ?? null });
   const url = await linkTo(image, signal);
   try {
     return { url, picture: await decoded(url) };
@@ -54,4 +68,12 @@ export async function sourceOf(image, { signal, deepZoom } = {}) {
     const again = await linkTo(image, signal);
     return { url: again, picture: await decoded(again) };
   }
+}
+
+async function tiledSource(source) {
+  const url = overviewAddress(source);
+  const overview = await decoded(url);
+  const { width, height, tile_size: tileSize } = source.deepZoom;
+  // What fits one tile, as most single cells do, is that tile.
+  return Math.max(width, height) <= tileSize ? { url, picture: overview } : { ...source, overview };
 }

@@ -4,6 +4,7 @@
 // the image last asked for, never one whose answer came late.
 
 import { el, icon } from "./core.js";
+import { overviewAddress, tileAddress } from "./picture.js";
 import { SimpleZoom } from "./simple_zoom.js";
 
 /** Screen pixels for one of the image from which on single pixels are shown instead of a blur. */
@@ -37,20 +38,6 @@ export function library() {
 }
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-
-/** Address of one tile of a Deep Zoom image. */
-export function tileAddress({ key, versionId }, level, column, row) {
-  const query = new URLSearchParams({ key, level, column, row });
-  if (versionId) query.set("version_id", versionId);
-  return `/api/image/tile?${query}`;
-}
-
-/** The address of the largest picture of the whole image that is a single tile. */
-export function overviewAddress(source) {
-  const { width, height, tile_size: tileSize, max_level: maxLevel } = source.deepZoom;
-  const halvings = Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / tileSize)));
-  return tileAddress(source, Math.max(0, maxLevel - halvings), 0, 0);
-}
 
 /** OpenSeadragon behind the few calls that the page makes. */
 class DeepZoom {
@@ -150,8 +137,8 @@ class DeepZoom {
 }
 
 /**
- * A viewer in a new element, `viewer.element`. `show(source)` takes `{url}` or `{deepZoom, key, versionId}` and is done
- * when the image can be seen; it throws an `Error` that says what is wrong. `simple` leaves the library out.
+ * A viewer in a new element, `viewer.element`. `show(source)` takes a source of `picture.js` and is done when the image
+ * can be seen, a picture of it at once; it throws an `Error` that says what is wrong. `simple` leaves the library out.
  */
 export async function createViewer({ simple = false } = {}) {
   const OpenSeadragon = simple ? null : await library();
@@ -170,16 +157,20 @@ export async function createViewer({ simple = false } = {}) {
     scaleText,
   );
   const note = el("div", { class: "viewer-note", hidden: true });
-  const element = el("div", { class: "viewer" }, canvas, bar, note);
+  // The whole image, small, until the first tile is drawn in its place.
+  const under = el("div", { class: "viewer-under", "aria-hidden": "true" });
+  const element = el("div", { class: "viewer" }, under, canvas, bar, note);
   return {
     element,
     hasDeepZoom: OpenSeadragon !== null,
     async show(source, label) {
       note.hidden = true;
+      under.replaceChildren(...(source.overview ? [source.overview] : []));
       canvas.setAttribute("role", "group");
       canvas.setAttribute("aria-label", label);
       const isOverview = source.deepZoom && !OpenSeadragon;
-      await inner.show(isOverview ? { url: overviewAddress(source) } : source);
+      await inner.show(isOverview ? { url: overviewAddress(source), picture: source.overview } : source);
+      if (!isOverview) under.replaceChildren();
     },
     /** Words over the image, with what can be done; `null` takes them away. */
     say(words, action = null) {
