@@ -35,8 +35,10 @@ macro_rules! assets {
 
 /// All files but the page itself; a new file of `page/` needs its name here.
 const ASSETS: &[Asset] = assets! {
-    CSS: "style.css";
-    JAVASCRIPT: "api.js", "app.js", "banner.js", "core.js", "decision.js", "dom.js", "format.js", "links.js", "theme.js";
+    CSS: "slide.css", "slides.css", "style.css", "upload.css";
+    JAVASCRIPT: "api.js", "app.js", "banner.js", "charts.js", "core.js", "decision.js", "dom.js", "figure.js",
+        "format.js", "gallery.js", "links.js", "slide.js", "slide_filters.js", "slides.js", "theme.js", "upload.js",
+        "upload_files.js", "upload_queue.js", "upload_questions.js";
     SVG: "icon.svg";
 };
 

@@ -5,6 +5,7 @@
 
 import { api, connection, el, icon, replaceChildren, stateBox } from "./core.js";
 import { watchHealth } from "./banner.js";
+import { uploads } from "./upload.js";
 
 /** Views by path; `entry` is their word in the navigation. */
 const VIEWS = {
@@ -273,7 +274,7 @@ async function start() {
   const always = new AbortController().signal;
   settings = await loadSettings();
   const shared = { settings, announce, navigate, href, every: (ms, work) => every(ms, work, always) };
-  replaceChildren(document.getElementById("tools"), stageSlot, themeButton());
+  replaceChildren(document.getElementById("tools"), stageSlot, uploads.start(shared), themeButton());
   watchHealth(document.getElementById("banner"), shared);
   followLinks();
   show();
