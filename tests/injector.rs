@@ -57,6 +57,7 @@ impl Lab {
             s3_port: 0,
             dynamodb_port: 0,
             subscriptions: vec![Subscription { bucket: BUCKET.into(), queue: QUEUE.into() }],
+            browser_origins: vec![],
         };
         let faults = Arc::new(Faults::open(spec.parse().unwrap(), folder.path()).unwrap());
         let servers = Servers::start_behind(Some(faults.clone()), &settings, queue.clone()).await.unwrap();

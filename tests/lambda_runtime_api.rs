@@ -64,6 +64,7 @@ impl Cloud {
             s3_port: 0,
             dynamodb_port: 0,
             subscriptions: Vec::new(),
+            browser_origins: Vec::new(),
         };
         let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
         let servers = Servers::start(&settings, queue).await.unwrap();

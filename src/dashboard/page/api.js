@@ -37,12 +37,16 @@ class Connection extends EventTarget {
 
 export const connection = new Connection();
 
-/** URL of a route with parameters; lists become repeated parameters, empty ones are left out. */
+/**
+ * URL of a route with parameters; lists become repeated parameters. What is empty is left out, but for `slide`: images
+ * that were uploaded without a folder are the slide with the empty name.
+ */
 function address(path, params) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(params ?? {})) {
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== null && one !== undefined && one !== "") query.append(name, String(one));
+      if (one === null || one === undefined || (one === "" && name !== "slide")) continue;
+      query.append(name, String(one));
     }
   }
   const text = query.toString();

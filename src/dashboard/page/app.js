@@ -5,6 +5,7 @@
 
 import { api, connection, el, icon, replaceChildren, stateBox } from "./core.js";
 import { watchHealth } from "./banner.js";
+import { uploads } from "./upload.js";
 
 /** Views by path; `entry` is their word in the navigation. */
 const VIEWS = {
@@ -25,6 +26,9 @@ const announcer = document.getElementById("announcer");
 /** Answer of `/api/settings`. */
 let settings = null;
 let current = new AbortController();
+/** Where the reader came from: `{path, query}` of the view before. */
+let previous = null;
+let here = null;
 /** Counts views shown, so that one which loads slowly does not overwrite a later one. */
 let shown = 0;
 
@@ -117,6 +121,8 @@ async function show({ focus = false } = {}) {
   const turn = ++shown;
   const path = location.pathname;
   const query = queryOf(location);
+  previous = here;
+  here = { path, query };
   drawNavigation(path);
   drawStages(query);
   const root = el("div", { class: "view" });
@@ -135,6 +141,7 @@ async function show({ focus = false } = {}) {
     signal,
     settings,
     stage: stageOf(query),
+    previous,
     navigate,
     href,
     setQuery,
@@ -270,10 +277,12 @@ async function loadSettings() {
 }
 
 async function start() {
+  // The view's files come while the settings are asked for.
+  VIEWS[location.pathname]?.load().catch(() => {});
   const always = new AbortController().signal;
   settings = await loadSettings();
   const shared = { settings, announce, navigate, href, every: (ms, work) => every(ms, work, always) };
-  replaceChildren(document.getElementById("tools"), stageSlot, themeButton());
+  replaceChildren(document.getElementById("tools"), stageSlot, uploads.start(shared), themeButton());
   watchHealth(document.getElementById("banner"), shared);
   followLinks();
   show();

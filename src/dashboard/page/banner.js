@@ -66,6 +66,8 @@ export function watchHealth(banner, { every, href }) {
     banner.setAttribute("aria-live", urgency > 0 ? "polite" : "off");
     replaceChildren(banner, said.map((one) => el("p", { class: `urgency-${one.urgency}` }, icon(one.urgency > 0 ? "warning" : "retry"), el("span", {}, one.parts))));
   }
+  // What sticks to the top of a view sticks below the banner.
+  new ResizeObserver(() => document.documentElement.style.setProperty("--banner", `${banner.hidden ? 0 : banner.offsetHeight}px`)).observe(banner);
   connection.addEventListener("change", draw);
   every(EVERY_MS, async () => {
     try {

@@ -55,7 +55,7 @@ export function replaceChildren(element, ...children) {
 // On a grid of 16; strokes take the colour of the text.
 const ICONS = {
   positive: ["M8 2.2 14.2 13.4H1.8Z", "fill"],
-  review: ["M5.6 6a2.4 2.4 0 1 1 3.4 2.2c-.7.4-1 .8-1 1.6M8 12.3v.3"],
+  review: ["M4.6 5.4a3.4 3.4 0 1 1 4.9 3c-1 .6-1.5 1.1-1.5 2.1M8 13.4v.3"],
   outlier: ["M8 2.5a5.5 5.5 0 1 0 0 11a5.5 5.5 0 1 0 0-11M4.2 11.8 11.8 4.2"],
   negative: ["M8 2.8a5.2 5.2 0 1 0 0 10.4a5.2 5.2 0 1 0 0-10.4"],
   rejected: ["M3.5 3.5l9 9M12.5 3.5l-9 9"],

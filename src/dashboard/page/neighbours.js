@@ -4,6 +4,7 @@
 // twice or left out because a result arrived.
 
 import { api } from "./core.js";
+import { filtersOf, isFiltered, passes, select } from "./slide_filters.js";
 
 /** Rows of one request. */
 const PAGE = 2_000;
@@ -14,7 +15,9 @@ const MOST = 20_000;
 export class Neighbours {
   constructor(stage, filters) {
     this.stage = stage;
-    this.filters = filters;
+    this.filters = filtersOf(new URLSearchParams(filters));
+    // The server's order is by suspicion; any other, and every filter, needs all rows.
+    this.needsAll = isFiltered(this.filters) || this.filters.sort !== "suspicion";
     this.slide = null;
     this.cells = [];
     this.cursor = undefined;
@@ -24,13 +27,15 @@ export class Neighbours {
   async of(slide, key, signal) {
     if (slide !== this.slide) Object.assign(this, { slide, cells: [], cursor: undefined });
     const isIn = () => this.cells.some((cell) => cell.key === key);
-    while (this.cursor !== null && this.cells.length < MOST && !isIn()) {
+    while (this.cursor !== null && this.cells.length < MOST && (this.needsAll || !isIn())) {
       const answer = await api.get("/api/slide/cells", { stage: this.stage, slide, limit: PAGE, cursor: this.cursor }, { signal });
       if (signal.aborted) return { previous: null, next: null, position: null, count: 0, isWhole: false };
       this.cells.push(...answer.cells);
       this.cursor = answer.next ?? null;
     }
-    const listed = this.cells;
+    // The image itself stays in the list where a filter leaves it out by now, e.g. because it was reviewed.
+    const all = select(this.cells, filtersOf(new URLSearchParams({ sort: this.filters.sort })));
+    const listed = all.filter((cell) => cell.key === key || passes(cell, this.filters));
     const index = listed.findIndex((cell) => cell.key === key);
     return {
       previous: listed[index - 1] ?? null,
