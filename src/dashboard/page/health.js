@@ -156,13 +156,11 @@ function line(stage) {
 
 function failingTable(failing, stage, { href }) {
   return el("div", { class: "table-scroll", tabindex: 0, role: "group", "aria-label": `Failing images of ${stage}` }, el("table", { "data-test": "failing" },
-    el("thead", {}, el("tr", {}, ["Image", "Reason", "Tries", "Since", "Last"].map((name) => el("th", { scope: "col", class: name === "Tries" ? "number" : null }, name)))),
+    el("thead", {}, el("tr", {}, ["Image", "Reason", "Tried"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, failing.map((image) => el("tr", {},
       el("th", { scope: "row" }, focusable(el("a", { href: href("/image", { key: image.key }), title: image.key }, nameOf(image.key)), `${stage}-${image.key}`)),
       el("td", {}, image.reason),
-      el("td", { class: "number" }, format.count(image.tries)),
-      el("td", { class: "nowrap", title: format.time(image.first_failed_at) }, format.relative(image.first_failed_at)),
-      el("td", { class: "nowrap", title: format.time(image.last_failed_at) }, format.relative(image.last_failed_at)))))));
+      el("td", { title: `first ${format.time(image.first_failed_at)}, last ${format.time(image.last_failed_at)}` }, `${format.plural(image.tries, "time")}, last ${format.relative(image.last_failed_at)}`))))));
 }
 
 function gatePanel(queue) {
