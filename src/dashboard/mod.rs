@@ -5,6 +5,7 @@
 //! bounded and paged.
 
 mod access;
+mod assets;
 mod cursor;
 mod health;
 mod image;
@@ -101,6 +102,7 @@ pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
     let routes = Router::new()
+        .merge(assets::routes())
         .merge(health::routes())
         .merge(image::routes())
         .merge(models::routes())
