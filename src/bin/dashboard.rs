@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use giemsa::aws::{Clients, sqs_client_from_env};
 use giemsa::config::{DashboardConfig, QueueUrls};
-use giemsa::dashboard::{Access, Buckets, Dashboard, QueuePair, SqsOperations, link_origins, router};
+use giemsa::dashboard::{
+    Access, Buckets, Dashboard, Pictures, QueuePair, SqsOperations, link_origins, router,
+};
 use giemsa::queues::QueueClient;
 use giemsa::store::{TableReader, TableWriter};
 use lambda_runtime::Error;
@@ -33,6 +35,7 @@ async fn serve(config: DashboardConfig) -> Result<(), Error> {
         gate: config.gate.as_ref().map(pair),
     };
     let s3_origins = link_origins(&clients.s3, &[&config.input_bucket, &config.results_bucket]).await?;
+    let pictures = Pictures::new(&config.limits);
     let dashboard = Dashboard {
         table: TableReader::new(clients.dynamodb.clone(), &config.table),
         writer: TableWriter::new(clients.dynamodb, &config.table),
@@ -47,6 +50,7 @@ async fn serve(config: DashboardConfig) -> Result<(), Error> {
         limits: config.limits,
         operations: Arc::new(operations),
         access: Access::any_host(s3_origins),
+        pictures,
     };
     lambda_http::run(router(dashboard)).await
 }

@@ -5,20 +5,27 @@
 //! bounded and paged.
 
 mod access;
+mod assets;
 mod cursor;
 mod health;
 mod image;
+mod links;
 mod models;
 mod openapi;
 mod operations;
 mod parameters;
+mod pictures;
 mod problem;
+mod pyramids;
 mod results;
 mod revalidation;
 mod settings;
+mod signing;
 mod slides;
 mod summary;
+mod thumbnails;
 mod unanswered;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -28,6 +35,7 @@ use axum::{Router, middleware};
 
 pub use access::{Access, LinkOriginError, link_origins};
 pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
+pub use pictures::Pictures;
 
 use crate::config::{Config, Limits};
 use crate::dashboard::problem::Problem;
@@ -61,6 +69,8 @@ pub struct Dashboard {
     pub operations: Arc<dyn Operations>,
     /// Who may ask, and from where.
     pub access: Access,
+    /// What is made of images for showing.
+    pub pictures: Pictures,
 }
 
 /// The buckets by their use.
@@ -101,14 +111,18 @@ pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
     let routes = Router::new()
+        .merge(assets::routes())
         .merge(health::routes())
         .merge(image::routes())
+        .merge(links::routes())
         .merge(models::routes())
         .merge(openapi::routes())
+        .merge(pyramids::routes())
         .merge(results::routes())
         .merge(settings::routes())
         .merge(slides::routes())
-        .merge(summary::routes());
+        .merge(summary::routes())
+        .merge(uploads::routes());
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)

@@ -59,7 +59,7 @@ impl ImageFormat {
     /// Endings of file names, in lower case, without the dot.
     pub fn extensions(self) -> &'static [&'static str] {
         match self {
-            Self::Jpeg => &["jpg", "jpeg"],
+            Self::Jpeg => &["jpg", "jpeg", "jfif"],
             Self::Png => &["png"],
             Self::Tiff => &["tif", "tiff"],
             Self::Bmp => &["bmp"],

@@ -22,7 +22,7 @@ use super::worker::{self, BACKFILL, CLASSIFY, GATE};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
 use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE};
-use crate::dashboard::{Access, Buckets, Dashboard, router};
+use crate::dashboard::{Access, Buckets, Dashboard, Pictures, router};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
 use crate::pipeline::Pipeline;
@@ -237,6 +237,7 @@ impl Stack {
             stages: stages.iter().map(|stage| (*stage).to_owned()).collect(),
             limits: config.limits.clone(),
             operations: Arc::new(operations),
+            pictures: Pictures::new(&config.limits),
             access: Access::loopback(address, vec![endpoint_url(servers.s3)]),
         });
         tasks.push(tokio::spawn(dashboard::serve(http_listener, page, stopped.clone())));

@@ -1,11 +1,11 @@
-// Uploads as people see them: the drop, the question for a slide's name, progress, what failed, and what was answered.
+// Uploads as people see them: the drop, the questions for a slide's name and for replacing, progress, what failed, and what was answered.
 //
 // Sends nothing itself (`upload_queue.js` does). Invariant: a file that was dropped is shown until it is stored or its
 // reason was read, and an upload is not called done before its images are answered.
 
 import { api, el, format, icon, replaceChildren } from "./core.js";
 import { finding } from "./figure.js";
-import { askReplace, askSlideName } from "./upload_questions.js";
+import { askSlideName } from "./upload_questions.js";
 import { filesOfDrop, filesOfPicker, slideOf } from "./upload_files.js";
 import { UploadQueue } from "./upload_queue.js";
 
@@ -16,10 +16,10 @@ const ANSWERS_EVERY_MS = 1_000;
 const SLIDES_AT_ONCE = 25;
 
 /** Files of each state that are listed; the rest is counted. */
-const LISTED = { failed: 200, refused: 200, sending: 20, waiting: 20, cancelled: 20, done: 30 };
+const LISTED = { failed: 200, held: 50, refused: 200, sending: 20, waiting: 20, cancelled: 20, done: 30 };
 
-const WORDS = { waiting: "waits", sending: "sending", done: "stored", failed: "failed", refused: "refused", cancelled: "cancelled" };
-const STATE_ICONS = { waiting: "neutral", sending: "upload", done: "check", failed: "warning", refused: "rejected", cancelled: "close" };
+const WORDS = { held: "there already", waiting: "waits", sending: "sending", done: "stored", failed: "failed", refused: "refused", cancelled: "cancelled" };
+const STATE_ICONS = { held: "warning", waiting: "neutral", sending: "upload", done: "check", failed: "warning", refused: "rejected", cancelled: "close" };
 
 /** The uploads of this page; dispatches `answered` when images of a slide were answered. */
 class Uploads extends EventTarget {
@@ -47,7 +47,7 @@ class Uploads extends EventTarget {
     });
     shared.every(ANSWERS_EVERY_MS, () => this.#countAnswers());
     addEventListener("beforeunload", (event) => {
-      if (this.queue.isBusy) event.preventDefault();
+      if (this.queue.isBusy || this.queue.items.some((item) => item.state === "held")) event.preventDefault();
     });
     this.#takeDrops();
     return this.button;
@@ -104,6 +104,15 @@ class Uploads extends EventTarget {
     this.retryButton = el("button", { class: "button small", type: "button", "data-test": "upload-retry", onclick: () => this.queue.retry() }, icon("retry"), el("span", {}));
     this.clearButton = el("button", { class: "button small", type: "button", "data-test": "upload-clear", onclick: () => this.#clear() }, "Clear the list");
     this.notes = el("ul", { class: "upload-notes" });
+    this.questionWords = el("p", {});
+    this.question = el(
+      "div",
+      { class: "upload-question", role: "group", "aria-label": "Images that are there already", hidden: true, "data-test": "upload-replace" },
+      this.questionWords,
+      el("div", { class: "toolbar" },
+        el("button", { class: "button small", type: "button", "data-test": "replace-yes", onclick: () => this.#decide(true) }, "Replace them"),
+        el("button", { class: "button small", type: "button", "data-test": "replace-no", onclick: () => this.#decide(false) }, "Leave them as they are")),
+    );
     this.slideList = el("ul", { class: "upload-slides", "data-test": "upload-slides" });
     this.list = el("ul", { class: "upload-files", "data-test": "upload-files", tabindex: 0, "aria-label": "Files" });
     this.rest = el("p", { class: "quiet small-text upload-rest" });
@@ -114,6 +123,7 @@ class Uploads extends EventTarget {
       this.bar,
       el("div", { class: "toolbar uploads-tools" }, this.#pickers(), this.pauseButton, this.cancelButton, this.retryButton, this.clearButton),
       this.notes,
+      this.question,
       this.slideList,
       this.list,
       this.rest,
@@ -173,48 +183,8 @@ class Uploads extends EventTarget {
       return;
     }
     this.#open(true);
-    this.heading.textContent = `Looking which of ${format.plural(files.length, "file")} are there already …`;
-    const chosen = await this.#withoutUnwanted(files);
-    if (chosen.length > 0) {
-      this.queue.add(chosen);
-      this.shared.announce(`${format.plural(chosen.length, "file")} on the way`);
-    }
-    this.#draw();
-  }
-
-  /** Asks about files that would replace images that are there. */
-  async #withoutUnwanted(files) {
-    let there;
-    try {
-      there = await this.#namesThere(files);
-    } catch {
-      // The server is away: files wait for it, and replacing loses nothing (the bucket keeps versions).
-      return files;
-    }
-    const replaced = files.filter(({ name }) => there.has(name));
-    if (replaced.length === 0) return files;
-    const answer = await askReplace(replaced.map(({ name }) => name), files.length);
-    if (answer === "all") return files;
-    return answer === "new" ? files.filter(({ name }) => !there.has(name)) : [];
-  }
-
-  async #namesThere(files) {
-    const { settings } = this.shared;
-    const stage = settings.stages[0];
-    const names = [...new Set(files.map(({ name }) => slideOf(name)))];
-    const there = new Set();
-    for (let at = 0; at < names.length; at += SLIDES_AT_ONCE) {
-      const { slides } = await api.get("/api/slides/unanswered", { stage, slide: names.slice(at, at + SLIDES_AT_ONCE) });
-      for (const { slide, uploads } of slides) {
-        let cursor = uploads > 0 ? "" : null;
-        while (cursor !== null) {
-          const page = await api.get("/api/slide/cells", { stage, slide, limit: 2000, cursor });
-          for (const { key } of page.cells) there.add(key);
-          cursor = page.next ?? null;
-        }
-      }
-    }
-    return there;
+    this.queue.add(files);
+    this.shared.announce(`${format.plural(files.length, "file")} on the way`);
   }
 
   /** Asks how many of the stored images are answered, and for the figure when all are. */
@@ -250,12 +220,22 @@ class Uploads extends EventTarget {
     }
   }
 
+  #decide(replace) {
+    this.queue.decide(replace);
+    this.#focusHeading();
+  }
+
   #clear() {
     this.queue.items = this.queue.items.filter((item) => item.state === "waiting" || item.state === "sending");
     this.slides.clear();
     this.hidden = 0;
     this.unreadable = [];
     this.#draw();
+    this.#focusHeading();
+  }
+
+  /** Where the focus goes when the button that had it goes away. */
+  #focusHeading() {
     this.heading.tabIndex = -1;
     this.heading.focus();
   }
@@ -268,11 +248,11 @@ class Uploads extends EventTarget {
   }
 
   #count() {
-    const count = { all: 0, waiting: 0, sending: 0, done: 0, failed: 0, refused: 0, cancelled: 0, bytes: 0, sent: 0 };
+    const count = { all: 0, held: 0, waiting: 0, sending: 0, done: 0, failed: 0, refused: 0, cancelled: 0, bytes: 0, sent: 0 };
     for (const item of this.queue.items) {
       count.all += 1;
       count[item.state] += 1;
-      if (item.state === "refused" || item.state === "cancelled") continue;
+      if (["held", "refused", "cancelled"].includes(item.state)) continue;
       count.bytes += item.size;
       count.sent += item.state === "done" ? item.size : item.sent;
     }
@@ -283,23 +263,25 @@ class Uploads extends EventTarget {
     const { queue } = this;
     const count = this.#count();
     const busy = count.waiting + count.sending > 0;
-    const expected = count.all - count.refused - count.cancelled;
+    const expected = count.all - count.held - count.refused - count.cancelled;
     const percent = count.bytes > 0 ? Math.floor((100 * count.sent) / count.bytes) : 0;
     this.bar.hidden = !busy;
     this.bar.value = count.bytes > 0 ? count.sent / count.bytes : 0;
-    this.label.textContent = busy ? `Uploading ${percent} %` : "Upload";
+    this.label.textContent = busy ? `Uploading ${percent} %` : count.held > 0 ? "Upload: your choice" : "Upload";
     this.heading.textContent = this.#summary(count, expected, busy);
     this.pauseButton.hidden = !busy;
     replaceChildren(this.pauseButton, icon(queue.paused ? "play" : "pause"), queue.paused ? "Go on" : "Pause");
     this.cancelButton.hidden = !busy;
     this.retryButton.hidden = count.failed === 0;
     this.retryButton.querySelector("span").textContent = `Try ${format.plural(count.failed, "failed file")} again`;
-    this.clearButton.hidden = busy || (count.all === 0 && this.hidden + this.unreadable.length === 0);
+    this.question.hidden = count.held === 0;
+    this.questionWords.textContent = `${format.plural(count.held, "image is", "images are")} there already. Replacing has them answered anew; earlier answers stay in each image's history.`;
+    this.clearButton.hidden = busy || count.held > 0 || (count.all === 0 && this.hidden + this.unreadable.length === 0);
     this.#drawNotes(count);
     this.#drawSlides();
     this.#drawFiles(count);
     if (this.#wasBusy && !busy) {
-      const problems = [count.failed && `${count.failed} failed`, count.refused && `${count.refused} refused`].filter(Boolean);
+      const problems = [count.held && `${count.held} there already: choose whether to replace them`, count.failed && `${count.failed} failed`, count.refused && `${count.refused} refused`].filter(Boolean);
       this.shared.announce(`${count.done} of ${format.plural(count.all, "file")} uploaded${problems.length > 0 ? `, ${problems.join(", ")}` : ""}`);
     }
     this.#wasBusy = busy;

@@ -1,6 +1,6 @@
-// What an upload asks before it starts: the slide of loose files, and whether images may be replaced.
+// What an upload asks before it starts: the slide of loose files.
 //
-// Modal dialogs of the browser, which keep the focus inside. Invariant: closing one in any way changes nothing.
+// A modal dialog of the browser, which keeps the focus inside. Invariant: closing it in any way uploads nothing.
 
 import { el, format } from "./core.js";
 
@@ -74,17 +74,4 @@ export function askSlideName(count) {
         el("button", { class: "button", type: "button", onclick: () => close(null) }, "Do not upload")),
     ];
   });
-}
-
-/** Asks what to do about `replaced` of `all` files that are there already: `all`, `new` or `null`. */
-export function askReplace(replaced, all) {
-  const fresh = all - replaced.length;
-  return ask(`${format.plural(replaced.length, "image is", "images are")} there already`, (close) => [
-    el("p", {}, "Uploading them again replaces the images and has them answered anew. Earlier answers stay in each image's history."),
-    el("ul", { class: "dialog-list" }, replaced.slice(0, 5).map((name) => el("li", {}, name)), replaced.length > 5 ? el("li", { class: "quiet" }, `and ${format.count(replaced.length - 5)} more`) : null),
-    el("div", { class: "toolbar dialog-actions" },
-      fresh > 0 ? el("button", { class: "button primary", type: "button", onclick: () => close("new"), "data-test": "replace-none" }, `Upload only the ${format.plural(fresh, "new one")}`) : null,
-      el("button", { class: "button", type: "button", onclick: () => close("all"), "data-test": "replace-all" }, `Replace ${replaced.length === 1 ? "it" : "them"}`),
-      el("button", { class: "button", type: "button", onclick: () => close(null), "data-test": "replace-cancel" }, "Upload nothing")),
-  ]);
 }

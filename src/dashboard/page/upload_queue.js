@@ -1,7 +1,7 @@
 // Sends files to the object store by signed links: so many at once, in parts when large, again when it fails.
 //
-// Draws nothing. Invariant: every file that was added ends as `done`, `refused`, `failed` or `cancelled`, and a failed
-// one keeps its place and its reason until somebody decides.
+// Draws nothing. Invariant: every file that was added ends as `done`, `refused`, `failed` or `cancelled`; one that failed
+// or would replace an image keeps its place and its reason until somebody decides.
 
 import { api, connection } from "./core.js";
 
@@ -34,7 +34,7 @@ const TYPES = {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-const contentType = (file) => file.type || TYPES[file.name.split(".").pop().toLowerCase()] || "application/octet-stream";
+const contentType = (file) => file.type || TYPES[file.name.split(".").pop().toLowerCase()] || "";
 
 /** A request to the object store that failed; `kind` says what helps. */
 class SendError extends Error {
@@ -108,7 +108,10 @@ function put(url, headers, body, onProgress, requests) {
 
 /** Files on their way. Dispatches `change` (a state or progress; often) and `stored` (`detail` is the file's item). */
 export class UploadQueue extends EventTarget {
-  /** `{id, file, name, size, state, sent, tries, detail, key}`; `state` is `waiting`, `sending`, `done`, `failed`, `refused` or `cancelled`. */
+  /**
+   * `{file, name, size, state, sent, tries, detail}`; `state` is `waiting`, `sending`, `done`, `failed`, `refused`,
+   * `cancelled`, or `held`: an image of this name is there, and somebody has to say whether it is to be replaced.
+   */
   items = [];
   paused = false;
   /** Whether links cannot be asked for because the server is away. */
@@ -121,7 +124,7 @@ export class UploadQueue extends EventTarget {
   /** Adds `{file, name}`s. */
   add(files) {
     for (const { file, name } of files) {
-      this.items.push({ id: this.items.length, file, name, size: file.size, state: "waiting", sent: 0, tries: 0, detail: "", key: null, link: null, requests: new Set() });
+      this.items.push({ file, name, size: file.size, state: "waiting", sent: 0, tries: 0, detail: "", mayReplace: false, link: null, requests: new Set() });
     }
     this.#go();
   }
@@ -153,6 +156,17 @@ export class UploadQueue extends EventTarget {
     }
     this.paused = false;
     this.#changed();
+  }
+
+  /** Sends the files that are held, or leaves what is there as it is. */
+  decide(replace) {
+    for (const item of this.items) {
+      if (item.state !== "held") continue;
+      item.state = replace ? "waiting" : "cancelled";
+      item.detail = replace ? "" : "not uploaded: the image that is there stays";
+      item.mayReplace = true;
+    }
+    this.#go();
   }
 
   /** Tries failed files again: all, or one. */
@@ -206,7 +220,7 @@ export class UploadQueue extends EventTarget {
 
   #takeLink(item, link) {
     if (item.state !== "waiting") {
-      if (link?.upload_id) this.#abandon({ link, key: link.key });
+      this.#abandon({ link });
       return;
     }
     if (link?.problem || !link) {
@@ -214,7 +228,14 @@ export class UploadQueue extends EventTarget {
       item.detail = link?.problem?.detail ?? "the server gave no link";
       return;
     }
-    item.key = link.key;
+    if (link.replaces && !item.mayReplace) {
+      item.state = "held";
+      item.detail = "an image of this name is there already";
+      this.#abandon({ link });
+      return;
+    }
+    // From now on an image that is there may be this very file, whose answer was lost on its way.
+    item.mayReplace = true;
     item.link = { ...link, expiresAt: Date.parse(link.expires_at), etags: new Map() };
   }
 
