@@ -58,7 +58,7 @@ fn library(assets: &Path, out: &Path) -> std::io::Result<()> {
         };
         let _ = writeln!(
             constants,
-            "/// {what}, if it was there when the binary was built.\npub(super) const {constant}: Option<&str> = {value};"
+            "/// {what}, if it was there when the binary was built.\nconst {constant}: Option<&str> = {value};"
         );
     }
     // The Lambda packages of the classifier and the gate have no page.

@@ -8,23 +8,25 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::library;
 use crate::digest::sha256_hex;
 
 const CSS: &str = "text/css; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Paths of views: each is answered with the page, whose script shows the view.
 const VIEWS: &[&str] = &["/", "/slide", "/image", "/review", "/models", "/health"];
 
 /// One embedded file.
 #[derive(Debug, Clone, Copy)]
-struct Asset {
-    /// Name in the folder `page/`, and path after `/`.
-    name: &'static str,
-    content_type: &'static str,
-    content: &'static str,
+pub(super) struct Asset {
+    /// Name in the folder `page/` or of the library, and path after `/`.
+    pub(super) name: &'static str,
+    pub(super) content_type: &'static str,
+    pub(super) content: &'static str,
 }
 
 macro_rules! assets {
@@ -45,12 +47,14 @@ const ASSETS: &[Asset] = assets! {
     SVG: "icon.svg";
 };
 
-const PAGE: Asset = Asset { name: "index.html", content_type: HTML, content: include_str!("page/index.html") };
+const PAGE: Asset =
+    Asset { name: "index.html", content_type: HTML, content: include_str!("page/index.html") };
 
 /// Routes of the page and its files; an answer says `no-cache`, so that a browser asks each time and mostly gets a 304.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let views = VIEWS.iter().map(|path| ((*path).to_owned(), PAGE));
-    let files = ASSETS.iter().map(|asset| (format!("/{}", asset.name), *asset));
+    let files =
+        ASSETS.iter().copied().chain(library::files()).map(|asset| (format!("/{}", asset.name), asset));
     views.chain(files).fold(Router::new(), |router, (path, asset)| {
         let served = Served::of(asset);
         router.route(&path, get(move |headers: HeaderMap| async move { served.answer(&headers) }))
@@ -68,12 +72,16 @@ struct Served {
 impl Served {
     fn of(asset: Asset) -> Self {
         let digest = sha256_hex(asset.content.as_bytes());
-        let etag = HeaderValue::try_from(format!("\"{}\"", &digest[..32])).expect("hexadecimal digits in quotes");
+        let etag =
+            HeaderValue::try_from(format!("\"{}\"", &digest[..32])).expect("hexadecimal digits in quotes");
         Self { asset, etag }
     }
 
     fn answer(&self, request: &HeaderMap) -> Response {
-        let cached = [(header::ETAG, self.etag.clone()), (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))];
+        let cached = [
+            (header::ETAG, self.etag.clone()),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        ];
         if self.is_known(request) {
             return (StatusCode::NOT_MODIFIED, cached).into_response();
         }
@@ -108,12 +116,16 @@ mod tests {
     #[test]
     fn every_file_of_the_folder_is_served() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dashboard/page");
-        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file());
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().is_file());
         let in_folder: BTreeSet<String> = files
             .map(|entry| entry.file_name().into_string().unwrap())
             .filter(|name| ["js", "css", "svg", "html"].iter().any(|end| name.ends_with(&format!(".{end}"))))
             .collect();
-        let served: BTreeSet<String> = ASSETS.iter().chain([&PAGE]).map(|asset| asset.name.to_owned()).collect();
+        let served: BTreeSet<String> =
+            ASSETS.iter().chain([&PAGE]).map(|asset| asset.name.to_owned()).collect();
         assert_eq!(served, in_folder);
     }
 
@@ -136,7 +148,16 @@ mod tests {
     #[test]
     fn nothing_in_the_files_breaks_the_content_security_policy() {
         for asset in ASSETS.iter().chain([&PAGE]) {
-            let forbidden = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", " style=\"", "onclick=\""];
+            let forbidden = [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                " style=\"",
+                "onclick=\"",
+            ];
             for word in forbidden {
                 assert!(!asset.content.contains(word), "{} has {word}", asset.name);
             }
@@ -144,7 +165,12 @@ mod tests {
             for address in ["http://", "https://"] {
                 let elsewhere = asset.content.matches(address).count();
                 let namespaces = asset.content.matches("http://www.w3.org/2000/svg").count();
-                assert_eq!(elsewhere, if address == "http://" { namespaces } else { 0 }, "{} names a host", asset.name);
+                assert_eq!(
+                    elsewhere,
+                    if address == "http://" { namespaces } else { 0 },
+                    "{} names a host",
+                    asset.name
+                );
             }
         }
         assert!(!PAGE.content.contains("<script>") && !PAGE.content.contains("<style"));

@@ -5,10 +5,13 @@
 //! bounded and paged.
 
 mod access;
+mod agreement;
 mod assets;
 mod cursor;
+mod golden_sets;
 mod health;
 mod image;
+mod library;
 mod links;
 mod models;
 mod openapi;
@@ -19,6 +22,8 @@ mod problem;
 mod pyramids;
 mod results;
 mod revalidation;
+mod reviewed;
+mod reviews;
 mod settings;
 mod signing;
 mod slides;
@@ -111,7 +116,9 @@ pub fn router(dashboard: Dashboard) -> Router {
     let access = Arc::new(dashboard.access.clone());
     // One line for each file with routes.
     let routes = Router::new()
+        .merge(agreement::routes())
         .merge(assets::routes())
+        .merge(golden_sets::routes())
         .merge(health::routes())
         .merge(image::routes())
         .merge(links::routes())
@@ -119,6 +126,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .merge(openapi::routes())
         .merge(pyramids::routes())
         .merge(results::routes())
+        .merge(reviews::routes())
         .merge(settings::routes())
         .merge(slides::routes())
         .merge(summary::routes())

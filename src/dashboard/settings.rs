@@ -42,17 +42,7 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 
 async fn settings(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Response, Problem> {
     query.parameters(&[])?;
-    let mut labels: Vec<String> = Vec::new();
-    let mut positive_labels: Vec<String> = Vec::new();
-    let files = dashboard.model_files();
-    for stage in &dashboard.stages {
-        let Some(entry) = dashboard.table.model_at(stage, Utc::now()).await? else { continue };
-        let Some(file) = files.get(&report_key(&entry.model.sha256)).await? else { continue };
-        // A report that this version cannot read is shown where reports are; here it only has no labels.
-        let Ok(report) = serde_json::from_slice::<GateReport>(&file.bytes) else { continue };
-        add_missing(&mut labels, report.model.labels);
-        add_missing(&mut positive_labels, report.model.positive);
-    }
+    let (labels, positive_labels) = dashboard.labels().await?;
     let settings = Settings {
         stages: &dashboard.stages,
         labels,
@@ -66,6 +56,24 @@ async fn settings(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> R
         reviewer: None,
     };
     Ok(Json(settings).into_response())
+}
+
+impl Dashboard {
+    /// Labels, and those that count as positive, of the models that serve.
+    pub(super) async fn labels(&self) -> Result<(Vec<String>, Vec<String>), Problem> {
+        let mut labels: Vec<String> = Vec::new();
+        let mut positive_labels: Vec<String> = Vec::new();
+        let files = self.model_files();
+        for stage in &self.stages {
+            let Some(entry) = self.table.model_at(stage, Utc::now()).await? else { continue };
+            let Some(file) = files.get(&report_key(&entry.model.sha256)).await? else { continue };
+            // A report that this version cannot read is shown where reports are; here it only has no labels.
+            let Ok(report) = serde_json::from_slice::<GateReport>(&file.bytes) else { continue };
+            add_missing(&mut labels, report.model.labels);
+            add_missing(&mut positive_labels, report.model.positive);
+        }
+        Ok((labels, positive_labels))
+    }
 }
 
 fn add_missing(list: &mut Vec<String>, more: Vec<String>) {

@@ -43,7 +43,7 @@ pub use uploads::{
     Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded,
 };
 
-pub use verdicts::{Review, ReviewAction, ReviewsPage};
+pub use verdicts::{Review, ReviewAction, ReviewsPage, standing};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]
