@@ -6,10 +6,12 @@
 
 mod access;
 mod agreement;
+mod assets;
 mod cursor;
 mod golden_sets;
 mod health;
 mod image;
+mod library;
 mod links;
 mod models;
 mod openapi;
@@ -115,6 +117,7 @@ pub fn router(dashboard: Dashboard) -> Router {
     // One line for each file with routes.
     let routes = Router::new()
         .merge(agreement::routes())
+        .merge(assets::routes())
         .merge(golden_sets::routes())
         .merge(health::routes())
         .merge(image::routes())

@@ -1,0 +1,124 @@
+// Talks to the query API: parameters, problems, and whether the server is there.
+//
+// Never retries by itself: who asks knows whether asking again is right. Invariant: every failure is an `ApiError` whose
+// `detail` is a sentence for people, except that a request which was called off throws the browser's `AbortError`.
+
+/** Longest a request may take, ms; a server that hangs is a server that is not there. */
+const TIMEOUT_MS = 30_000;
+
+/** Answers kept for `fresh: false` requests, so that an unchanged list costs the server no body. */
+const KEPT_ANSWERS = 60;
+
+/** A request that failed; `status` is 0 where no answer came. */
+export class ApiError extends Error {
+  constructor(status, title, detail, parameter = null) {
+    super(detail);
+    this.name = "ApiError";
+    this.status = status;
+    this.title = title;
+    this.detail = detail;
+    this.parameter = parameter;
+  }
+}
+
+/** Whether the last request reached the server: `connection.lost`; dispatches `change`. */
+class Connection extends EventTarget {
+  lost = false;
+  /** When the last answer came, ms since 1970. */
+  answeredAt = Date.now();
+
+  report(reached) {
+    if (reached) this.answeredAt = Date.now();
+    if (this.lost === !reached) return;
+    this.lost = !reached;
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+export const connection = new Connection();
+
+/**
+ * URL of a route with parameters; lists become repeated parameters. What is empty is left out, but for `slide`: images
+ * that were uploaded without a folder are the slide with the empty name.
+ */
+function address(path, params) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(params ?? {})) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one === null || one === undefined || (one === "" && name !== "slide")) continue;
+      query.append(name, String(one));
+    }
+  }
+  const text = query.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+async function send(url, options, signal) {
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  let response;
+  try {
+    response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, timeout]) : timeout });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    connection.report(false);
+    throw new ApiError(0, "No answer", "The server does not answer. What is shown stays; it is asked again by itself.");
+  }
+  connection.report(true);
+  return response;
+}
+
+async function problemOf(response) {
+  let body = {};
+  try {
+    body = await response.json();
+  } catch {
+    // Not a problem document, e.g. of a proxy in between: the status has to do.
+  }
+  const detail = body.detail ?? `The server answered ${response.status} ${response.statusText}.`;
+  return new ApiError(response.status, body.title ?? response.statusText, detail, body.parameter ?? null);
+}
+
+async function jsonOf(response, signal) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    // A body that breaks off: the server ended while it answered.
+    connection.report(false);
+    throw new ApiError(0, "Answer broke off", "The server's answer broke off.");
+  }
+}
+
+/** URL to `{etag, body}`, oldest first. */
+const kept = new Map();
+
+export const api = {
+  /**
+   * The JSON of a route. With `same: true` an answer that has not changed is the very same object as before, so that a
+   * view can tell by `===` that there is nothing to draw.
+   */
+  async get(path, params, { signal, same = false } = {}) {
+    const url = address(path, params);
+    const before = same ? kept.get(url) : undefined;
+    const headers = before ? { "If-None-Match": before.etag } : {};
+    const response = await send(url, { headers }, signal);
+    if (response.status === 304 && before) return before.body;
+    if (!response.ok) throw await problemOf(response);
+    const body = await jsonOf(response, signal);
+    const etag = response.headers.get("ETag");
+    if (same && etag) {
+      kept.delete(url);
+      kept.set(url, { etag, body });
+      if (kept.size > KEPT_ANSWERS) kept.delete(kept.keys().next().value);
+    }
+    return body;
+  },
+
+  /** The JSON of a route that takes a JSON body; `null` where it answers without one. */
+  async post(path, body, { signal } = {}) {
+    const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    const response = await send(path, options, signal);
+    if (!response.ok) throw await problemOf(response);
+    return response.status === 204 ? null : jsonOf(response, signal);
+  },
+};
