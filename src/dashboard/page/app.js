@@ -165,6 +165,7 @@ async function show({ focus = false } = {}) {
   if (turn !== shown) return;
   main.replaceChildren(root);
   if (focus) scrollTo(0, 0);
+  uploads.makeRoom();
   setTitle(view.entry ?? "");
   try {
     await module.show(root, query, context);

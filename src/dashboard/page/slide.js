@@ -202,6 +202,8 @@ class SlideView {
     if (before && isOther((each) => [each.last_activity_at, each.figure])) this.stale = true;
     if (isOther((each) => [each.last_activity_at, each.figure, each.unanswered, each.uploads])) this.drawFigure();
     if (isOther((each) => [each.unanswered, each.unanswered_images])) this.drawUnanswered();
+    // Cells that came first were drawn before the view was in the document.
+    if (!before && this.cells.size > 0) this.draw();
     const time = this.figures.querySelector("time");
     if (time) time.textContent = format.relative(answer.last_activity_at);
   }
@@ -272,7 +274,7 @@ class SlideView {
   /** Back from an image: to where it is in the gallery. */
   returnTo() {
     const { previous } = this.context;
-    if (this.returned || previous?.path !== "/image") return;
+    if (this.returned || !this.opened || previous?.path !== "/image") return;
     this.returned = this.gallery.reveal(previous.query.get("key")) || this.complete;
   }
 
