@@ -166,6 +166,7 @@ async function show({ focus = false } = {}) {
   main.replaceChildren(root);
   if (focus) scrollTo(0, 0);
   uploads.makeRoom();
+  completeSettings();
   setTitle(view.entry ?? "");
   try {
     await module.show(root, query, context);
@@ -275,6 +276,12 @@ async function loadSettings() {
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
+}
+
+/** Labels come with the first model that is accepted, which may be after this page. */
+function completeSettings() {
+  if (settings.labels.length > 0) return;
+  api.get("/api/settings").then((answer) => Object.assign(settings, answer), () => {});
 }
 
 async function start() {

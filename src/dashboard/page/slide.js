@@ -259,6 +259,7 @@ class SlideView {
   draw() {
     const all = [...this.cells.values()];
     this.drawChips(all);
+    this.drawLabels(all);
     this.reset.hidden = !isFiltered(this.filters);
     this.shown = select(all, this.filters);
     this.gallery.show(this.shown);
@@ -306,6 +307,15 @@ class SlideView {
       },
     }, icon(name), `${DECISIONS[name].word} ${format.count(counts[name] ?? 0)}`)));
     if (focused) this.chips.querySelector(`[data-test="${focused}"]`)?.focus();
+  }
+
+  /** Labels of models that served before are no setting any more, but images have them. */
+  drawLabels(all) {
+    const select = this.label.querySelector("select");
+    const known = new Set([...select.options].map((option) => option.value));
+    const labels = new Set(all.map((cell) => cell.label).filter(Boolean));
+    if (this.filters.label) labels.add(this.filters.label);
+    for (const label of labels) if (!known.has(label)) select.append(el("option", { value: label, selected: label === this.filters.label }, label));
   }
 
   drawShown() {
