@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::{Dashboard, QueueFigures};
 use crate::classification::{Record, TimingsMs};
 use crate::statistics::quantile;
-use crate::store::{Order, ResultQuery};
+use crate::store::{FailureNote, Order, ResultQuery};
 
 /// Results whose times are looked at, the newest.
 const SAMPLE: usize = 200;
@@ -39,7 +39,7 @@ const RATES_AGE: Duration = Duration::from_secs(5);
 struct RatesCache(Mutex<HashMap<String, (Instant, Rates)>>);
 
 /// What the table says of the last hour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Rates {
     /// Images uploaded within the last hour that have an answer.
     answered_last_hour: u64,
@@ -64,8 +64,10 @@ struct Failing {
 struct StageHealth {
     stage: String,
     queue: Option<QueueFigures>,
-    #[serde(flatten)]
-    rates: Rates,
+    answered_last_hour: Option<u64>,
+    rejected_last_hour: Option<u64>,
+    images_per_minute: Option<f64>,
+    median_ms: Option<TimingsMs>,
     failing: Vec<Failing>,
 }
 
@@ -73,6 +75,8 @@ struct StageHealth {
 struct HealthAnswer {
     stages: Vec<StageHealth>,
     gate: Option<QueueFigures>,
+    /// What could not be read just now, one sentence each; its figures are null.
+    unavailable: Vec<String>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
@@ -85,26 +89,38 @@ async fn health(
     query: RawQuery,
 ) -> Result<Json<HealthAnswer>, Problem> {
     query.parameters(&[])?;
+    // Whoever looks here does so because something fails: what still answers is shown.
+    let mut unavailable = Vec::new();
     let mut stages = Vec::new();
     for stage in &dashboard.stages {
-        let failing = dashboard.table.failures_listed(stage, NAMED_FAILURES).await?;
+        let queue = dashboard.operations.queue(stage).await.map_err(Problem::from);
+        let rates = known(&mut unavailable, dashboard.rates(&cache, stage).await);
+        let failing = dashboard.table.failures_listed(stage, NAMED_FAILURES).await.map_err(Problem::from);
+        let failing = known(&mut unavailable, failing).unwrap_or_default().into_iter();
         stages.push(StageHealth {
             stage: stage.clone(),
-            queue: dashboard.operations.queue(stage).await?,
-            rates: dashboard.rates(&cache, stage).await?,
-            failing: failing
-                .into_iter()
-                .map(|note| Failing {
-                    key: note.key,
-                    reason: note.reason,
-                    tries: note.tries,
-                    first_failed_at: note.first_failed_at,
-                    last_failed_at: note.last_failed_at,
-                })
-                .collect(),
+            queue: known(&mut unavailable, queue).flatten(),
+            answered_last_hour: rates.map(|rates| rates.answered_last_hour),
+            rejected_last_hour: rates.map(|rates| rates.rejected_last_hour),
+            images_per_minute: rates.and_then(|rates| rates.images_per_minute),
+            median_ms: rates.and_then(|rates| rates.median_ms),
+            failing: failing.map(Failing::from).collect(),
         });
     }
-    Ok(Json(HealthAnswer { stages, gate: dashboard.operations.gate().await? }))
+    let gate = known(&mut unavailable, dashboard.operations.gate().await.map_err(Problem::from)).flatten();
+    Ok(Json(HealthAnswer { stages, gate, unavailable }))
+}
+
+/// What was read; a failure is named in `unavailable` instead.
+fn known<T>(unavailable: &mut Vec<String>, read: Result<T, Problem>) -> Option<T> {
+    read.map_err(|problem| unavailable.push(problem.detail)).ok()
+}
+
+impl From<FailureNote> for Failing {
+    fn from(note: FailureNote) -> Self {
+        let FailureNote { key, reason, tries, first_failed_at, last_failed_at, .. } = note;
+        Self { key, reason, tries, first_failed_at, last_failed_at }
+    }
 }
 
 impl Dashboard {

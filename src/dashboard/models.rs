@@ -21,7 +21,7 @@ use super::problem::Problem;
 use crate::classification::ModelInfo;
 use crate::model::{GateReport, report_key};
 use crate::shadow::{Comparison, ComparisonQuery, compare};
-use crate::store::LedgerEntry;
+use crate::store::{LedgerEntry, StoredFile};
 
 /// Entries of the ledger that are shown of each stage, the newest.
 const LEDGER_ENTRIES: usize = 50;
@@ -87,7 +87,7 @@ async fn models(
             model: entry.map(|entry| entry.model),
             refused: dashboard.operations.refused(stage),
         });
-        ledger.extend(dashboard.table.newest_ledger(stage, LEDGER_ENTRIES).await?);
+        ledger.extend(dashboard.table.ledger_newest(stage, LEDGER_ENTRIES).await?);
     }
     ledger.sort_by_key(|entry| std::cmp::Reverse(entry.released_at));
     Ok(Json(ModelsAnswer { stages, ledger, reports: dashboard.reports().await? }))
@@ -101,21 +101,11 @@ impl Dashboard {
         listed.retain(|file| file.key.ends_with(".json"));
         listed.sort_by_key(|file| std::cmp::Reverse(file.modified_at));
         listed.truncate(SHOWN_REPORTS);
-        let reports: Vec<Option<ReportRow>> = stream::iter(listed)
-            .map(|file| {
-                let files = &files;
-                async move {
-                    // It may be replaced, or of a later version: then it is not listed, and can still be opened.
-                    let found = files.get(&file.key).await?;
-                    Ok::<_, Problem>(
-                        found.and_then(|file| serde_json::from_slice(&file.bytes).ok()).map(row_of),
-                    )
-                }
-            })
-            .buffered(READ_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(reports.into_iter().flatten().collect())
+        let reads: Vec<_> = listed.iter().map(|file| files.get(&file.key)).collect();
+        let found: Vec<Option<StoredFile>> = stream::iter(reads).buffered(READ_AT_ONCE).try_collect().await?;
+        // One may be gone by now, or of a later version: then it is not listed, and can still be opened.
+        let read = |file: StoredFile| serde_json::from_slice(&file.bytes).ok().map(row_of);
+        Ok(found.into_iter().flatten().filter_map(read).collect())
     }
 }
 

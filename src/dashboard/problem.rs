@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::operations::OperationsError;
 use crate::store::{ModelFilesError, QueryError, StoreError, UploadsError};
 
 /// Media type of a problem.
@@ -86,6 +87,7 @@ impl From<QueryError> for Problem {
         match error {
             QueryError::Request { .. } => Self::unavailable(&error),
             QueryError::Item { .. } => Self::internal(&error),
+            QueryError::Unsupported { detail } => Self::new(StatusCode::BAD_REQUEST, detail),
         }
     }
 }
@@ -98,6 +100,12 @@ impl From<StoreError> for Problem {
 
 impl From<UploadsError> for Problem {
     fn from(error: UploadsError) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
+impl From<OperationsError> for Problem {
+    fn from(error: OperationsError) -> Self {
         Self::unavailable(&error)
     }
 }

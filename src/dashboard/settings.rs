@@ -14,14 +14,9 @@ use serde::Serialize;
 
 use super::parameters::RawQuery;
 use super::problem::Problem;
-use super::{Dashboard, SOFTWARE};
+use super::{Dashboard, SOFTWARE, uploads};
+use crate::image::ImageFormat;
 use crate::model::{GateReport, report_key};
-
-/// Formats that are decoded, as records name them.
-const FORMATS: [&str; 6] = ["jpeg", "png", "tiff", "bmp", "gif", "webp"];
-
-/// Endings of file names that such images have.
-const EXTENSIONS: [&str; 9] = [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jfif"];
 
 /// What `GET /api/settings` answers.
 #[derive(Debug, Serialize)]
@@ -30,8 +25,10 @@ struct Settings<'a> {
     labels: Vec<String>,
     positive_labels: Vec<String>,
     max_object_bytes: u64,
-    formats: &'static [&'static str],
-    extensions: &'static [&'static str],
+    /// As records name them.
+    formats: [&'static str; ImageFormat::ALL.len()],
+    /// Endings of the names that are taken, with their dots.
+    extensions: Vec<String>,
     s3_origin: &'a str,
     input_bucket: &'a str,
     software: &'static str,
@@ -51,8 +48,8 @@ async fn settings(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> R
         labels,
         positive_labels,
         max_object_bytes: dashboard.limits.max_object_bytes,
-        formats: &FORMATS,
-        extensions: &EXTENSIONS,
+        formats: ImageFormat::ALL.map(ImageFormat::as_str),
+        extensions: uploads::extensions().collect(),
         s3_origin: dashboard.access.s3_origin(),
         input_bucket: &dashboard.buckets.input,
         software: SOFTWARE,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::cursor::Filters;
 use super::parameters::{RawQuery, shown, wrong};
 use super::problem::Problem;
-use super::unanswered::UnansweredImage;
+use super::unanswered::{Unanswered, UnansweredImage};
 use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::slide::SlideFigure;
 use crate::store::{Cell, SlideEntry};
@@ -150,16 +150,14 @@ async fn unanswered(
     let parameters = query.parameters(&["stage", "slide"])?;
     let stage = parameters.stage(&dashboard.stages)?;
     let names = parameters.slides(MAX_COUNTED_SLIDES)?;
-    let (dashboard, stage) = (&*dashboard, stage.as_str());
-    let slides = stream::iter(names)
-        .map(|slide| async move {
-            let found = dashboard.unanswered(stage, slide, false).await?;
-            let (uploads, unanswered) = (found.uploads, found.unanswered);
-            Ok::<_, Problem>(CountedSlide { slide: slide.to_owned(), uploads, unanswered })
-        })
-        .buffered(COUNTED_AT_ONCE)
-        .try_collect()
-        .await?;
+    let counts: Vec<_> = names.iter().map(|slide| dashboard.unanswered(&stage, slide, false)).collect();
+    let counts: Vec<Unanswered> = stream::iter(counts).buffered(COUNTED_AT_ONCE).try_collect().await?;
+    let row = |(slide, found): (&str, Unanswered)| CountedSlide {
+        slide: slide.to_owned(),
+        uploads: found.uploads,
+        unanswered: found.unanswered,
+    };
+    let slides = names.into_iter().zip(counts).map(row).collect();
     Ok(Json(CountedSlides { slides }))
 }
 

@@ -67,11 +67,8 @@ impl Dashboard {
             let listed: Vec<Listed> =
                 page.contents().iter().filter_map(|object| self.listed(object, slide)).collect();
             found.uploads += listed.len() as u64;
-            let open: Vec<Vec<&Listed>> = stream::iter(listed.chunks(BATCH_KEYS))
-                .map(|batch| self.open_of(stage, batch))
-                .buffered(CONCURRENCY)
-                .try_collect()
-                .await?;
+            let batches: Vec<_> = listed.chunks(BATCH_KEYS).map(|batch| self.open_of(stage, batch)).collect();
+            let open: Vec<Vec<&Listed>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
             for listed in open.into_iter().flatten() {
                 found.unanswered += 1;
                 if with_names && found.unanswered_images.len() < NAMED_IMAGES {
@@ -84,17 +81,19 @@ impl Dashboard {
                 }
             }
         }
-        let named = std::mem::take(&mut found.unanswered_images);
-        found.unanswered_images = stream::iter(named)
-            .map(|image| async move {
-                let notes = self.table.failures(&self.buckets.input, &image.key, stage).await?;
-                let last = notes.into_iter().max_by_key(|note| note.last_failed_at);
-                Ok::<_, Problem>(UnansweredImage { reason: last.map(|note| note.reason), ..image })
-            })
-            .buffered(CONCURRENCY)
-            .try_collect()
-            .await?;
+        let keys = found.unanswered_images.iter().map(|image| image.key.clone());
+        let reasons: Vec<_> = keys.map(|key| self.last_failure(stage, key)).collect();
+        let reasons: Vec<Option<String>> = stream::iter(reasons).buffered(CONCURRENCY).try_collect().await?;
+        for (image, reason) in found.unanswered_images.iter_mut().zip(reasons) {
+            image.reason = reason;
+        }
         Ok(found)
+    }
+
+    /// Why the last try of a key failed.
+    async fn last_failure(&self, stage: &str, key: String) -> Result<Option<String>, Problem> {
+        let notes = self.table.failures(&self.buckets.input, &key, stage).await?;
+        Ok(notes.into_iter().max_by_key(|note| note.last_failed_at).map(|note| note.reason))
     }
 
     /// Those of a batch that have no answer.

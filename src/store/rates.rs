@@ -42,7 +42,9 @@ impl TableReader {
         let days = since.date_naive().iter_days().take_while(|day| *day <= tomorrow);
         let pks: Vec<String> = days
             .map(|day| day.format("%Y-%m-%d").to_string())
-            .flat_map(|day| SHARDS.char_indices().map(|(i, _)| pk_of(&day, &SHARDS[i..=i])).collect::<Vec<_>>())
+            .flat_map(|day| {
+                SHARDS.char_indices().map(|(i, _)| pk_of(&day, &SHARDS[i..=i])).collect::<Vec<_>>()
+            })
             .collect();
         let counts: Vec<u64> = stream::iter(pks)
             .map(|pk| self.count_since(index, pk, since))
@@ -52,7 +54,12 @@ impl TableReader {
         Ok(counts.into_iter().sum())
     }
 
-    async fn count_since(&self, index: &'static str, pk: String, since: DateTime<Utc>) -> Result<u64, QueryError> {
+    async fn count_since(
+        &self,
+        index: &'static str,
+        pk: String,
+        since: DateTime<Utc>,
+    ) -> Result<u64, QueryError> {
         let mut pages = self
             .query(Some(index), &format!("{index}_pk = :pk AND {index}_sk >= :since"))
             .expression_attribute_values(":pk", text(pk))
