@@ -211,6 +211,7 @@ class Review {
     const prepared = this.sources.get(record.result_id);
     const isCurrent = () => !signal.aborted && this.queue.current === record;
     this.stage.classList.add("is-waiting");
+    this.stage.classList.remove("is-failed");
     this.viewer?.say(null);
     try {
       // What is ready is shown in this very turn.
@@ -233,6 +234,7 @@ class Review {
     } catch (error) {
       if (!isCurrent()) return;
       this.viewer ??= this.simple;
+      this.stage.classList.add("is-failed");
       this.viewer.say(`The image could not be shown, so no verdict can be given: ${error.detail ?? error.message}. Skip it (S), or try again.`, el("button", { class: "button small", type: "button", "data-test": "review-image-again", onclick: () => { this.sources.delete(record.result_id); this.#prepare(); this.#showPicture(record); } }, "Try again"));
     }
   }
