@@ -14,10 +14,9 @@ use serde::Serialize;
 
 use super::parameters::{RawQuery, shown};
 use super::problem::Problem;
+use super::pyramids::DeepZoom;
 use super::{Buckets, Dashboard};
 use crate::classification::{ModelInfo, Record, Status};
-use crate::image::Pyramid;
-use crate::image::pyramid::{OVERLAP_PX, TILE_SIZE_PX};
 use crate::store::{FailureNote, ResultFinder, Review, Upload, UploadListing};
 
 /// Uploads of a key whose results are looked for, the newest.
@@ -25,12 +24,6 @@ const MAX_UPLOADS: usize = 20;
 
 /// Results of one upload and stage that are read: more would be twenty models in turn.
 const MAX_RESULTS_OF_UPLOAD: usize = 20;
-
-/// Longest side of an image that a browser is sent whole, pixels: beyond, memory of a tablet runs out first.
-const WHOLE_IMAGE_SIDE_PX: u32 = 2048;
-
-/// Format that browsers do not show.
-const TILED_FORMAT: &str = "tiff";
 
 /// Uploads whose results are looked for at once.
 const CONCURRENCY: usize = 8;
@@ -60,16 +53,6 @@ struct ImageAnswer {
     deep_zoom: Option<DeepZoom>,
 }
 
-/// Geometry of the tiles of an image that is too large to be sent whole.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct DeepZoom {
-    width: u32,
-    height: u32,
-    tile_size: u32,
-    overlap: u32,
-    max_level: u32,
-}
-
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image", get(image))
 }
@@ -97,7 +80,10 @@ async fn image(
     Ok(Json(ImageAnswer {
         bucket: bucket.clone(),
         key: key.to_owned(),
-        deep_zoom: newest.and_then(deep_zoom_of),
+        deep_zoom: newest.and_then(|record| {
+            let image = &record.image;
+            DeepZoom::of(image.width_px?, image.height_px?, image.format.as_deref()?)
+        }),
         results: known.results,
         history,
         reviews: known.reviews,
@@ -141,18 +127,4 @@ impl Dashboard {
         };
         Ok(found.into_iter().flatten().map(past).collect())
     }
-}
-
-/// Tiles for what is too large for a browser, or of a format that none shows; `None` if the image is shown as it is.
-fn deep_zoom_of(record: &Record) -> Option<DeepZoom> {
-    let (width, height) = (record.image.width_px?, record.image.height_px?);
-    let is_shown_whole =
-        width.max(height) <= WHOLE_IMAGE_SIDE_PX && record.image.format.as_deref() != Some(TILED_FORMAT);
-    (!is_shown_whole).then(|| DeepZoom {
-        width,
-        height,
-        tile_size: TILE_SIZE_PX,
-        overlap: OVERLAP_PX,
-        max_level: Pyramid::new(width, height).max_level(),
-    })
 }

@@ -148,7 +148,11 @@ impl Dashboard {
         let get = get.set_version_id(version_id.map(str::to_owned));
         let found = match get.range(format!("bytes=0-{}", PEEK_BYTES - 1)).send().await {
             Ok(found) => found,
-            Err(error) if is_gone(&error) || error.code() == Some("InvalidArgument") => {
+            // A version that S3 could not have given, whatever is wrong with it, is 400.
+            Err(error)
+                if is_gone(&error)
+                    || error.raw_response().is_some_and(|raw| raw.status().as_u16() == 400) =>
+            {
                 return Err(NoPicture::Of(not_there(key, version_id)));
             }
             Err(error) if error.code() == Some("InvalidRange") => {

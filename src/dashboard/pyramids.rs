@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -24,11 +25,38 @@ use super::pictures::{NoPicture, Source, failed};
 use super::problem::Problem;
 use crate::config::PYRAMID_PREFIX;
 use crate::image::pyramid::{OVERLAP_PX, TILE_SIZE_PX};
-use crate::image::{Ended, JPEG_MEDIA_TYPE, TilePlace, render_pyramid};
+use crate::image::{Ended, JPEG_MEDIA_TYPE, Pyramid, TilePlace, render_pyramid};
 use crate::store::is_gone;
+
+/// Longest side of an image that the page shows as it is, pixels.
+const WHOLE_IMAGE_PX: u32 = 2_048;
 
 /// Tiles on their way to S3 at once.
 const UPLOADS_AT_ONCE: usize = 8;
+
+/// How an image is asked for in tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct DeepZoom {
+    pub width: u32,
+    pub height: u32,
+    pub tile_size: u32,
+    pub overlap: u32,
+    pub max_level: u32,
+}
+
+impl DeepZoom {
+    /// For an image of this size and format (as records name it), unless browsers show it well as it is.
+    pub fn of(width_px: u32, height_px: u32, format: &str) -> Option<Self> {
+        let is_wanted = width_px.max(height_px) > WHOLE_IMAGE_PX || format == "tiff";
+        (is_wanted && width_px.min(height_px) > 0).then(|| Self {
+            width: width_px,
+            height: height_px,
+            tile_size: TILE_SIZE_PX,
+            overlap: OVERLAP_PX,
+            max_level: Pyramid::new(width_px, height_px).max_level(),
+        })
+    }
+}
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image/tile", get(tile))
@@ -150,4 +178,18 @@ async fn make(dashboard: &Arc<Dashboard>, source: &Source, name: &str, mark: &st
         "width_px": width_px, "height_px": height_px, "tile_size_px": TILE_SIZE_PX, "overlap_px": OVERLAP_PX,
     });
     dashboard.keep(mark, "application/json", json.to_string().into_bytes()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_images_and_tiffs_come_in_tiles() {
+        assert_eq!(DeepZoom::of(2_048, 1_536, "jpeg"), None);
+        assert_eq!(DeepZoom::of(0, 3, "tiff"), None);
+        let expected = DeepZoom { width: 4_000, height: 3_000, tile_size: 512, overlap: 1, max_level: 12 };
+        assert_eq!(DeepZoom::of(4_000, 3_000, "jpeg"), Some(expected));
+        assert_eq!(DeepZoom::of(97, 61, "tiff").unwrap().max_level, 7);
+    }
 }

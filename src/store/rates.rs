@@ -4,7 +4,7 @@
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::Select;
-use chrono::{DateTime, Days, Utc};
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::queries::text;
@@ -38,8 +38,8 @@ impl TableReader {
         since: DateTime<Utc>,
         pk_of: impl Fn(&str, &str) -> String,
     ) -> Result<u64, QueryError> {
-        let tomorrow = Utc::now().date_naive() + Days::new(1);
-        let days = since.date_naive().iter_days().take_while(|day| *day <= tomorrow);
+        let today = Utc::now().date_naive();
+        let days = since.date_naive().iter_days().take_while(|day| *day <= today);
         let pks: Vec<String> = days
             .map(|day| day.format("%Y-%m-%d").to_string())
             .flat_map(|day| {

@@ -165,6 +165,8 @@ async function show({ focus = false } = {}) {
   if (turn !== shown) return;
   main.replaceChildren(root);
   if (focus) scrollTo(0, 0);
+  uploads.makeRoom();
+  completeSettings();
   setTitle(view.entry ?? "");
   try {
     await module.show(root, query, context);
@@ -274,6 +276,12 @@ async function loadSettings() {
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }
+}
+
+/** Labels come with the first model that is accepted, which may be after this page. */
+function completeSettings() {
+  if (settings.labels.length > 0) return;
+  api.get("/api/settings").then((answer) => Object.assign(settings, answer), () => {});
 }
 
 async function start() {

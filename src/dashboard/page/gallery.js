@@ -22,7 +22,7 @@ const fileName = (key) => key.slice(key.lastIndexOf("/") + 1);
 
 /** A small mark in a caption: an icon, and words for who cannot see it. */
 function mark(picture, words, kind, text = null) {
-  return el("span", { class: `tile-mark ${kind}` }, icon(picture), text ? el("span", { "aria-hidden": "true" }, text) : null, el("span", { class: "visually-hidden" }, `, ${words}`));
+  return el("span", { class: `thumb-mark ${kind}` }, icon(picture), text ? el("span", { "aria-hidden": "true" }, text) : null, el("span", { class: "visually-hidden" }, `, ${words}`));
 }
 
 /** A gallery in `root`; `hrefOf(cell)` is where a tile leads. */
@@ -79,7 +79,7 @@ export class Gallery {
   /** Brings the tile of `key` into view, if it is shown; with `focus` it gets the focus. */
   reveal(key, focus = true) {
     const index = this.indexes?.get(key);
-    if (index === undefined) return false;
+    if (index === undefined || !this.root.isConnected) return false;
     this.active = key;
     this.#scrollTo(index);
     this.#layOut();
@@ -104,7 +104,8 @@ export class Gallery {
   }
 
   #layOut() {
-    if (this.signal.aborted) return;
+    // Not in the document yet, it has no width; being put there calls this again.
+    if (this.signal.aborted || !this.root.isConnected) return;
     const { columns, tile, row } = this.#grid();
     const rows = Math.ceil(this.cells.length / columns);
     this.root.style.height = `${Math.max(0, rows * row - GAP)}px`;
@@ -163,9 +164,9 @@ export class Gallery {
       this.#picture(known);
       return known;
     }
-    const link = el("a", { class: "tile", href: this.hrefOf(cell), "data-test": "tile" });
-    const root = el("div", { class: "tile-place", role: "listitem", "data-key": cell.key }, link);
-    const shown = { root, link, cell, abort: new AbortController(), frame: el("span", { class: "tile-picture" }), words: el("span", { class: "tile-words" }) };
+    const link = el("a", { class: "thumb", href: this.hrefOf(cell), "data-test": "tile" });
+    const root = el("div", { class: "thumb-place", role: "listitem", "data-key": cell.key }, link);
+    const shown = { root, link, cell, abort: new AbortController(), frame: el("span", { class: "thumb-picture" }), words: el("span", { class: "thumb-words" }) };
     link.append(shown.frame, shown.words);
     this.tiles.set(cell.key, shown);
     this.#caption(shown);
@@ -179,18 +180,18 @@ export class Gallery {
     const isCell = cell.label && name !== "outlier";
     const verdict = cell.verdict ? (cell.verdict === cell.label ? "confirmed" : `corrected to ${cell.verdict}`) : null;
     const doubtful = cell.needs_review && name !== "review" ? "needs a look" : null;
-    link.className = `tile tile-${name}`;
+    link.className = `thumb thumb-${name}`;
     link.href = this.hrefOf(cell);
     link.title = [cell.key, decision, doubtful, verdict, `uploaded ${format.time(cell.uploaded_at)}`].filter(Boolean).join("\n");
     replaceChildren(
       words,
-      el("span", { class: `tile-decision decision-${name}` },
+      el("span", { class: `thumb-decision decision-${name}` },
         icon(name),
         isCell ? el("span", { class: "visually-hidden" }, `${decision}: `) : null,
-        el("span", { class: "tile-label" }, isCell ? cell.label : decision),
-        isCell ? el("span", { class: "tile-confidence" }, format.probability(cell.confidence)) : null),
-      el("span", { class: "tile-file" },
-        el("span", { class: "tile-name" }, fileName(cell.key)),
+        el("span", { class: "thumb-label" }, isCell ? cell.label : decision),
+        isCell ? el("span", { class: "thumb-confidence" }, format.probability(cell.confidence)) : null),
+      el("span", { class: "thumb-file" },
+        el("span", { class: "thumb-name" }, fileName(cell.key)),
         verdict ? mark(cell.verdict === cell.label ? "check" : "retry", verdict, cell.verdict === cell.label ? "" : "is-corrected", cell.verdict === cell.label ? null : cell.verdict) : null,
         doubtful && !verdict ? mark("review", doubtful, "decision-review") : null),
     );
@@ -203,7 +204,7 @@ export class Gallery {
       const [link] = await links.of([wanted], "thumbnail", { signal: abort.signal });
       if (abort.signal.aborted) return;
       if (!link.url) {
-        replaceChildren(frame, el("span", { class: "tile-missing" }, link.lost ? "picture on its way" : "no preview"));
+        replaceChildren(frame, el("span", { class: "thumb-missing" }, link.lost ? "picture on its way" : "no preview"));
         frame.title = link.problem;
         if (!link.lost) return;
         // The server is away: asked again as long as the tile is in view.
@@ -225,7 +226,7 @@ export class Gallery {
       }
       links.forget(wanted, "thumbnail");
     }
-    replaceChildren(frame, el("span", { class: "tile-missing" }, "no preview"));
+    replaceChildren(frame, el("span", { class: "thumb-missing" }, "no preview"));
   }
 
   #move(event) {

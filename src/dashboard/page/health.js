@@ -31,11 +31,12 @@ const history = new Map();
 export async function show(root, query, context) {
   const stages = el("div", { class: "columns" }, skeleton(8, "Loading the state"));
   const gate = el("div");
+  const unavailable = el("div", { class: "stack", role: "status" });
   const days = el("div");
   const stamp = el("span", { class: "quiet", "data-test": "health-stamp" });
   root.append(
     el("div", { class: "toolbar review-head" }, el("h1", {}, "Health"), el("span", { class: "push" }, stamp)),
-    el("div", { class: "sections" }, stages, gate, el("section", { "aria-labelledby": "days-title" }, el("h2", { id: "days-title" }, `Uploads of the last ${DAYS} days in ${context.stage}`), days)),
+    el("div", { class: "sections" }, unavailable, stages, gate, el("section", { "aria-labelledby": "days-title" }, el("h2", { id: "days-title" }, `Uploads of the last ${DAYS} days in ${context.stage}`), days)),
   );
   let drawn = "";
   context.every(EVERY_MS, async () => {
@@ -54,6 +55,7 @@ export async function show(root, query, context) {
     if (text === drawn) return;
     drawn = text;
     keepFocus(stages, () => replaceChildren(stages, now.stages.map((stage) => stagePanel(stage, context))));
+    replaceChildren(unavailable, (now.unavailable ?? []).map((sentence) => el("p", { class: "hint", "data-test": "unavailable" }, icon("warning"), el("span", {}, `Could not be read just now: ${sentence}`))));
     replaceChildren(gate, now.gate ? gatePanel(now.gate) : null);
   });
   context.every(SUMMARY_MS, async () => {
@@ -97,7 +99,8 @@ export function sentencesOf({ stage, queue, failing, answered_last_hour: answere
   if (queue?.oldest_age_seconds > LONG_SECONDS) {
     said.push(["warn", `The oldest upload waits for ${format.duration(queue.oldest_age_seconds)}. If the number below does not go down, nothing answers ${stage}: look at the models page whether one serves, and at the log.`]);
   }
-  if (answered >= ENOUGH_IMAGES && rejected / answered >= MANY_REJECTED) {
+  if (answered === null || answered === undefined) said.push(["warn", "What was answered in the last hour could not be read."]);
+  else if (answered >= ENOUGH_IMAGES && rejected / answered >= MANY_REJECTED) {
     said.push(["warn", `${((100 * rejected) / answered).toFixed(0)} % of the images of the last hour were rejected. Mostly something is wrong with the files: open the slides concerned, the reason is with each image.`]);
   }
   if (queue === null) said.push(["warn", "The queue is not known to this program, so it cannot be said whether uploads wait. Compare uploads with results:", "giemsa reconcile"]);
@@ -105,7 +108,7 @@ export function sentencesOf({ stage, queue, failing, answered_last_hour: answere
   if (said.length === 0) {
     said.push(open > 0
       ? ["idle", `${format.plural(open, "upload is", "uploads are")} being answered.`]
-      : ["good", answered > 0 ? "Every upload is answered." : "Nothing waits. No image came in the last hour."]);
+      : ["good", answered > 0 ? "Nothing waits: what came was answered." : "Nothing waits. No image came in the last hour."]);
   }
   return said;
 }

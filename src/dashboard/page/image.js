@@ -6,9 +6,10 @@
 import { api, el, icon, links, replaceChildren, skeleton, stateBox } from "./core.js";
 import { answerBlock, fileFacts, modelFacts, nameOf, panel, probabilityBars, timingFacts, wordsOf } from "./answer.js";
 import { historyPanel, rawPanel, reviewsPanel, stagesPanel } from "./image_panels.js";
+import { VerdictControls } from "./image_verdict.js";
 import { Neighbours } from "./neighbours.js";
 import { linkTo, needsTiles, sourceOf } from "./picture.js";
-import { WITHOUT_LIBRARY, createViewer, fillHeight } from "./viewer.js";
+import { createViewer, fillHeight } from "./viewer.js";
 
 /** Pause between two looks for new results of the image, ms. */
 const EVERY_MS = 5_000;
@@ -56,6 +57,7 @@ class ImageView {
     );
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
     fillHeight(this.stage, signal);
+    this.verdict = new VerdictControls(this.context, { changed: () => this.refresh(), isSeen: () => !this.stage.classList.contains("is-waiting") });
     this.neighbours = new Neighbours(stage, this.filters);
     await this.open(key);
     every(EVERY_MS, () => this.refresh());
@@ -76,7 +78,7 @@ class ImageView {
     this.viewer.say(null);
     replaceChildren(this.side, skeleton(8));
     try {
-      this.answer = await api.get("/api/image", { key }, { signal });
+      this.answer = await api.get("/api/image", { key }, { signal, same: true });
     } catch (error) {
       if (signal.aborted) return;
       if (error.status !== 404) throw error;
@@ -90,14 +92,35 @@ class ImageView {
     this.#draw();
     const record = this.record();
     if (record) this.context.announce(`${nameOf(key)}: ${wordsOf(record)}${record.needs_review ? `. A person should look: ${record.review_reason}` : ""}`);
-    await this.#showPicture(record?.image ?? { key }, signal);
-    if (!signal.aborted) this.#walk(signal);
+    const shown = this.#showPicture(record?.image ?? { key }, signal);
+    // Not awaited: the view can be used while the picture is on its way.
+    this.#walk(signal).then(() => shown).then(() => this.#prefetch(signal));
+  }
+
+  /** Loads the images beside this one, so that they are there when they are asked for. */
+  async #prefetch(signal) {
+    this.ahead = [];
+    for (const cell of [this.around?.next, this.around?.previous]) {
+      if (!cell || signal.aborted) return;
+      try {
+        const answer = await api.get("/api/image", { key: cell.key }, { signal, same: true });
+        const record = this.record(answer);
+        if (record) this.ahead.push(await sourceOf(record.image, { signal, deepZoom: answer.deep_zoom ?? undefined }));
+      } catch {
+        // It is asked for again when it is shown.
+      }
+    }
   }
 
   /** The record of the chosen stage, or else of the first that answered. */
-  record() {
-    const { results } = this.answer;
-    return results.find((record) => record.stage === this.context.stage) ?? results[0] ?? null;
+  record({ results } = this.answer) {
+    return results.find((record) => record.stage === this.context.stage) ?? this.#inOrder(results)[0] ?? null;
+  }
+
+  /** Results in the order of the stages, the one whose answers count first. */
+  #inOrder(results) {
+    const { stages } = this.context.settings;
+    return [...results].sort((a, b) => stages.indexOf(a.stage) - stages.indexOf(b.stage));
   }
 
   /** Looks for new results and reviews. */
@@ -117,22 +140,33 @@ class ImageView {
 
   async #showPicture(image, signal, note = null) {
     this.stage.classList.add("is-waiting");
+    this.stage.classList.remove("is-failed");
+    this.stage.setAttribute("aria-busy", "true");
     const label = `Image ${nameOf(this.key)}`;
     try {
       // What is known of the tiles is of the current version.
       const source = await this.#sourceOf(image, note ? undefined : this.answer.deep_zoom, signal);
       if (signal.aborted) return;
-      await this.viewer.show(source, label);
+      await this.viewer.show(source, label).catch(async (error) => {
+        if (source.deepZoom || signal.aborted) throw error;
+        // Perhaps its link ran out: once more with a new one.
+        this.#forget(image);
+        await this.viewer.show({ url: await linkTo(image, signal) }, label);
+      });
       if (signal.aborted) return;
+      this.stage.setAttribute("aria-busy", "false");
       this.stage.classList.remove("is-waiting");
       if (note) this.viewer.say(...note);
-      else if (!this.viewer.hasDeepZoom) this.viewer.say(WITHOUT_LIBRARY);
+      else if (this.record()?.status === "rejected") this.viewer.say("This file was rejected: what the browser shows of it may be incomplete.");
+      else this.viewer.sayWithoutLibrary(source);
     } catch (error) {
       if (signal.aborted) return;
       const record = this.record();
       const why = record?.status === "rejected"
         ? `The browser cannot show this file either: ${record.reject?.message ?? error.message}`
         : `The image could not be shown: ${error.detail ?? error.message}.`;
+      this.stage.setAttribute("aria-busy", "false");
+      this.stage.classList.add("is-failed");
       this.viewer.say(why, el("button", { class: "button small", type: "button", "data-test": "image-again", onclick: () => { this.#forget(image); this.#showPicture(image, signal, note); } }, "Try again"));
     }
   }
@@ -158,19 +192,23 @@ class ImageView {
       replaceChildren(this.side, stateBox({ kind: "empty", title: "No answer yet", text: "The image is uploaded and no stage has answered it. This page shows the answer as soon as it is there; if it takes long, the health page says why.", action: { label: "To health", href: context.href("/health") } }), reviewsPanel(answer));
       return;
     }
+    this.verdict.draw(record, answer.verdict);
     const isOtherStage = record.stage !== context.stage;
+    const focused = this.verdict.element.contains(document.activeElement) ? document.activeElement : null;
     replaceChildren(
       this.side,
       isOtherStage ? el("p", { class: "hint" }, icon("warning"), el("span", {}, `The stage ${context.stage} has not answered this image; this is the answer of ${record.stage}.`)) : null,
       panel(`Answer of ${record.stage}`, "panel-answer", el("div", { class: "panel-body" }, answerBlock(record), record.probabilities ? probabilityBars(record, context.settings.positive_labels) : null)),
-      reviewsPanel(answer, el("a", { class: "button small", href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review this slide")),
-      answer.results.length > 1 ? stagesPanel(answer.results) : null,
+      reviewsPanel(answer, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
+      answer.results.length > 1 ? stagesPanel(this.#inOrder(answer.results)) : null,
       panel("Model", "panel-model", el("div", { class: "panel-body" }, modelFacts(record))),
       panel("Timings", "panel-timings", el("div", { class: "panel-body" }, timingFacts(record))),
       panel("File", "panel-file", el("div", { class: "panel-body" }, fileFacts(record.image))),
       historyPanel(answer, record, (earlier) => this.#showEarlier(earlier, record.image)),
-      rawPanel(answer.results, this.isRawOpen, (isOpen) => { this.isRawOpen = isOpen; }),
+      rawPanel(this.#inOrder(answer.results), this.isRawOpen, (isOpen) => { this.isRawOpen = isOpen; }),
     );
+    // Taken out and put in again, an element loses the focus.
+    focused?.focus({ preventScroll: true });
   }
 
   #showEarlier(earlier, current) {
@@ -204,10 +242,6 @@ class ImageView {
     this.around = around;
     this.place.textContent = around.position === null ? "" : `${around.position} of ${around.count}${around.isWhole ? "" : "+"}`;
     for (const [button, cell] of [[this.previous, around.previous], [this.next, around.next]]) button.disabled = !cell;
-    // The next image is there before it is asked for.
-    for (const cell of [around.next, around.previous].filter(Boolean)) {
-      sourceOf({ key: cell.key }, { signal }).catch(() => {});
-    }
   }
 
   #walkButton(name, label, letter, step) {
@@ -227,7 +261,11 @@ class ImageView {
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const at = event.target;
-    if (at.closest?.("input, textarea, select, [contenteditable]")) return;
+    if (at.closest?.("input, textarea, select, dialog, [contenteditable]")) return;
+    if (!event.repeat && this.answer && this.verdict.key(event.key)) {
+      event.preventDefault();
+      return;
+    }
     const isInViewer = at.closest?.(".viewer") !== null && at.closest?.(".viewer") !== undefined;
     const step = { j: 1, k: -1, ...(isInViewer ? {} : { ArrowRight: 1, ArrowLeft: -1 }) }[event.key];
     if (step === undefined) return;

@@ -9,7 +9,7 @@ import { askReviewer, helpSheet, storedReviewer } from "./review_sheets.js";
 import { Agreement, doneList, goldenPanel, unsentPanel } from "./review_side.js";
 import { ReviewQueue } from "./review_queue.js";
 import { sourceOf } from "./picture.js";
-import { WITHOUT_LIBRARY, createViewer, fillHeight } from "./viewer.js";
+import { createViewer, fillHeight } from "./viewer.js";
 
 /** Images that are loaded ahead. */
 const AHEAD = 3;
@@ -211,6 +211,7 @@ class Review {
     const prepared = this.sources.get(record.result_id);
     const isCurrent = () => !signal.aborted && this.queue.current === record;
     this.stage.classList.add("is-waiting");
+    this.stage.classList.remove("is-failed");
     this.viewer?.say(null);
     try {
       // What is ready is shown in this very turn.
@@ -229,10 +230,11 @@ class Review {
       await shown;
       if (!isCurrent()) return;
       this.#seen();
-      if (source.deepZoom && !viewer.hasDeepZoom) viewer.say(WITHOUT_LIBRARY);
+      if (source.deepZoom) viewer.sayWithoutLibrary(source);
     } catch (error) {
       if (!isCurrent()) return;
       this.viewer ??= this.simple;
+      this.stage.classList.add("is-failed");
       this.viewer.say(`The image could not be shown, so no verdict can be given: ${error.detail ?? error.message}. Skip it (S), or try again.`, el("button", { class: "button small", type: "button", "data-test": "review-image-again", onclick: () => { this.sources.delete(record.result_id); this.#prepare(); this.#showPicture(record); } }, "Try again"));
     }
   }

@@ -202,6 +202,8 @@ class SlideView {
     if (before && isOther((each) => [each.last_activity_at, each.figure])) this.stale = true;
     if (isOther((each) => [each.last_activity_at, each.figure, each.unanswered, each.uploads])) this.drawFigure();
     if (isOther((each) => [each.unanswered, each.unanswered_images])) this.drawUnanswered();
+    // Cells that came first were drawn before the view was in the document.
+    if (!before && this.cells.size > 0) this.draw();
     const time = this.figures.querySelector("time");
     if (time) time.textContent = format.relative(answer.last_activity_at);
   }
@@ -257,6 +259,7 @@ class SlideView {
   draw() {
     const all = [...this.cells.values()];
     this.drawChips(all);
+    this.drawLabels(all);
     this.reset.hidden = !isFiltered(this.filters);
     this.shown = select(all, this.filters);
     this.gallery.show(this.shown);
@@ -272,7 +275,7 @@ class SlideView {
   /** Back from an image: to where it is in the gallery. */
   returnTo() {
     const { previous } = this.context;
-    if (this.returned || previous?.path !== "/image") return;
+    if (this.returned || !this.opened || previous?.path !== "/image") return;
     this.returned = this.gallery.reveal(previous.query.get("key")) || this.complete;
   }
 
@@ -304,6 +307,15 @@ class SlideView {
       },
     }, icon(name), `${DECISIONS[name].word} ${format.count(counts[name] ?? 0)}`)));
     if (focused) this.chips.querySelector(`[data-test="${focused}"]`)?.focus();
+  }
+
+  /** Labels of models that served before are no setting any more, but images have them. */
+  drawLabels(all) {
+    const select = this.label.querySelector("select");
+    const known = new Set([...select.options].map((option) => option.value));
+    const labels = new Set(all.map((cell) => cell.label).filter(Boolean));
+    if (this.filters.label) labels.add(this.filters.label);
+    for (const label of labels) if (!known.has(label)) select.append(el("option", { value: label, selected: label === this.filters.label }, label));
   }
 
   drawShown() {

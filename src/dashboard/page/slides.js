@@ -3,7 +3,7 @@
 // Never computes a figure. Invariant: what a reader has under the pointer or the focus does not move away from there;
 // numbers change in place, and a new order waits until it is asked for or the reader has left the list.
 
-import { api, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
+import { api, copyButton, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
 import { finding, parasitemia, parasitemiaHelp, tally } from "./figure.js";
 import { uploads } from "./upload.js";
 
@@ -217,7 +217,8 @@ class SlidesList {
       title: this.context.stage === this.context.settings.stages[0] ? "No slides yet" : `The stage “${this.context.stage}” has answered no image yet`,
       text: [
         el("p", {}, "Drop a folder of images here: the folder becomes the slide. Or copy one from a terminal:"),
-        el("p", {}, el("code", {}, uploads.command())),
+        el("p", {}, el("code", { class: "command", "data-test": "command" }, uploads.command()), " ", copyButton(() => uploads.command())),
+        uploads.isLocal ? el("p", { class: "small-text" }, "The terminal needs the variables that ", el("code", {}, "giemsa up"), " shows when it starts.") : null,
       ],
       action: el("button", { class: "button primary", type: "button", onclick: () => uploads.pickFolder() }, icon("folder"), "Choose a folder"),
     });

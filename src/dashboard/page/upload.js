@@ -53,11 +53,20 @@ class Uploads extends EventTarget {
     return this.button;
   }
 
+  /** Whether the object store is the embedded one. */
+  get isLocal() {
+    return ["127.0.0.1", "localhost", "[::1]"].includes(new URL(this.shared.settings.s3_origin).hostname);
+  }
+
+  /** Another view is shown: the panel makes room, unless it asks something. The header's button goes on telling. */
+  makeRoom() {
+    if (this.#count().held === 0) this.#open(false);
+  }
+
   /** The command that uploads a folder from a terminal. */
   command() {
     const { s3_origin: origin, input_bucket: bucket } = this.shared.settings;
-    const isLocal = ["127.0.0.1", "localhost", "[::1]"].includes(new URL(origin).hostname);
-    return `aws ${isLocal ? `--endpoint-url ${origin} ` : ""}s3 cp --recursive slide-001/ s3://${bucket}/slide-001/`;
+    return `aws ${this.isLocal ? `--endpoint-url ${origin} ` : ""}s3 cp --recursive slide-001/ s3://${bucket}/slide-001/`;
   }
 
   /** A line that invites to drop, with pickers for those who do not. */
@@ -267,7 +276,7 @@ class Uploads extends EventTarget {
     const percent = count.bytes > 0 ? Math.floor((100 * count.sent) / count.bytes) : 0;
     this.bar.hidden = !busy;
     this.bar.value = count.bytes > 0 ? count.sent / count.bytes : 0;
-    this.label.textContent = busy ? `Uploading ${percent} %` : count.held > 0 ? "Upload: your choice" : "Upload";
+    this.label.textContent = this.#buttonWords(count, busy, percent);
     this.heading.textContent = this.#summary(count, expected, busy);
     this.pauseButton.hidden = !busy;
     replaceChildren(this.pauseButton, icon(queue.paused ? "play" : "pause"), queue.paused ? "Go on" : "Pause");
@@ -285,6 +294,13 @@ class Uploads extends EventTarget {
       this.shared.announce(`${count.done} of ${format.plural(count.all, "file")} uploaded${problems.length > 0 ? `, ${problems.join(", ")}` : ""}`);
     }
     this.#wasBusy = busy;
+  }
+
+  #buttonWords(count, busy, percent) {
+    if (busy) return this.queue.paused ? "Upload paused" : `Uploading ${Math.min(99, percent)} %`;
+    if (count.held > 0) return `Upload: ${format.count(count.held)} there already`;
+    const missing = count.failed + count.refused;
+    return missing > 0 ? `Upload: ${format.count(missing)} not uploaded` : "Upload";
   }
 
   #summary(count, expected, busy) {

@@ -22,8 +22,9 @@ const FIRST_PAUSE_MS = 1_000;
 /** How long to wait before a server that is away is asked again, ms. */
 const SERVER_PAUSE_MS = 2_000;
 
-/** A link this close to its end is not used any more, ms. */
+/** A link this close to its end is not used any more: ms, and share of its life. */
 const MARGIN_MS = 10_000;
+const MARGIN_SHARE = 0.25;
 
 /** A request that sends nothing for so long is given up, ms. */
 const STALL_MS = 60_000;
@@ -35,6 +36,12 @@ const TYPES = {
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const contentType = (file) => file.type || TYPES[file.name.split(".").pop().toLowerCase()] || "";
+
+/** Until when a link that ends at `expiresAt` is used, ms since 1970. */
+function usableUntil(expiresAt) {
+  const end = Date.parse(expiresAt);
+  return end - Math.min(MARGIN_MS, MARGIN_SHARE * Math.max(0, end - Date.now()));
+}
 
 /** A request to the object store that failed; `kind` says what helps. */
 class SendError extends Error {
@@ -236,7 +243,7 @@ export class UploadQueue extends EventTarget {
     }
     // From now on an image that is there may be this very file, whose answer was lost on its way.
     item.mayReplace = true;
-    item.link = { ...link, expiresAt: Date.parse(link.expires_at), etags: new Map() };
+    item.link = { ...link, usableUntil: usableUntil(link.expires_at), etags: new Map() };
   }
 
   /** Until the server may be there again. */
@@ -267,7 +274,7 @@ export class UploadQueue extends EventTarget {
   async #send(item) {
     for (;;) {
       try {
-        if (item.link === null || item.link.expiresAt - Date.now() < MARGIN_MS) await this.#freshLink(item);
+        if (item.link === null || item.link.usableUntil < Date.now()) await this.#freshLink(item);
         if (item.state !== "sending") return;
         await (item.link.parts ? this.#sendParts(item) : this.#sendWhole(item));
         item.state = "done";
@@ -282,7 +289,8 @@ export class UploadQueue extends EventTarget {
         if (kind === "network" && !(await isReadable(item.file))) {
           return this.#fail(item, "the file cannot be read any more: it was moved, changed or removed since it was chosen; choose it again");
         }
-        if (kind === "away") {
+        // A store that went away together with the server is no fault of the file either.
+        if (kind === "away" || (kind === "network" && connection.lost)) {
           item.detail = "waits for the server";
           this.serverAway = true;
           this.#changed();
@@ -294,7 +302,7 @@ export class UploadQueue extends EventTarget {
         if (item.tries >= TRIES) return this.#fail(item, `${error.message}; tried ${item.tries} times`);
         item.detail = `${error.message}; trying again`;
         this.#changed();
-        if (kind === "expired") item.link.expiresAt = 0;
+        if (kind === "expired") item.link.usableUntil = 0;
         else await pause(FIRST_PAUSE_MS * 2 ** (item.tries - 1) * (0.75 + Math.random() / 2));
         if (item.state !== "sending") return;
       }
@@ -319,7 +327,7 @@ export class UploadQueue extends EventTarget {
         answer = await api.post("/api/uploads/parts", { key: item.link.key, upload_id: item.link.upload_id, parts: missing });
         const urls = new Map(answer.parts.map((part) => [part.number, part.url]));
         item.link.parts = item.link.parts.map((part) => ({ number: part.number, url: urls.get(part.number) ?? part.url }));
-        item.link.expiresAt = answer.expires_at ? Date.parse(answer.expires_at) : Date.now() + 5 * 60_000;
+        item.link.usableUntil = usableUntil(answer.expires_at);
         return;
       }
       const file = { name: item.name, size_bytes: item.size, content_type: contentType(item.file) };
@@ -334,7 +342,7 @@ export class UploadQueue extends EventTarget {
       throw new SendError("refused", error.detail ?? String(error));
     }
     if (!answer || answer.problem) throw new SendError("refused", answer?.problem?.detail ?? "the server gave no link");
-    item.link = { ...answer, expiresAt: Date.parse(answer.expires_at), etags: new Map() };
+    item.link = { ...answer, usableUntil: usableUntil(answer.expires_at), etags: new Map() };
   }
 
   async #sendWhole(item) {
