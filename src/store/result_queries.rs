@@ -337,12 +337,15 @@ impl Rows<'_> {
     }
 }
 
+/// The partitions of a day, by its name.
+type PartitionsOf<'a> = Box<dyn Fn(&str) -> Vec<String> + Send + Sync + 'a>;
+
 /// A list for each day that has results, newest day first.
 struct ByDay<'a> {
     reader: &'a TableReader,
     index: &'static str,
     /// The partitions of a day.
-    pks_of: Box<dyn Fn(&str) -> Vec<String> + Send + Sync + 'a>,
+    pks_of: PartitionsOf<'a>,
     days: DayList<'a>,
     of_day: Option<Merged<'a>>,
     range: Range,
