@@ -1,7 +1,9 @@
 //! Days of upload: which there are, and how many images of each label they have.
 //!
 //! It never counts as results come in. Invariant: the counts of a day are those of its rows in the index; those that are
-//! kept stand only while nothing has changed since they were begun, or for a moment while much changes.
+//! kept stand only while nothing has changed since they were begun, or for a moment while much changes. One gap is known: an
+//! image that replaces one of another day tells that day after it is stored, and if the process ends in between, that day
+//! counts one too many until it changes again.
 
 use std::collections::BTreeMap;
 
