@@ -6,9 +6,10 @@
 import { api, el, icon, links, replaceChildren, skeleton, stateBox } from "./core.js";
 import { answerBlock, fileFacts, modelFacts, nameOf, panel, probabilityBars, timingFacts, wordsOf } from "./answer.js";
 import { historyPanel, rawPanel, reviewsPanel, stagesPanel } from "./image_panels.js";
+import { VerdictControls } from "./image_verdict.js";
 import { Neighbours } from "./neighbours.js";
 import { linkTo, needsTiles, sourceOf } from "./picture.js";
-import { WITHOUT_LIBRARY, createViewer, fillHeight } from "./viewer.js";
+import { createViewer, fillHeight } from "./viewer.js";
 
 /** Pause between two looks for new results of the image, ms. */
 const EVERY_MS = 5_000;
@@ -56,6 +57,7 @@ class ImageView {
     );
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
     fillHeight(this.stage, signal);
+    this.verdict = new VerdictControls(this.context, { changed: () => this.refresh(), isSeen: () => !this.stage.classList.contains("is-waiting") });
     this.neighbours = new Neighbours(stage, this.filters);
     await this.open(key);
     every(EVERY_MS, () => this.refresh());
@@ -155,7 +157,8 @@ class ImageView {
       this.stage.setAttribute("aria-busy", "false");
       this.stage.classList.remove("is-waiting");
       if (note) this.viewer.say(...note);
-      else if (!this.viewer.hasDeepZoom) this.viewer.say(WITHOUT_LIBRARY);
+      else if (this.record()?.status === "rejected") this.viewer.say("This file was rejected: what the browser shows of it may be incomplete.");
+      else this.viewer.sayWithoutLibrary(source);
     } catch (error) {
       if (signal.aborted) return;
       const record = this.record();
@@ -189,12 +192,14 @@ class ImageView {
       replaceChildren(this.side, stateBox({ kind: "empty", title: "No answer yet", text: "The image is uploaded and no stage has answered it. This page shows the answer as soon as it is there; if it takes long, the health page says why.", action: { label: "To health", href: context.href("/health") } }), reviewsPanel(answer));
       return;
     }
+    this.verdict.draw(record, answer.verdict);
     const isOtherStage = record.stage !== context.stage;
+    const focused = this.verdict.element.contains(document.activeElement) ? document.activeElement : null;
     replaceChildren(
       this.side,
       isOtherStage ? el("p", { class: "hint" }, icon("warning"), el("span", {}, `The stage ${context.stage} has not answered this image; this is the answer of ${record.stage}.`)) : null,
       panel(`Answer of ${record.stage}`, "panel-answer", el("div", { class: "panel-body" }, answerBlock(record), record.probabilities ? probabilityBars(record, context.settings.positive_labels) : null)),
-      reviewsPanel(answer, el("a", { class: "button small", href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review this slide")),
+      reviewsPanel(answer, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
       answer.results.length > 1 ? stagesPanel(this.#inOrder(answer.results)) : null,
       panel("Model", "panel-model", el("div", { class: "panel-body" }, modelFacts(record))),
       panel("Timings", "panel-timings", el("div", { class: "panel-body" }, timingFacts(record))),
@@ -202,6 +207,8 @@ class ImageView {
       historyPanel(answer, record, (earlier) => this.#showEarlier(earlier, record.image)),
       rawPanel(this.#inOrder(answer.results), this.isRawOpen, (isOpen) => { this.isRawOpen = isOpen; }),
     );
+    // Taken out and put in again, an element loses the focus.
+    focused?.focus({ preventScroll: true });
   }
 
   #showEarlier(earlier, current) {
@@ -254,7 +261,11 @@ class ImageView {
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const at = event.target;
-    if (at.closest?.("input, textarea, select, [contenteditable]")) return;
+    if (at.closest?.("input, textarea, select, dialog, [contenteditable]")) return;
+    if (!event.repeat && this.answer && this.verdict.key(event.key)) {
+      event.preventDefault();
+      return;
+    }
     const isInViewer = at.closest?.(".viewer") !== null && at.closest?.(".viewer") !== undefined;
     const step = { j: 1, k: -1, ...(isInViewer ? {} : { ArrowRight: 1, ArrowLeft: -1 }) }[event.key];
     if (step === undefined) return;

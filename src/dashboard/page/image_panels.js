@@ -8,6 +8,11 @@ import { digest, modelName, panel, percentOf, reasonsOf } from "./answer.js";
 /** Confidences this far apart are a difference that a reader should see. */
 const FAR_APART = 0.1;
 
+function stagesWords(results, labels) {
+  if (labels.size > 1) return "The stages answer differently: look at the image yourself.";
+  return results.every((record) => record.status === "rejected") ? "No stage could classify it." : "The stages agree on the label.";
+}
+
 /** All stages' answers in columns; rows in which they differ are marked, but for what always differs. */
 export function stagesPanel(results) {
   const differ = (value) => new Set(results.map(value)).size > 1;
@@ -34,7 +39,7 @@ export function stagesPanel(results) {
   return panel(
     "All stages",
     "panel-stages",
-    el("p", { class: "panel-note", "data-test": "stages-agree" }, labels.size > 1 ? "The stages answer differently: look at the image yourself." : "The stages agree on the label."),
+    el("p", { class: "panel-note", "data-test": "stages-agree" }, stagesWords(results, labels)),
     el("div", { class: "table-scroll", tabindex: 0, role: "group", "aria-label": "Answers of all stages" }, el("table", { class: "compact" }, el("thead", {}, el("tr", {}, el("td", {}), results.map((record) => el("th", { scope: "col" }, record.stage)))), el("tbody", {}, body))),
   );
 }
@@ -81,7 +86,7 @@ export function reviewsPanel({ reviews, verdict }, action = null) {
             review.note ? el("p", { class: "note" }, review.note) : null,
           )))
         : null,
-      action ? el("div", {}, action) : null,
+      action,
     ),
   );
 }

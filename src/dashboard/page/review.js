@@ -9,7 +9,7 @@ import { askReviewer, helpSheet, storedReviewer } from "./review_sheets.js";
 import { Agreement, doneList, goldenPanel, unsentPanel } from "./review_side.js";
 import { ReviewQueue } from "./review_queue.js";
 import { sourceOf } from "./picture.js";
-import { WITHOUT_LIBRARY, createViewer, fillHeight } from "./viewer.js";
+import { createViewer, fillHeight } from "./viewer.js";
 
 /** Images that are loaded ahead. */
 const AHEAD = 3;
@@ -230,7 +230,7 @@ class Review {
       await shown;
       if (!isCurrent()) return;
       this.#seen();
-      if (source.deepZoom && !viewer.hasDeepZoom) viewer.say(WITHOUT_LIBRARY);
+      if (source.deepZoom) viewer.sayWithoutLibrary(source);
     } catch (error) {
       if (!isCurrent()) return;
       this.viewer ??= this.simple;

@@ -15,8 +15,12 @@ const MAX_SCALE = 40;
 
 const LIBRARY = "/openseadragon.min.js";
 
-/** What a page without the library says. */
-export const WITHOUT_LIBRARY = "This program was built without deep zoom, so images have a simple zoom and very large ones are shown small. Run “make assets” once and build again.";
+const REMEDY = "Run “make assets” once and build again.";
+const WITHOUT_LIBRARY = `This program was built without deep zoom, so images have a simple zoom. ${REMEDY}`;
+const SMALL_WITHOUT_LIBRARY = `This image is shown smaller than it is, because this program was built without deep zoom. ${REMEDY}`;
+
+/** Whether the page has said that the library is missing. */
+let isTold = false;
 
 let loading = null;
 
@@ -162,7 +166,6 @@ export async function createViewer({ simple = false } = {}) {
   const element = el("div", { class: "viewer" }, under, canvas, bar, note);
   return {
     element,
-    hasDeepZoom: OpenSeadragon !== null,
     async show(source, label) {
       note.hidden = true;
       under.replaceChildren(...(source.overview ? [source.overview] : []));
@@ -172,10 +175,16 @@ export async function createViewer({ simple = false } = {}) {
       await inner.show(isOverview ? { url: overviewAddress(source), picture: source.overview } : source);
       if (!isOverview) under.replaceChildren();
     },
-    /** Words over the image, with what can be done; `null` takes them away. */
-    say(words, action = null) {
+    /** Words over the image, with what can be done, at least to hide them; `null` takes them away. */
+    say(words, action = el("button", { class: "button small", type: "button", "data-test": "viewer-note-hide", onclick: () => { note.hidden = true; } }, "Hide")) {
       note.hidden = words === null;
-      note.replaceChildren(...(words === null ? [] : [icon("warning"), el("span", {}, words), ...(action ? [action] : [])]));
+      note.replaceChildren(...(words === null ? [] : [icon("warning"), el("span", {}, words), action]));
+    },
+    /** Says that the library is missing: once, and again where an image is shown small for want of it. */
+    sayWithoutLibrary(source) {
+      if (OpenSeadragon || (isTold && !source.deepZoom)) return;
+      isTold = true;
+      this.say(source.deepZoom ? SMALL_WITHOUT_LIBRARY : WITHOUT_LIBRARY);
     },
     zoomBy: (factor) => inner.zoomBy(factor),
     fit: () => inner.fit(),
