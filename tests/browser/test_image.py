@@ -68,5 +68,7 @@ def test_health_says_what_the_queues_hold(visit, lab):
         expect(panel.get_by_test_id("gauge-dead")).to_contain_text("0")
         expect(panel.get_by_test_id("health-sentence")).to_have_attribute("data-urgency", "good")
         expect(panel.get_by_test_id("gauge-answered")).to_contain_text(re.compile(r"[1-9]"))
-    (today,) = lab.get("/api/summary", **{"from": "2000-01-01", "until": "2100-01-01"})["days"][:1]
-    expect(page.get_by_test_id("days")).to_contain_text(today["date"])
+    days = lab.get("/api/summary")["days"]
+    assert days
+    for day in days:
+        expect(page.get_by_test_id("days")).to_contain_text(day["date"])
