@@ -199,7 +199,7 @@ class ImageView {
       this.side,
       isOtherStage ? el("p", { class: "hint" }, icon("warning"), el("span", {}, `The stage ${context.stage} has not answered this image; this is the answer of ${record.stage}.`)) : null,
       panel(`Answer of ${record.stage}`, "panel-answer", el("div", { class: "panel-body" }, answerBlock(record), record.probabilities ? probabilityBars(record, context.settings.positive_labels) : null)),
-      reviewsPanel(answer, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
+      reviewsPanel(answer, record, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
       answer.results.length > 1 ? stagesPanel(this.#inOrder(answer.results)) : null,
       panel("Model", "panel-model", el("div", { class: "panel-body" }, modelFacts(record))),
       panel("Timings", "panel-timings", el("div", { class: "panel-body" }, timingFacts(record))),
