@@ -29,6 +29,8 @@ let current = new AbortController();
 /** Where the reader came from: `{path, query}` of the view before. */
 let previous = null;
 let here = null;
+/** Address of what is shown, without its fragment. */
+let shownAddress = "";
 /** Counts views shown, so that one which loads slowly does not overwrite a later one. */
 let shown = 0;
 
@@ -64,6 +66,8 @@ function setQuery(params) {
   }
   const text = query.toString();
   history.replaceState(history.state, "", text ? `${location.pathname}?${text}` : location.pathname);
+  shownAddress = location.pathname + location.search;
+  here.query = query;
 }
 
 function announce(text) {
@@ -123,6 +127,7 @@ async function show({ focus = false } = {}) {
   const query = queryOf(location);
   previous = here;
   here = { path, query };
+  shownAddress = location.pathname + location.search;
   drawNavigation(path);
   drawStages(query);
   const root = el("div", { class: "view" });
@@ -260,7 +265,10 @@ function followLinks() {
     history.pushState(null, "", link.href);
     show({ focus: true });
   });
-  addEventListener("popstate", () => show());
+  addEventListener("popstate", () => {
+    // A jump within the page, e.g. to the content, shows nothing else.
+    if (location.pathname + location.search !== shownAddress) show();
+  });
 }
 
 async function loadSettings() {

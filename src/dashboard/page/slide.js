@@ -7,7 +7,7 @@ import { api, DECISIONS, decisionOf, el, format, icon, replaceChildren, skeleton
 import { drawConfidence, drawTimeline } from "./charts.js";
 import { finding, parasitemia, parasitemiaHelp } from "./figure.js";
 import { Gallery, SIZES } from "./gallery.js";
-import { filtersOf, isFiltered, passes, REVIEWED, select, SORTS, toParams } from "./slide_filters.js";
+import { filtersOf, isFiltered, passes, placesOf, REVIEWED, select, SORTS, toParams } from "./slide_filters.js";
 
 const EVERY_MS = 2_000;
 const FIRST_PAGE = 500;
@@ -105,6 +105,7 @@ class SlideView {
   open() {
     if (this.opened) return;
     this.opened = true;
+    const hadFocus = this.root.contains(document.activeElement);
     replaceChildren(
       this.root,
       el(
@@ -118,6 +119,10 @@ class SlideView {
       this.unanswered,
       this.body,
     );
+    if (!hadFocus) return;
+    const heading = this.root.querySelector("h1");
+    heading.tabIndex = -1;
+    heading.focus({ preventScroll: true });
   }
 
   choice(words, options, value, name, set) {
@@ -232,7 +237,9 @@ class SlideView {
         for (const cell of page.cells) {
           seen.add(cell.key);
           const known = this.cells.get(cell.key);
-          if (!known || JSON.stringify(known) !== JSON.stringify(cell)) this.cells.set(cell.key, cell);
+          if (known && JSON.stringify(known) === JSON.stringify(cell)) continue;
+          this.cells.set(cell.key, cell);
+          this.places = null;
         }
         cursor = page.next ?? null;
         if (isFirst) this.draw();
@@ -261,7 +268,8 @@ class SlideView {
     this.drawChips(all);
     this.drawLabels(all);
     this.reset.hidden = !isFiltered(this.filters);
-    this.shown = select(all, this.filters);
+    this.places ??= placesOf(all);
+    this.shown = select(all, this.filters, this.places);
     this.gallery.show(this.shown);
     const inCharts = all.filter((cell) => passes(cell, this.filters, "confidence"));
     drawConfidence(this.histogram, inCharts, this.filters, (low, high, widen) => this.chooseRange(low, high, widen));

@@ -79,13 +79,23 @@ export function passes(cell, filters, but = null) {
   return cell.confidence >= (filters.min ?? 0) && cell.confidence <= (filters.max ?? 1);
 }
 
+/** Name's place and upload time of each cell, by key: found once, because comparing names is slow. */
+export function placesOf(cells) {
+  const places = new Map();
+  [...cells].sort((a, b) => names.compare(a.key, b.key)).forEach((cell, index) => {
+    places.set(cell.key, { name: index, time: Date.parse(cell.uploaded_at) || 0 });
+  });
+  return places;
+}
+
 const ORDERS = {
-  suspicion: (a, b) => b.suspicion - a.suspicion || names.compare(a.key, b.key),
-  newest: (a, b) => (b.uploaded_at ?? "").localeCompare(a.uploaded_at ?? "") || names.compare(a.key, b.key),
-  name: (a, b) => names.compare(a.key, b.key),
+  suspicion: (a, b, place) => b.suspicion - a.suspicion || place.get(a.key).name - place.get(b.key).name,
+  newest: (a, b, place) => place.get(b.key).time - place.get(a.key).time || place.get(a.key).name - place.get(b.key).name,
+  name: (a, b, place) => place.get(a.key).name - place.get(b.key).name,
 };
 
-/** The cells that pass, in their order. */
-export function select(cells, filters) {
-  return cells.filter((cell) => passes(cell, filters)).sort(ORDERS[filters.sort]);
+/** The cells that pass, in their order; `places` is of at least these cells. */
+export function select(cells, filters, places) {
+  const order = ORDERS[filters.sort];
+  return cells.filter((cell) => passes(cell, filters)).sort((a, b) => order(a, b, places));
 }

@@ -159,12 +159,24 @@ class SlidesList {
     if (!this.loaded) {
       this.next = page.next;
       this.loaded = true;
+      this.drawFrame();
       this.arrange(true);
+      this.returnTo();
       this.context.announce(this.summary());
     } else {
       this.arrange(false);
     }
     this.drawFrame();
+  }
+
+  /** Back from a slide: to its row. */
+  returnTo() {
+    const { previous } = this.context;
+    if (previous?.path !== "/slide" || this.returned) return;
+    this.returned = true;
+    const row = this.slides.get(previous.query.get("name") ?? "")?.row;
+    row?.scrollIntoView({ block: "nearest" });
+    row?.querySelector("a").focus({ preventScroll: true });
   }
 
   async loadMore() {
@@ -286,7 +298,7 @@ class SlidesList {
     const sorted = [...this.slides.values()].sort((a, b) =>
       b.entry.last_activity_at.localeCompare(a.entry.last_activity_at) || a.entry.slide.localeCompare(b.entry.slide));
     const moves = sorted.filter(({ row }, index) => this.body.rows[index] !== row).length;
-    const busy = this.body.matches(":hover") || this.body.contains(document.activeElement);
+    const busy = this.body.matches(":hover") || this.body.querySelector(":focus-visible") !== null;
     if (moves === 0 || (busy && !now && this.body.rows.length > 0)) {
       this.moved.hidden = moves === 0;
       const fresh = sorted.filter(({ row }) => !row.isConnected).length;

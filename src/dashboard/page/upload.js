@@ -183,7 +183,9 @@ class Uploads extends EventTarget {
     this.unreadable.push(...found.unreadable);
     const files = found.folders.map(({ file, path }) => ({ file, name: path }));
     if (found.loose.length > 0) {
-      const slide = await askSlideName(found.loose.length);
+      // On a slide's page, files are most likely of that slide.
+      const offer = location.pathname === "/slide" ? new URLSearchParams(location.search).get("name") : null;
+      const slide = await askSlideName(found.loose.length, offer);
       if (slide !== null) files.push(...found.loose.map(({ file, path }) => ({ file, name: `${slide}/${path}` })));
     }
     if (files.length === 0) {

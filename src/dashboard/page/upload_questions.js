@@ -47,10 +47,10 @@ function ask(title, build) {
   });
 }
 
-/** Asks for the slide of `count` loose files; `null` if they are not to be uploaded. */
-export function askSlideName(count) {
+/** Asks for the slide of `count` loose files, offering `offer`; `null` if they are not to be uploaded. */
+export function askSlideName(count, offer) {
   return ask(`Which slide ${count === 1 ? "is this image" : `are these ${format.count(count)} images`} of?`, (close) => {
-    const input = el("input", { type: "text", id: "slide-name", value: nameByTime(new Date()), "aria-describedby": "slide-complaint", autocomplete: "off", spellcheck: "false", "data-test": "slide-name" });
+    const input = el("input", { type: "text", id: "slide-name", value: offer || nameByTime(new Date()), "aria-describedby": "slide-complaint", autocomplete: "off", spellcheck: "false", "data-test": "slide-name" });
     const wrong = el("p", { id: "slide-complaint", class: "complaint", role: "alert" });
     const take = () => {
       const name = input.value.trim().replace(/\/+$/, "");
