@@ -68,6 +68,7 @@ export function watchHealth(banner, { every, href }) {
         parts: [`The server does not answer since ${format.time(connection.answeredAt)}. What you see is from before; this page goes on by itself when it answers again.`],
       }]
       : [...troubles(), ...(health.latest ? sentences(health.latest, href) : [])];
+    said.sort((a, b) => b.urgency - a.urgency);
     const urgency = Math.max(0, ...said.map((one) => one.urgency));
     banner.hidden = said.length === 0;
     banner.className = `banner urgency-${urgency}`;
