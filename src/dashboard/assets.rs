@@ -42,7 +42,7 @@ const ASSETS: &[Asset] = assets! {
         "format.js", "gallery.js", "links.js", "slide.js", "slide_filters.js", "slides.js", "theme.js", "upload.js",
         "upload_files.js", "upload_queue.js", "upload_questions.js";
     JAVASCRIPT: "answer.js", "health.js", "image.js", "image_panels.js", "image_verdict.js", "models.js", "models_comparison.js",
-        "models_report.js", "neighbours.js", "picture.js", "review.js", "review_queue.js", "review_sheets.js",
+        "models_report.js", "neighbours.js", "picture.js", "review.js", "review_picture.js", "review_queue.js", "review_sheets.js",
         "review_side.js", "simple_zoom.js", "viewer.js";
     SVG: "icon.svg";
 };

@@ -3,13 +3,13 @@
 // Never takes a verdict on an image that is not in sight. Invariant: the controls are made once and stay, so that the
 // focus is never lost and a held key does nothing twice.
 
-import { connection, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
+import { api, connection, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
 import { answerBlock, modelName, nameOf, panel, probabilityBars, wordsOf } from "./answer.js";
 import { askReviewer, helpSheet, storedReviewer } from "./review_sheets.js";
 import { Agreement, doneList, goldenPanel, unsentPanel } from "./review_side.js";
 import { ReviewQueue } from "./review_queue.js";
-import { sourceOf } from "./picture.js";
-import { createViewer, fillHeight } from "./viewer.js";
+import { ReviewPicture } from "./review_picture.js";
+import { fillHeight } from "./viewer.js";
 
 /** Images that are loaded ahead. */
 const AHEAD = 3;
@@ -19,6 +19,9 @@ const EVERY_MS = 5_000;
 
 /** How long after a verdict agreement is asked anew, ms. */
 const AGREEMENT_MS = 1_500;
+
+/** Slides that are offered while one types. */
+const SUGGESTED = 20;
 
 /** Room below the image for the buttons, pixels. */
 const BELOW_PX = 68;
@@ -33,20 +36,16 @@ class Review {
     this.queue = new ReviewQueue({ stage: context.stage, slide: this.slide, signal: context.signal });
     this.agreement = new Agreement({ stage: context.stage, signal: context.signal });
     this.reviewer = context.settings.reviewer ?? storedReviewer();
-    /** Result id to a promise of the source, with `ready` once it is there. */
-    this.sources = new Map();
     this.drawnId = null;
-    this.isSeen = false;
   }
 
   async start() {
     const { signal, every, settings } = this.context;
     this.root.append(skeleton(8, "Loading the review queue"));
-    const [viewer] = await Promise.all([createViewer({ simple: true }), this.queue.load()]);
-    if (signal.aborted) return viewer.destroy();
-    this.simple = viewer;
+    this.picture = new ReviewPicture(signal, () => this.#enable());
+    await Promise.all([this.picture.start(), this.queue.load()]);
+    if (signal.aborted) return;
     this.labels = settings.labels;
-    signal.addEventListener("abort", () => { this.simple.destroy(); this.deep?.destroy(); });
     this.#build();
     this.queue.addEventListener("change", ({ detail }) => this.#changed(detail.entry), { signal });
     this.queue.addEventListener("refused", ({ detail }) => this.#refused(detail), { signal });
@@ -65,11 +64,12 @@ class Review {
     const action = (name, keys, words, run, more = "") => el("button", { class: `button ${more}`, type: "button", "data-test": `review-${name}`, "aria-keyshortcuts": keys.shortcut, onclick: run }, el("span", {}, words), el("kbd", { "aria-hidden": "true" }, keys.shown));
     this.progressText = el("p", { "data-test": "progress", class: "nowrap" });
     this.progressBar = el("div", {});
-    this.slideField = el("input", { type: "search", id: "review-slide", placeholder: "all slides", value: this.slide ?? "", "data-test": "review-slide" });
+    this.slideField = el("input", { type: "search", id: "review-slide", placeholder: "all slides", value: this.slide ?? "", list: "review-slides", "data-test": "review-slide" });
+    this.slideNames = el("datalist", { id: "review-slides" });
+    this.slideField.addEventListener("input", () => this.#suggest());
     this.reviewerText = el("span", { "data-test": "reviewer" });
     this.card = el("section", { class: "review-card", tabindex: -1, "aria-label": "Image to review", "data-test": "review-card" });
     this.heading = el("h2", { "data-test": "review-name" });
-    this.stage = el("div", { class: "review-stage" }, this.simple.element);
     this.confirm = action("confirm", { shortcut: "Enter C", shown: "Enter" }, "Confirm", () => this.#decide("confirm"), "primary");
     this.corrections = el("div", { class: "toolbar", role: "group", "aria-label": "Correct to a label" });
     this.skipButton = action("skip", { shortcut: "S", shown: "S" }, "Skip", () => this.#skip());
@@ -87,7 +87,7 @@ class Review {
       el("div", { class: "toolbar review-head" },
         el("h1", {}, "Review"),
         el("div", {}, this.progressText, el("div", { class: "progress", "aria-hidden": "true" }, this.progressBar)),
-        el("form", { class: "field", onsubmit: (event) => { event.preventDefault(); this.#filter(); } }, el("label", { for: "review-slide", class: "quiet" }, "Slide"), this.slideField, el("button", { class: "button", type: "submit", "data-test": "review-filter" }, "Show")),
+        el("form", { class: "field", onsubmit: (event) => { event.preventDefault(); this.#filter(); } }, el("label", { for: "review-slide", class: "quiet" }, "Slide"), this.slideField, this.slideNames, el("button", { class: "button", type: "submit", "data-test": "review-filter" }, "Show")),
         this.slide ? el("a", { href: href("/review"), "data-test": "review-all" }, "All slides") : null,
         el("div", { class: "toolbar push" },
           el("span", {}, el("span", { class: "quiet" }, "Reviewer "), this.reviewerText),
@@ -107,9 +107,9 @@ class Review {
           this.agreement.element,
           goldenPanel(this.context))),
     );
-    this.card.append(el("div", { class: "toolbar review-head" }, this.heading, this.slideLink = el("a", {}), this.imageLink = el("a", { class: "push" }, "All about this image")), this.stage);
+    this.card.append(el("div", { class: "toolbar review-head" }, this.heading, this.slideLink = el("a", {}), this.imageLink = el("a", { class: "push" }, "All about this image")), this.picture.element);
     this.slideField.addEventListener("search", () => { if (this.slideField.value === "" && this.slide) this.#filter(); });
-    fillHeight(this.stage, this.context.signal, BELOW_PX);
+    fillHeight(this.picture.element, this.context.signal, BELOW_PX);
     this.#drawReviewer();
   }
 
@@ -127,7 +127,7 @@ class Review {
       clearTimeout(this.agreementTimer);
       this.agreementTimer = setTimeout(() => { if (!this.context.signal.aborted) this.agreement.load(); }, AGREEMENT_MS);
     }
-    this.#prepare();
+    this.picture.prepare(this.queue.items.slice(0, AHEAD + 1));
     if ((this.queue.current?.result_id ?? "none") !== this.drawnId) this.#draw();
     else if (!this.queue.current) this.#drawEmpty();
   }
@@ -139,37 +139,10 @@ class Review {
     if (before && before !== document.body && !before.isConnected) this.card.focus({ preventScroll: true });
   }
 
-  /** Loads the next images, and forgets those that are gone. */
-  #prepare() {
-    const next = this.queue.items.slice(0, AHEAD + 1);
-    const ids = new Set(next.map((record) => record.result_id));
-    for (const id of this.sources.keys()) if (!ids.has(id)) this.sources.delete(id);
-    for (const record of next) {
-      if (this.sources.has(record.result_id)) continue;
-      const prepared = { ready: null };
-      prepared.promise = sourceOf(record.image, { signal: this.context.signal }).then((source) => {
-        prepared.ready = source;
-        if (source.deepZoom) this.#prepareTiles();
-        return source;
-      });
-      // Whoever shows it hears what is wrong.
-      prepared.promise.catch(() => {});
-      this.sources.set(record.result_id, prepared);
-    }
-  }
-
-  /** Makes the viewer for tiles before it is needed. */
-  #prepareTiles() {
-    this.deepViewer ??= createViewer().then((viewer) => {
-      if (this.context.signal.aborted) viewer.destroy();
-      return viewer;
-    });
-  }
-
   #draw() {
     const record = this.queue.current;
     this.drawnId = record?.result_id ?? "none";
-    this.isSeen = false;
+    this.picture.clear();
     this.note.value = "";
     this.noteField.hidden = true;
     for (const part of [this.card, this.confirm, this.corrections, this.skipButton, this.noteButton, this.answerPanel]) part.hidden = !record;
@@ -189,7 +162,7 @@ class Review {
     replaceChildren(this.answer, answerBlock(record), probabilityBars(record, settings.positive_labels), el("p", { class: "quiet small-text" }, `${modelName(record.model)}, uploaded ${format.time(record.image.uploaded_at)}`));
     this.#drawCorrections(record);
     this.confirm.firstChild.textContent = `Confirm ${record.label}`;
-    this.#showPicture(record);
+    this.picture.show(record);
     this.context.setTitle(`Review: ${nameOf(record.image.key)}`);
     this.context.announce(`${this.spoken ?? ""}${this.queue.done.length + 1}. ${nameOf(record.image.key)}: ${wordsOf(record)}. ${record.review_reason ?? ""}`);
     this.spoken = null;
@@ -206,49 +179,10 @@ class Review {
     this.#keepFocus(() => replaceChildren(this.corrections, others.map(([label, number]) => el("button", { class: "button", type: "button", "aria-keyshortcuts": number < 10 ? number : null, "data-test": `review-correct-${label}`, "data-label": label, onclick: () => this.#decide("correct", label) }, el("span", {}, `It is ${label}`), number < 10 ? el("kbd", { "aria-hidden": "true" }, number) : null))));
   }
 
-  async #showPicture(record) {
-    const { signal } = this.context;
-    const prepared = this.sources.get(record.result_id);
-    const isCurrent = () => !signal.aborted && this.queue.current === record;
-    this.stage.classList.add("is-waiting");
-    this.stage.classList.remove("is-failed");
-    this.viewer?.say(null);
-    try {
-      // What is ready is shown in this very turn.
-      const source = prepared.ready ?? await prepared.promise;
-      if (!isCurrent()) return;
-      if (source.deepZoom) this.deep ??= await this.deepViewer;
-      if (!isCurrent()) return;
-      const viewer = source.deepZoom ? this.deep : this.simple;
-      if (viewer !== this.viewer) {
-        replaceChildren(this.stage, viewer.element);
-        this.viewer = viewer;
-      }
-      viewer.say(null);
-      const shown = viewer.show(source, `Image ${nameOf(record.image.key)}: ${wordsOf(record)}`);
-      if (source.picture || source.overview) this.#seen();
-      await shown;
-      if (!isCurrent()) return;
-      this.#seen();
-      if (source.deepZoom) viewer.sayWithoutLibrary(source);
-    } catch (error) {
-      if (!isCurrent()) return;
-      this.viewer ??= this.simple;
-      this.stage.classList.add("is-failed");
-      this.viewer.say(`The image could not be shown, so no verdict can be given: ${error.detail ?? error.message}. Skip it (S), or try again.`, el("button", { class: "button small", type: "button", "data-test": "review-image-again", onclick: () => { this.sources.delete(record.result_id); this.#prepare(); this.#showPicture(record); } }, "Try again"));
-    }
-  }
-
-  #seen() {
-    this.stage.classList.remove("is-waiting");
-    this.isSeen = true;
-    this.#enable();
-  }
-
   #enable() {
     const record = this.queue.current;
     // `aria-disabled`, not `disabled`: a button that is pressed keeps the focus while the next image loads.
-    for (const button of [this.confirm, ...this.corrections.children]) button.setAttribute("aria-disabled", String(!(record && this.isSeen)));
+    for (const button of [this.confirm, ...this.corrections.children]) button.setAttribute("aria-disabled", String(!(record && this.picture.isSeen)));
     for (const button of [this.skipButton, this.noteButton]) button.disabled = !record;
   }
 
@@ -272,7 +206,7 @@ class Review {
   #decide(action, label = null) {
     const record = this.queue.current;
     if (!record) return;
-    if (!this.isSeen) {
+    if (!this.picture.isSeen) {
       this.context.announce("The image is not there yet: a verdict has to wait for it.");
       return;
     }
@@ -324,6 +258,19 @@ class Review {
   #filter() {
     const name = this.slideField.value.trim();
     this.context.navigate("/review", name ? { slide: name } : {});
+  }
+
+  /** Offers slides whose name has what is typed. */
+  #suggest() {
+    clearTimeout(this.suggestTimer);
+    this.suggestTimer = setTimeout(async () => {
+      try {
+        const { slides } = await api.get("/api/slides", { stage: this.context.stage, search: this.slideField.value.trim(), limit: SUGGESTED }, { signal: this.context.signal });
+        replaceChildren(this.slideNames, slides.map(({ slide }) => el("option", { value: slide })));
+      } catch {
+        // A name can be typed without being offered.
+      }
+    }, 200);
   }
 
   async #ask() {

@@ -71,7 +71,7 @@ export class ReviewQueue extends EventTarget {
   async poll() {
     if (!this.isLoaded) return;
     if (this.cursor !== null && this.items.length < FIRST) await this.countAhead();
-    const page = await this.#page(FIRST);
+    const page = await this.#page(FIRST, undefined, { same: true });
     const fresh = this.#unknown(page.results);
     if (fresh.length === 0) return;
     const keys = new Set(fresh.map((record) => record.image.key));
@@ -215,8 +215,8 @@ export class ReviewQueue extends EventTarget {
     }
   }
 
-  #page(limit, cursor) {
-    return api.get("/api/review/queue", { stage: this.stage, slide: this.slide, limit, cursor }, { signal: this.signal });
+  #page(limit, cursor, options = {}) {
+    return api.get("/api/review/queue", { stage: this.stage, slide: this.slide, limit, cursor }, { ...options, signal: this.signal });
   }
 
   #unknown(records) {
