@@ -277,6 +277,33 @@ async fn a_page_with_room_for_little_looks_at_a_bounded_number_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn days_without_anything_that_fits_end_a_page_short_and_cost_no_result() {
+    let lab = Lab::start().await;
+    let table = Table::of(&lab);
+    for days in 0..80 {
+        let day = (noon() - TimeDelta::days(days)).date_naive().to_string();
+        table.writer.touch_day("prod", &day, noon()).await.unwrap();
+    }
+    for days in [40, 79] {
+        let at = noon() - TimeDelta::days(days);
+        table.store(&of(&format!("s/{days}.png"), Some(at), Some(0.9), false, false)).await;
+    }
+    for limit in [1, 50] {
+        let query = ResultQuery { label: Some("parasitized".into()), limit, ..ResultQuery::of_stage("prod") };
+        let (mut keys, mut pages, mut after) = (Vec::new(), 0, None);
+        while pages == 0 || after.is_some() {
+            let page = table.reader.results(&query, after.as_deref()).await.unwrap();
+            keys.extend(page.results.into_iter().map(|record| record.image.key));
+            after = page.next;
+            pages += 1;
+            assert!(pages < 10, "pages without end, after {after:?}");
+        }
+        assert_eq!(keys, ["s/40.png", "s/79.png"]);
+        assert!(pages >= 3, "no page looks at eighty days");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slides_are_listed_with_the_figure_of_their_records() {
     let lab = Lab::start().await;
     let table = Table::of(&lab);
