@@ -164,7 +164,7 @@ async fn every_filter_finds_exactly_what_fits_while_results_arrive() {
     let mut random = ChaCha8Rng::seed_from_u64(6);
     let arrived = AtomicUsize::new(0);
     let mut asked = 0;
-    for _ in 0..60 {
+    for _ in 0..40 {
         let mut some = |of: usize| random.random_range(0..of);
         let query = ResultQuery {
             slide: ["slide a", "slide b/1", "", "slide c"].get(some(8)).map(|slide| (*slide).to_owned()),
@@ -224,7 +224,7 @@ async fn every_filter_finds_exactly_what_fits_while_results_arrive() {
         asked += usize::from(!before.is_empty());
         there.extend(new);
     }
-    assert!(asked > 15 && there.len() > 125, "{asked} questions with an answer, {} results", there.len());
+    assert!(asked > 10 && there.len() > 125, "{asked} questions with an answer, {} results", there.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,6 +274,33 @@ async fn a_page_with_room_for_little_looks_at_a_bounded_number_and_goes_on() {
         }
     }
     assert_eq!(keys.len(), 1_200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_without_anything_that_fits_end_a_page_short_and_cost_no_result() {
+    let lab = Lab::start().await;
+    let table = Table::of(&lab);
+    for days in 0..80 {
+        let day = (noon() - TimeDelta::days(days)).date_naive().to_string();
+        table.writer.touch_day("prod", &day, noon()).await.unwrap();
+    }
+    for days in [40, 79] {
+        let at = noon() - TimeDelta::days(days);
+        table.store(&of(&format!("s/{days}.png"), Some(at), Some(0.9), false, false)).await;
+    }
+    for limit in [1, 50] {
+        let query = ResultQuery { label: Some("parasitized".into()), limit, ..ResultQuery::of_stage("prod") };
+        let (mut keys, mut pages, mut after) = (Vec::new(), 0, None);
+        while pages == 0 || after.is_some() {
+            let page = table.reader.results(&query, after.as_deref()).await.unwrap();
+            keys.extend(page.results.into_iter().map(|record| record.image.key));
+            after = page.next;
+            pages += 1;
+            assert!(pages < 10, "pages without end, after {after:?}");
+        }
+        assert_eq!(keys, ["s/40.png", "s/79.png"]);
+        assert!(pages >= 3, "no page looks at eighty days");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,9 @@ const CONCURRENCY: usize = 8;
 /// Most rows of one request; a full record has one to two kilobytes, and a request at most a megabyte.
 pub(super) const MAX_ROWS: usize = 500;
 
+/// Most rows of one request that only counts; they have a few hundred bytes each.
+const MAX_COUNTED_ROWS: usize = 2_000;
+
 /// Sort keys that a list is confined to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Range {
@@ -181,4 +184,46 @@ impl<'a> Merged<'a> {
 /// A text attribute of an item.
 pub(super) fn text_of<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+/// A truth of an item.
+pub(super) fn truth_of(item: &Item, name: &str) -> Option<bool> {
+    item.get(name)?.as_bool().ok().copied()
+}
+
+impl TableReader {
+    /// Hands every row of one partition to `count`, in no order, with no more than `attributes`.
+    ///
+    /// For what is added up: a row is read as cheaply as can be.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub(super) async fn count_rows(
+        &self,
+        index: &'static str,
+        pk: String,
+        attributes: &[&str],
+        mut count: impl FnMut(&Item),
+    ) -> Result<(), QueryError> {
+        let names: Vec<String> = (0..attributes.len()).map(|number| format!("#a{number}")).collect();
+        let mut start = None;
+        loop {
+            let mut query = self
+                .query(Some(index), "#pk = :pk")
+                .expression_attribute_names("#pk", format!("{index}_pk"))
+                .expression_attribute_values(":pk", text(pk.clone()))
+                .projection_expression(names.join(", "))
+                .limit(i32::try_from(MAX_COUNTED_ROWS).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(start);
+            for (name, attribute) in names.iter().zip(attributes) {
+                query = query.expression_attribute_names(name, *attribute);
+            }
+            let answer = query.send().await.map_err(|e| self.failed(DisplayErrorContext(&e).to_string()))?;
+            answer.items().iter().for_each(&mut count);
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(());
+            }
+        }
+    }
 }

@@ -34,7 +34,9 @@ pub(super) async fn migrate_items(dynamodb: &Client, table: &str) -> Result<(), 
         writer: TableWriter::new(dynamodb.clone(), table),
         reader: TableReader::new(dynamodb.clone(), table),
     };
+    tracing::info!(table, "table of an earlier version: every item is read and brought up to date, once");
     let mut touched = Touched::default();
+    let mut items = 0;
     let mut start = None;
     loop {
         let page = dynamodb.scan().table_name(table).limit(PAGE).set_exclusive_start_key(start).send().await;
@@ -43,13 +45,16 @@ pub(super) async fn migrate_items(dynamodb: &Client, table: &str) -> Result<(), 
         let mut done = stream::iter(changes).buffer_unordered(CONCURRENCY);
         while let Some(seen) = done.try_next().await? {
             touched.add(seen);
+            items += 1;
         }
         start = page.last_evaluated_key;
         if start.is_none() {
             break;
         }
     }
-    migration.touch(touched).await
+    migration.touch(touched).await?;
+    tracing::info!(table, items, "table brought up to date");
+    Ok(())
 }
 
 /// What an item was.

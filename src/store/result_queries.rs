@@ -29,6 +29,9 @@ const MAX_LOOKED_AT: usize = 1_000;
 /// Least and most records that are read in one request.
 const CHUNK: std::ops::RangeInclusive<usize> = 25..=50;
 
+/// Days that one page looks at before it ends short: days without anything that fits cost a request for each shard.
+const MAX_DAYS: usize = 32;
+
 /// Days that are listed in one request.
 const DAYS_A_REQUEST: i32 = 32;
 
@@ -129,11 +132,13 @@ impl TableReader {
                 }
                 last = Some(sk);
             }
-            if is_end {
-                break false;
-            }
             if page.results.len() == query.limit {
-                break rows.next().await?.is_some();
+                break !is_end && rows.next().await?.is_some() || rows.paused_after().is_some();
+            }
+            if is_end {
+                let Some(day) = rows.paused_after() else { break false };
+                last = Some(day.to_owned());
+                break true;
             }
             if looked_at >= MAX_LOOKED_AT {
                 break true;
@@ -213,6 +218,9 @@ impl TableReader {
                     pks_of: Box::new(pks_of),
                     days,
                     of_day: None,
+                    begun: 0,
+                    day: None,
+                    paused_after: None,
                     range: times.after(after),
                     limit: query.limit,
                 })))
@@ -329,6 +337,14 @@ impl Rows<'_> {
         matches!(self, Self::List(_, index) if *index == REVIEW_INDEX)
     }
 
+    /// The last day that was looked at, if there may be more but enough days were looked at.
+    fn paused_after(&self) -> Option<&str> {
+        match self {
+            Self::List(..) => None,
+            Self::ByDay(days) => days.paused_after.as_deref(),
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<Row>, QueryError> {
         match self {
             Self::List(list, _) => list.next().await,
@@ -337,14 +353,22 @@ impl Rows<'_> {
     }
 }
 
+/// The partitions of a day, by its name.
+type PartitionsOf<'a> = Box<dyn Fn(&str) -> Vec<String> + Send + Sync + 'a>;
+
 /// A list for each day that has results, newest day first.
 struct ByDay<'a> {
     reader: &'a TableReader,
     index: &'static str,
     /// The partitions of a day.
-    pks_of: Box<dyn Fn(&str) -> Vec<String> + Send + Sync + 'a>,
+    pks_of: PartitionsOf<'a>,
     days: DayList<'a>,
     of_day: Option<Merged<'a>>,
+    /// Days that were begun, and the last of them.
+    begun: usize,
+    day: Option<String>,
+    /// Where it has stopped because it has looked at enough days.
+    paused_after: Option<String>,
     range: Range,
     limit: usize,
 }
@@ -357,8 +381,15 @@ impl ByDay<'_> {
             {
                 return Ok(Some(row));
             }
+            if self.begun == MAX_DAYS {
+                // A day sorts before all its times, so that a page after it has none of them.
+                self.paused_after = self.day.clone();
+                return Ok(None);
+            }
             let Some(day) = self.days.next().await? else { return Ok(None) };
             let (pks, range) = ((self.pks_of)(&day), self.range.clone());
+            self.begun += 1;
+            self.day = Some(day);
             self.of_day = Some(Merged::new(self.reader, self.index, pks, range, self.limit));
         }
     }

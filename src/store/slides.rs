@@ -9,7 +9,7 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::merged::{MAX_ROWS, Merged, Range, Row, text_of};
+use super::merged::{Merged, Range, Row, text_of, truth_of};
 use super::queries::text;
 use super::schema::{
     ACTIVITY_SK, LISTING_INDEX, SHARDS, SUSPECT_INDEX, activity_pk, slide_listing, slide_pk, slides_pk,
@@ -270,21 +270,26 @@ impl TableReader {
 
     async fn figure(&self, stage: &str, slide: &str) -> Result<SlideFigure, QueryError> {
         let verdicts = self.verdicts_of_slide(slide).await?;
-        let pk = vec![slide_pk(stage, slide)];
-        let mut rows = Merged::new(self, SUSPECT_INDEX, pk, Range::default(), MAX_ROWS);
+        // Which image a row is of matters only where there are verdicts.
+        let of_image: &[&str] = if verdicts.is_empty() { &[] } else { &["pk", "object_version"] };
+        let attributes = [&["status", "label", "positive", "outlier", "needs_review"], of_image].concat();
         let mut figure = SlideFigure::default();
-        while let Some(Row { sk, item }) = rows.next().await? {
-            let cell = self.cell(&sk, item)?;
-            let verdict = verdicts.get(&cell.key).filter(|verdict| verdict.is_of(&cell.object_version));
+        let count = |row: &Item| {
+            let verdict = self.image_key(row).ok().and_then(|image| verdicts.get(&image.key));
+            let version = text_of(row, "object_version").unwrap_or_default();
+            let is_rejected = text_of(row, "status") == Some(Status::Rejected.as_str());
             figure.add(Counted {
-                status: cell.status,
-                label: cell.label.as_deref(),
-                positive: cell.positive,
-                outlier: cell.outlier,
-                needs_review: cell.needs_review,
-                verdict: verdict.map(|verdict| verdict.label.as_str()),
+                status: if is_rejected { Status::Rejected } else { Status::Classified },
+                label: text_of(row, "label"),
+                positive: truth_of(row, "positive"),
+                outlier: truth_of(row, "outlier"),
+                needs_review: truth_of(row, "needs_review") == Some(true),
+                verdict: verdict
+                    .filter(|verdict| verdict.is_of(version))
+                    .map(|verdict| verdict.label.as_str()),
             });
-        }
+        };
+        self.count_rows(SUSPECT_INDEX, slide_pk(stage, slide), &attributes, count).await?;
         Ok(figure)
     }
 
