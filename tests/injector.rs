@@ -313,8 +313,11 @@ async fn panics_cost_a_retry_and_are_counted() {
     assert!(stack.stdout().contains("seed=1,limit=1,panic-decode=0.3"), "{}", stack.stdout());
     let uploads = upload_samples(&stack.clients()).await;
     stack.wait_until_answered();
-    let health = stack.get_json("/api/health");
-    assert_eq!(health["stages"][0]["answered_last_hour"], uploads as u64, "{health}");
+    // Rates may be some seconds old.
+    wait_for("all uploads to be counted", || {
+        let health = stack.get_json("/api/health");
+        (health["stages"][0]["answered_last_hour"] == uploads as u64).then_some(())
+    });
     let (status, stderr) = stack.stop("INT");
     assert!(status.success(), "{stderr}");
     for kind in ["panic-decode", "panic-model"] {

@@ -159,6 +159,13 @@ impl RunningStack {
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
+    /// URL of S3, as printed.
+    pub fn s3_url(&self) -> String {
+        let exports = self.exports();
+        let url = exports.iter().find(|(name, _)| name == "AWS_ENDPOINT_URL_S3");
+        url.expect("the endpoint is printed").1.clone()
+    }
+
     /// SDK clients by what it printed.
     pub fn clients(&self) -> giemsa::aws::Clients {
         let exports = self.exports();
