@@ -110,10 +110,10 @@ impl Lab {
         self.clients.s3.delete_object().bucket(INPUT).key(key).send().await.unwrap();
     }
 
-    /// The current result of an image in production.
+    /// The current result of an image in the laboratory's stage.
     pub async fn result(&self, key: &str) -> Option<Record> {
         let history = self.table().image(INPUT, key).await.unwrap();
-        history.results.into_iter().find(|record| record.stage == "prod")
+        history.results.into_iter().find(|record| record.stage == self.config.stage)
     }
 
     /// All result objects, by key, with their bytes.

@@ -1,13 +1,10 @@
 //! The local S3 over real HTTP with the real SDK: any key, correct listings, conditions, multipart, notifications, and
 //! what a restart or a crash leaves.
 
-#![cfg(feature = "local")]
-
-mod local_s3_stack;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::local_s3_stack::{INPUT, MODELS, Stack, client, decoded, status};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -16,7 +13,6 @@ use aws_sdk_s3::types::{
 };
 use giemsa::local::queue::Queue;
 use giemsa::local::{ServerSettings, Servers, Subscription, credentials};
-use local_s3_stack::{INPUT, MODELS, Stack, client, decoded, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NASTY_KEYS: [&str; 28] = [

@@ -1,16 +1,12 @@
 //! Promotion, rollback, history, comparison and reclassification against real servers, with the real SDKs.
 
-#![cfg(feature = "local")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::common::events::{Upload, s3};
+use crate::common::faults::{Fault, faulty};
+use crate::common::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use chrono::{DateTime, TimeDelta, Utc};
-use common::events::{Upload, s3};
-use common::faults::{Fault, faulty};
-use common::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use giemsa::aws::Clients;
 use giemsa::classification::{ModelInfo, Record};
 use giemsa::model::{GateReport, MetadataChanges, Model, pack};

@@ -1,16 +1,12 @@
 //! What each trigger is told in every case of failure, exactly: poison is named, its neighbours are answered.
 
-#![cfg(feature = "local")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::events::{self, Upload, form_encoded};
-use common::faults::{Fault, Seen, faulty};
-use common::{INPUT, Lab, uninfected_cell};
+use crate::common::events::{self, Upload, form_encoded};
+use crate::common::faults::{Fault, Seen, faulty};
+use crate::common::{INPUT, Lab, uninfected_cell};
 use giemsa::analysis::Step;
 use giemsa::classification::Status;
 use giemsa::cpu_pool::FaultPoint;

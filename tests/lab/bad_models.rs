@@ -1,17 +1,13 @@
 //! Files that are no usable model: each is refused with its own message while the last good model serves on, once in
 //! the log and once in the metric, without being loaded again, and without the memory that it asks for.
 
-#![cfg(feature = "local")]
-
-mod common;
-
-use common::events::{self, Upload};
-use common::log::Log;
-use common::onnx::{
+use crate::common::events::{self, Upload};
+use crate::common::log::Log;
+use crate::common::onnx::{
     FLOAT, INT64, Message, OnnxModel, UINT8, external, floats, graph_attribute, int, int_attribute, ints,
     ints_attribute, node, raw_tensor, tensor_attribute, value,
 };
-use common::{Lab, config, file};
+use crate::common::{Lab, config, file};
 use giemsa::digest::sha256_hex;
 use giemsa::metrics::{Metric, total};
 use giemsa::model::{Model, Registry};
@@ -393,7 +389,7 @@ async fn each_bad_file_is_refused_once_and_the_last_good_model_serves_on() {
     let event = events::sqs([events::s3(&Upload::new("s/field.png", &etag, image.len())).to_string()]);
     assert!(is_handed_back(&lab, &event).await);
     assert!(lab.result_objects().await.is_empty());
-    assert!(lab.table().image(common::INPUT, "s/field.png").await.unwrap().results.is_empty());
+    assert!(lab.table().image(crate::common::INPUT, "s/field.png").await.unwrap().results.is_empty());
 
     // The next good file serves.
     let next = OnnxModel::toy(2.0).bytes();

@@ -1,11 +1,7 @@
 //! Every question of the design is answered by keys, in the promised order.
 
-#![cfg(feature = "local")]
-
-mod common;
-
+use crate::common::Lab;
 use chrono::{DateTime, Duration, TimeZone, Utc};
-use common::Lab;
 use giemsa::classification::{Decision, Finding, ImageInfo, ModelInfo, Record, Reject};
 use giemsa::model::Model;
 use giemsa::object::ObjectRef;
@@ -17,7 +13,7 @@ fn noon() -> DateTime<Utc> {
 }
 
 fn record(model: &Model, key: &str, at: DateTime<Utc>, parasitized: Option<f64>) -> Record {
-    let mut image = ImageInfo::of_object(&ObjectRef::new(common::INPUT, key));
+    let mut image = ImageInfo::of_object(&ObjectRef::new(crate::common::INPUT, key));
     image.etag = Some(format!("etag of {key} {at}"));
     image.uploaded_at = Some(at);
     let finding = match parasitized {
@@ -41,8 +37,8 @@ fn record(model: &Model, key: &str, at: DateTime<Utc>, parasitized: Option<f64>)
 #[tokio::test(flavor = "multi_thread")]
 async fn each_question_is_answered_in_its_order() {
     let lab = Lab::start().await;
-    let model = Model::load(&common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), common::TABLE);
+    let model = Model::load(&crate::common::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
     let reader = lab.table();
     // 60 cells on one slide over three days, so that shards and days both matter.
     for i in 0..60_u32 {
@@ -102,7 +98,7 @@ async fn each_question_is_answered_in_its_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_says_which_model_served_when() {
     let lab = Lab::start().await;
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), common::TABLE);
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
     let entry = |hours: i64, version: &str| LedgerEntry {
         stage: "prod".into(),
         released_at: noon() + Duration::hours(hours),
@@ -127,10 +123,10 @@ async fn the_ledger_says_which_model_served_when() {
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_a_model_writes_the_ledger() {
     let lab = Lab::start().await;
-    let cell = common::uninfected_cell();
+    let cell = crate::common::uninfected_cell();
     let etag = lab.put("s/c.png", &cell).await;
-    let upload = common::events::Upload::new("s/c.png", &etag, cell.len());
-    lab.handler().handle(&common::events::s3(&upload), None).await.unwrap();
+    let upload = crate::common::events::Upload::new("s/c.png", &etag, cell.len());
+    lab.handler().handle(&crate::common::events::s3(&upload), None).await.unwrap();
     let entry = lab.table().model_at("prod", Utc::now()).await.unwrap().unwrap();
     assert_eq!(entry.model, lab.result("s/c.png").await.unwrap().model);
 }

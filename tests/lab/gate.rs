@@ -1,14 +1,10 @@
 //! The golden gate and what it guards, against S3 and DynamoDB in this process: reports, acceptance, cold starts.
 
-#![cfg(feature = "local")]
-
-mod common;
-
 use std::time::Duration;
 
+use crate::common::events::{self, Upload, all_forms};
+use crate::common::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use chrono::{DateTime, TimeDelta, Utc};
-use common::events::{self, Upload, all_forms};
-use common::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use giemsa::config::{Config, GateConfig, GatePolicy};
 use giemsa::digest::sha256_hex;
 use giemsa::gate_handler::{GateHandler, Gated};
@@ -81,7 +77,7 @@ fn notification(bucket: &str, key: &str) -> Value {
 }
 
 fn gated(stage: &str) -> Config {
-    Config { gate: GatePolicy::Required, ..common::config(stage) }
+    Config { gate: GatePolicy::Required, ..crate::common::config(stage) }
 }
 
 /// Uploads an image anew, and returns the digest of the model that `handler` answered with, or `None` if it handed the
@@ -91,12 +87,12 @@ async fn answering_model(lab: &Lab, handler: &giemsa::handler::Handler, stage: &
     let etag = lab.put("s/c.png", &cell).await;
     let event = events::s3(&Upload::new("s/c.png", &etag, cell.len()));
     handler.handle(&event, None).await.ok()?;
-    let history = lab.table().image(common::INPUT, "s/c.png").await.unwrap();
+    let history = lab.table().image(crate::common::INPUT, "s/c.png").await.unwrap();
     history.results.into_iter().find(|record| record.stage == stage).map(|record| record.model.sha256)
 }
 
 async fn modified_at(lab: &Lab, key: &str) -> DateTime<Utc> {
-    let head = lab.clients.s3.head_object().bucket(common::MODELS).key(key).send().await.unwrap();
+    let head = lab.clients.s3.head_object().bucket(crate::common::MODELS).key(key).send().await.unwrap();
     DateTime::from_timestamp(head.last_modified().unwrap().secs(), 0).unwrap()
 }
 
@@ -116,7 +112,7 @@ async fn a_model_passes_on_dev_and_serves_in_production_only_with_its_report() {
     assert!(report.passed, "{:?}", report.failures);
     assert_eq!(report.accuracy.map(|a| (a.count, a.of)), Some((4, 4)));
     assert_eq!(lab.model_object(&archive_key(&sha256_hex(&first))).await.as_deref(), Some(&first[..]));
-    let dev = lab.handler_of(common::config("dev"), lab.clients.clone());
+    let dev = lab.handler_of(crate::common::config("dev"), lab.clients.clone());
     assert_eq!(answering_model(&lab, &dev, "dev").await, Some(sha256_hex(&first)));
 
     lab.put_model(STAGE, &first).await;
@@ -293,7 +289,7 @@ async fn the_same_file_on_the_same_golden_set_is_tried_once() {
     let gate = gate_of(&lab, |_| ());
     for (form, mut event) in all_forms(&upload) {
         // The fixtures name the bucket of uploads.
-        event = serde_json::from_str(&event.to_string().replace(common::INPUT, MODELS)).unwrap();
+        event = serde_json::from_str(&event.to_string().replace(crate::common::INPUT, MODELS)).unwrap();
         gate.handle(&event, None).await.unwrap_or_else(|error| panic!("{form}: {error}"));
         assert_eq!(stored_report(&lab, &model).await, first, "{form}");
     }
@@ -378,7 +374,7 @@ async fn a_cold_start_on_a_refused_file_serves_what_served_last() {
             assert_eq!(answering_model(&lab, &handler, STAGE).await, Some(sha256_hex(&first)));
         }
     }
-    let ledger = TableReader::new(lab.clients.dynamodb.clone(), common::TABLE);
+    let ledger = TableReader::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
     let entry = ledger.model_at(STAGE, chrono::Utc::now()).await.unwrap().unwrap();
     assert_eq!(entry.model.sha256, sha256_hex(&first), "the ledger tells of no other model");
     // A handler that fell back takes the stage's file as soon as it may.
@@ -398,7 +394,7 @@ async fn what_served_before_reports_were_asked_for_serves_on() {
     const STAGE: &str = "upgraded";
     let lab = Lab::without_model().await;
     lab.put_model(STAGE, &sample_model()).await;
-    let before = lab.handler_of(common::config(STAGE), lab.clients.clone());
+    let before = lab.handler_of(crate::common::config(STAGE), lab.clients.clone());
     assert_eq!(answering_model(&lab, &before, STAGE).await, Some(sha256_hex(&sample_model())));
     let upgraded = lab.handler_of(gated(STAGE), lab.clients.clone());
     assert_eq!(answering_model(&lab, &upgraded, STAGE).await, Some(sha256_hex(&sample_model())));

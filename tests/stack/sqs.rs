@@ -1,7 +1,5 @@
 //! The SQS of the embedded stack and the client of commands against each other, by real HTTP and the real SDK.
 
-#![cfg(feature = "local")]
-
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::Client;

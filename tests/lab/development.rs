@@ -1,14 +1,10 @@
 //! Whatever a model does in development, production's results stay as they are, byte for byte.
 
-#![cfg(feature = "local")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::events::{self, Upload};
-use common::{Lab, file, sample_model};
+use crate::common::events::{self, Upload};
+use crate::common::{Lab, file, sample_model};
 use giemsa::config::Config;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -26,7 +22,7 @@ fn images() -> [(&'static str, Vec<u8>); 5] {
         ("s/green.png", plain([0, 128, 0])),
         ("s/blue.png", plain([0, 0, 128])),
         ("s/black.png", plain([0, 0, 0])),
-        ("s/cell.png", common::uninfected_cell()),
+        ("s/cell.png", crate::common::uninfected_cell()),
     ]
 }
 
@@ -46,8 +42,8 @@ async fn production_results(lab: &Lab) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_development_model_changes_no_byte_of_production() {
-    let patient = common::config("dev");
-    let mut hasty = common::config("dev");
+    let patient = crate::common::config("dev");
+    let mut hasty = crate::common::config("dev");
     hasty.limits.image_timeout = Duration::from_micros(1);
     let sample = sample_model();
     let all = images().len();
@@ -67,7 +63,7 @@ async fn a_development_model_changes_no_byte_of_production() {
         let expected = production_results(&lab).await;
         assert_eq!(expected.len(), all);
         for key in expected.keys() {
-            lab.clients.s3.delete_object().bucket(common::RESULTS).key(key).send().await.unwrap();
+            lab.clients.s3.delete_object().bucket(crate::common::RESULTS).key(key).send().await.unwrap();
         }
 
         lab.put_model("dev", &model).await;

@@ -1,9 +1,5 @@
 //! Each kind of fault, as the SDKs and the process see it: what the injector says that it does, it does, and no more.
 
-#![cfg(feature = "local")]
-
-mod running_stack;
-
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::running_stack::{RunningStack, giemsa, project, send_signal, up, wait_for, wait_for_exit};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, KeysAndAttributes,
     PutRequest, ScalarAttributeType, WriteRequest,
@@ -26,7 +23,6 @@ use giemsa::local::listener::endpoint_url;
 use giemsa::local::queue::{Queue, QueueSettings};
 use giemsa::local::{INPUT_BUCKET, ServerSettings, Servers, Subscription, credentials};
 use md5::{Digest, Md5};
-use running_stack::{RunningStack, giemsa, project, send_signal, up, wait_for, wait_for_exit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -283,7 +279,7 @@ fn a_spec_that_cannot_be_used_ends_with_the_list_of_faults() {
 
 async fn upload_samples(clients: &Clients) -> usize {
     let samples = project("sample-images/slide-002-falciparum");
-    let files = running_stack::files_below(&samples);
+    let files = crate::running_stack::files_below(&samples);
     for file in &files {
         let body = ByteStream::from(std::fs::read(samples.join(file)).unwrap());
         clients
@@ -341,7 +337,7 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
     for _ in 0..60 {
         let mut child =
             up(folder.path(), &arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (stdout, _) = running_stack::collect(child.stdout.take().unwrap());
+        let (stdout, _) = crate::running_stack::collect(child.stdout.take().unwrap());
         let died = wait_for("a kill, or nothing left to do", || {
             if let Some(status) = child.try_wait().unwrap() {
                 return Some(Some(status));

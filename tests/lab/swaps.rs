@@ -1,20 +1,16 @@
 //! A model is replaced by copying a file: while images are being classified, while a batch still holds the one before,
 //! while the new one is still being loaded, and when the file is deleted.
 
-#![cfg(feature = "local")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::events::{self, Upload};
-use common::faults::{Fault, faulty};
-use common::log::Log;
-use common::onnx::{OnnxModel, floats, ints, node};
-use common::{Lab, MODELS, config, file};
+use crate::common::events::{self, Upload};
+use crate::common::faults::{Fault, faulty};
+use crate::common::log::Log;
+use crate::common::onnx::{OnnxModel, floats, ints, node};
+use crate::common::{Lab, MODELS, config, file};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::Finding;
 use giemsa::digest::sha256_hex;
@@ -187,7 +183,7 @@ fn offline(model: &[u8], image: &[u8]) -> BTreeMap<String, f64> {
 #[expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 #[tokio::test(flavor = "multi_thread")]
 async fn swaps_under_load_lose_no_image_and_every_result_is_its_model_s() {
-    const STAGE: &str = "prod";
+    const STAGE: &str = "swapped";
     const WORKERS: usize = 3;
     let swaps: usize = std::env::var("GIEMSA_TEST_SWAPS").map_or(25, |text| text.parse().unwrap());
     let lab = lab_of(STAGE).await;

@@ -1,21 +1,16 @@
 //! `giemsa up` with its two stages: the same uploads, two models, one gate between them.
 
-#![cfg(feature = "local")]
-
-mod common;
-mod running_stack;
-
 use std::path::Path;
 
+use crate::common::{file, sample_model, sample_model_with};
+use crate::running_stack::{PATIENCE, RunningStack, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
-use common::{file, sample_model, sample_model_with};
 use giemsa::aws::Clients;
 use giemsa::classification::Record;
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
 use giemsa::model::{GateReport, report_key};
 use giemsa::store::TableReader;
-use running_stack::{PATIENCE, RunningStack, wait_for};
 
 async fn put(clients: &Clients, bucket: &str, key: &str, bytes: Vec<u8>) {
     clients.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send().await.unwrap();
@@ -41,7 +36,7 @@ async fn wait_for_report(clients: &Clients, model: &[u8]) -> GateReport {
 
 /// Uploads a cell and waits for the answers of `dev` and `prod`, in this order.
 async fn answers(stack: &RunningStack, clients: &Clients, key: &str) -> [Record; 2] {
-    put(clients, INPUT_BUCKET, key, common::uninfected_cell()).await;
+    put(clients, INPUT_BUCKET, key, crate::common::uninfected_cell()).await;
     let table = TableReader::new(clients.dynamodb.clone(), TABLE);
     let asked = async {
         loop {
@@ -115,7 +110,7 @@ async fn a_model_goes_from_dev_to_prod_by_copies_and_not_past_the_gate() {
 fn golden_images() -> u64 {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/golden");
     let images =
-        running_stack::files_below(&folder).into_iter().filter(|name| name.ends_with(".png")).count();
+        crate::running_stack::files_below(&folder).into_iter().filter(|name| name.ends_with(".png")).count();
     assert!(images >= 20, "{images} golden images");
     images as u64
 }

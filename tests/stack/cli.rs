@@ -1,9 +1,5 @@
 //! The `giemsa` command as its users meet it: a process with arguments, output and an exit code.
 
-#![cfg(all(feature = "local", unix))]
-
-mod running_stack;
-
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::net::TcpListener;
@@ -11,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use crate::running_stack::{
+    PATIENCE, RunningStack, collect, files_below, giemsa, project, send_signal, up, wait_for, wait_for_exit,
+};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa::aws::Clients;
 use giemsa::classification::{Record, Status};
 use giemsa::local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::store::TableReader;
-use running_stack::{
-    PATIENCE, RunningStack, collect, files_below, giemsa, project, send_signal, up, wait_for, wait_for_exit,
-};
 
 const HEALTHY: &str = "sample-images/slide-001-healthy";
 const TROUBLE: &str = "sample-images/slide-005-trouble";

@@ -3,19 +3,15 @@
 //! Needs the client's path in `GIEMSA_TEST_AWS`; without it nothing is tested, which is said aloud, and is a
 //! failure where `CI` is `true`.
 
-#![cfg(all(feature = "local", unix))]
-
-mod running_stack;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::running_stack::{RunningStack, files_below, project, wait_for};
 use chrono::Utc;
 use giemsa::classification::{Record, Status};
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use running_stack::{RunningStack, files_below, project, wait_for};
 use serde_json::Value;
 
 /// What a shell on another machine would not have: settings of the one the tests run on.

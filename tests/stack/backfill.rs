@@ -1,18 +1,14 @@
 //! `giemsa backfill` against a running stack: what is in the bucket is answered, live uploads go first, and it can be
 //! ended in any way.
 
-#![cfg(all(feature = "local", unix))]
-
-mod common;
-mod running_stack;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::common::uninfected_cell;
+use crate::running_stack::{PATIENCE, RunningStack, giemsa, project, send_signal, wait_for, wait_for_exit};
 use aws_sdk_s3::primitives::ByteStream;
 use chrono::{DateTime, Utc};
-use common::uninfected_cell;
 use giemsa::aws::Clients;
 use giemsa::backfill::{MarkState, RunMark};
 use giemsa::config::BACKFILL_PREFIX;
@@ -20,7 +16,6 @@ use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE, credentials};
 use giemsa::queues::QueueClient;
 use giemsa::store::{ImageKey, TableReader};
-use running_stack::{PATIENCE, RunningStack, giemsa, project, send_signal, wait_for, wait_for_exit};
 use serde_json::Value;
 
 /// The command in the environment that the stack tells its users to export.
@@ -175,12 +170,12 @@ async fn what_nobody_was_told_of_is_counted_priced_and_answered() {
     assert_eq!((&future["images"], &future["outcome"]["completed"]), (&0.into(), &true.into()), "{future}");
 
     // A new model, and all images by it.
-    let second = common::sample_model_with("giemsa.version", "2");
+    let second = crate::common::sample_model_with("giemsa.version", "2");
     let sha256 = sha256_hex(&second);
     let model = clients.s3.put_object().bucket("giemsa-models").body(ByteStream::from(second));
     model.key("dev/model.onnx").send().await.unwrap();
     let wrong = run(&stack, &["--model-digest", &sha256, "--yes"], 1);
-    for part in ["prod serves the model", &sha256_hex(&common::sample_model()), "promote", "--stage"] {
+    for part in ["prod serves the model", &sha256_hex(&crate::common::sample_model()), "promote", "--stage"] {
         assert!(text(&wrong.stderr).contains(part), "{part:?}: {}", text(&wrong.stderr));
     }
     assert!(text(&run(&stack, &["--model-digest", "abc"], 2).stderr).contains("64 hexadecimal digits"));
@@ -296,8 +291,9 @@ async fn a_backfill_is_stopped_and_live_uploads_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mark_of_a_run_is_its_own() {
-    let lab = common::Lab::without_model().await;
-    let mark = |stage: &str, id: &str| RunMark::new(lab.clients.s3.clone(), common::RESULTS, stage, id);
+    let lab = crate::common::Lab::without_model().await;
+    let mark =
+        |stage: &str, id: &str| RunMark::new(lab.clients.s3.clone(), crate::common::RESULTS, stage, id);
     let (first, second, dev) = (mark("prod", "1"), mark("prod", "2"), mark("dev", "3"));
     assert_eq!(first.state().await.unwrap(), MarkState::Gone);
     first.set().await.unwrap();

@@ -1,14 +1,11 @@
 //! Versioning of the local S3 over real HTTP with the real SDK: what AWS documents of versions, delete markers and the
 //! version `null`; what is kept on disk; and a data folder from before there was versioning.
 
-#![cfg(all(feature = "local", unix))]
-
-mod local_s3_stack;
-mod running_stack;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::local_s3_stack::{INPUT, MODELS, Stack, decoded, status};
+use crate::running_stack::{RunningStack, project};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
@@ -20,8 +17,6 @@ use aws_sdk_s3::types::{
 use giemsa::aws::Clients;
 use giemsa::classification::{Record, Status};
 use giemsa::local::RESULTS_BUCKET;
-use local_s3_stack::{INPUT, MODELS, Stack, decoded, status};
-use running_stack::{RunningStack, project};
 
 /// A version as a listing shows it, in its place: key, id, whether it is the latest, whether it is a delete marker.
 type Listed = (String, String, bool, bool);

@@ -1,16 +1,12 @@
 //! `giemsa model …` and `giemsa reclassify` as their users meet them: processes against a running stack.
 
-#![cfg(all(feature = "local", unix))]
-
-mod running_stack;
-
 use std::path::Path;
 use std::process::Output;
 
+use crate::running_stack::{RunningStack, giemsa, project, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa::local::{INPUT_BUCKET, TABLE};
 use giemsa::store::TableReader;
-use running_stack::{RunningStack, giemsa, project, wait_for};
 use serde_json::Value;
 
 const SAMPLE: &str = "models/thin-smear.onnx";

@@ -1,8 +1,6 @@
 //! The local stack killed with SIGKILL at arbitrary moments, as a real process: what was answered with success is there,
 //! what is visible has its notification, and nothing half written is ever visible.
 
-#![cfg(feature = "local")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -25,7 +23,7 @@ const REPEATS: usize = 3_000;
 const DATA_DIR: &str = "GIEMSA_KILL_TEST_DATA_DIR";
 
 /// Not a test: the process that gets killed. Run it by hand to try the stack with any client:
-/// `GIEMSA_KILL_TEST_DATA_DIR=/tmp/x cargo test --test local_kill serve_for_ever -- --ignored --exact --nocapture`
+/// `GIEMSA_KILL_TEST_DATA_DIR=/tmp/x cargo test --test stack local_kill::serve_for_ever -- --ignored --exact --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "serves until it is killed; started by the test below"]
 #[allow(clippy::disallowed_methods, reason = "the parent process has no other way to name the folder")]
@@ -55,7 +53,7 @@ async fn open_queue(folder: &Path) -> Queue {
 
 fn spawn(folder: &Path) -> (Child, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["serve_for_ever", "--ignored", "--exact", "--nocapture"])
+        .args(["local_kill::serve_for_ever", "--ignored", "--exact", "--nocapture"])
         .env(DATA_DIR, folder)
         .stdout(Stdio::piped())
         .spawn()

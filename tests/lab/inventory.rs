@@ -1,23 +1,18 @@
 //! Inventories in both formats, as AWS documents them, against the listing of the same bucket.
 
-#![cfg(feature = "local")]
-
-mod common;
-mod large_bucket;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Lab, MODELS};
+use crate::common::{Lab, MODELS};
+#[cfg(target_os = "linux")]
+use crate::large_bucket::peak_memory_of;
+use crate::large_bucket::{BUCKET, LargeBucket, Listed, kill_after, lines, reconcile, run};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use giemsa::inventory::{Inventory, InventoryPlace, InventoryPosition};
 use giemsa::store::{Upload, UploadVersion, form_encoded};
-#[cfg(target_os = "linux")]
-use large_bucket::peak_memory_of;
-use large_bucket::{BUCKET, LargeBucket, Listed, kill_after, lines, reconcile, run};
 use md5::{Digest, Md5};
 use parquet::basic::Compression as ParquetCompression;
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};

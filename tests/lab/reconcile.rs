@@ -1,24 +1,19 @@
 //! `giemsa reconcile` against real servers: the command on a running stack, and its parts where timing matters.
 
-#![cfg(feature = "local")]
-
-mod common;
-mod running_stack;
-
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use crate::common::{INPUT, Lab, TABLE, events, file, uninfected_cell};
+use crate::running_stack::{RunningStack, giemsa};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use chrono::{TimeDelta, TimeZone, Utc};
-use common::{INPUT, Lab, TABLE, events, file, uninfected_cell};
 use futures::{StreamExt, stream};
 use giemsa::local::INPUT_BUCKET;
 use giemsa::queues::QueueClient;
 use giemsa::reconcile::{Finding, Reconciler, Scope, State, notification_of};
 use giemsa::store::{NotedUpload, TableWriter, Upload, UploadListing, UploadVersion};
-use running_stack::{RunningStack, giemsa};
 use serde_json::{Value, json};
 
 /// Keys that break naive listings, notifications and terminals.

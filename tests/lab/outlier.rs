@@ -1,12 +1,8 @@
 //! What is like nothing a model was trained on: flagged with the reason wherever a record is kept, and never
 //! lost where a network fails on it.
 
-#![cfg(feature = "local")]
-
-mod common;
-
-use common::events::{self, Upload};
-use common::{Lab, file};
+use crate::common::events::{self, Upload};
+use crate::common::{Lab, file};
 use giemsa::classification::{Finding, ImageInfo, Record, Status, decide};
 use giemsa::model::{Model, Scores};
 use giemsa::object::ObjectRef;
@@ -79,11 +75,11 @@ async fn a_blank_field_needs_review_in_the_results_and_in_the_table() {
 async fn the_table_keeps_scores_of_any_size() {
     let lab = Lab::without_model().await;
     let model = Model::load(&file("tests/golden/toy_outlier.onnx")).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), common::TABLE);
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
     for (i, score) in [f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1e-40, 0.0, -0.0].into_iter().enumerate() {
         let scores = Scores { labels: vec![1.0, 0.0], outlier: Some(score) };
         let key = format!("s/{i}.png");
-        let image = ImageInfo::of_object(&ObjectRef::new(common::INPUT, &key));
+        let image = ImageInfo::of_object(&ObjectRef::new(crate::common::INPUT, &key));
         let decision = decide(&scores, &model.metadata);
         let record = Record::new(image, "prod", &model, Finding::Classified(decision));
         make_current(&lab.clients.s3, &table, &record, None).await.unwrap();

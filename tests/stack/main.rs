@@ -1,0 +1,22 @@
+//! The `giemsa` program and its servers, used from outside: one program, because linking is what tests wait for.
+
+#![cfg(all(feature = "local", unix))]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../local_s3_stack/mod.rs"]
+mod local_s3_stack;
+#[path = "../running_stack/mod.rs"]
+mod running_stack;
+
+mod aws_client;
+mod backfill;
+mod cli;
+mod dlq;
+mod injector;
+mod local_kill;
+mod local_s3;
+mod local_s3_versions;
+mod model_cli;
+mod sqs;
+mod two_stages;
