@@ -4,6 +4,7 @@
 
 mod open_page;
 mod raw_http;
+mod running_stack;
 
 use std::io::Cursor;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use giemsa::config::Limits;
 use giemsa::image::{Pixels, decode, encode_jpeg};
 use giemsa::local::{MODEL_BUCKET, RESULTS_BUCKET};
-use open_page::{Page, encoded, keys_of, sample};
+use open_page::{PATIENCE, Page, encoded, keys_of, sample};
 use raw_http::ask;
 use serde_json::{Value, json};
 
@@ -262,8 +263,21 @@ async fn thumbnails_are_made_of_what_browsers_cannot_show_or_is_large() {
         assert_eq!(page.follow(&page.link(key, "thumbnail").await).await.body, answer.body);
         println!("{key}: first link after {first:?}, the next after {:?}", started.elapsed());
     }
+    // Who does not want to wait asks again.
+    page.put("s/other.jpg", &encode_jpeg(&blocks(3_000, 3_000))).await;
+    let wanted = json!({ "images": [{ "key": "s/other.jpg" }], "kind": "thumbnail", "wait_ms": 1 });
+    let mut link = page.posted("/api/links", &wanted).await["links"][0].clone();
+    assert_eq!((&link["pending"], &link["url"]), (&json!(true), &json!(null)), "{link}");
+    let started = Instant::now();
+    while link["pending"] == true {
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let wanted = json!({ "images": [{ "key": "s/other.jpg" }], "kind": "thumbnail", "wait_ms": 1_000 });
+        link = page.posted("/api/links", &wanted).await["links"][0].clone();
+    }
+    assert_eq!(pixels_of(&page.follow(&link).await.body).width_px, 320);
     let kept = page.stack.clients.s3.list_objects_v2().bucket(RESULTS_BUCKET).prefix("thumbnails/").send();
-    assert_eq!(keys_of(&kept.await.unwrap()).len(), 3);
+    assert_eq!(keys_of(&kept.await.unwrap()).len(), 4);
     // A replaced image has another thumbnail at once.
     page.put("s/12mp.jpg", &encode_jpeg(&blocks(900, 400))).await;
     let replaced = page.follow(&page.link("s/12mp.jpg", "thumbnail").await).await;
@@ -349,5 +363,62 @@ async fn a_large_image_comes_in_tiles() {
     let kept = keys_of(&kept.await.unwrap());
     assert_eq!(kept.len(), 1 + 48 + 12 + 4 + 10, "{kept:?}");
     assert_eq!(kept.iter().filter(|key| key.ends_with("/pyramid.json")).count(), 1);
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_end_when_the_settings_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = running_stack::up(folder.path(), &["--no-worker"]);
+    let stack = running_stack::RunningStack::start_as({
+        command.env("GIEMSA_LINK_SECONDS", "2");
+        command
+    });
+    let address = running_stack::dashboard_address(&stack.stdout()).unwrap();
+    let url = format!("http://{address}");
+    let image = sample("uninfected");
+    let body = json!({ "files": [{ "name": "s/a.png", "size_bytes": image.len() }] }).to_string();
+    let headers = [("Content-Type", "application/json")];
+    let sign = async || {
+        let answer = ask("POST", &format!("{url}/api/uploads"), &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["uploads"][0]["url"].as_str().unwrap().to_owned()
+    };
+    let link = sign().await;
+    tokio::time::sleep(std::time::Duration::from_millis(3_100)).await;
+    let put = async |link: &str| {
+        let headers = [("content-type", "image/png"), ("Origin", url.as_str())];
+        ask("PUT", link, &headers, &image).await
+    };
+    let late = put(&link).await;
+    assert_eq!(late.status, 403);
+    // So that the page sees why, and asks for another.
+    assert_eq!(late.header("access-control-allow-origin"), url);
+    assert!(late.text().contains("expired"), "{}", late.text());
+    assert_eq!(put(&sign().await).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: cargo test --test dashboard_media -- --ignored --nocapture"]
+async fn how_long_the_largest_image_takes() {
+    let page = Page::open().await;
+    let jpeg = encode_jpeg(&blocks(8_000, 5_000));
+    page.put("s/40mp.jpg", &jpeg).await;
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
+    };
+    println!("{} MB of JPEG, {} MB resident at most before", jpeg.len() >> 20, memory());
+    let started = Instant::now();
+    page.link("s/40mp.jpg", "thumbnail").await;
+    println!("thumbnail after {:?}, {} MB at most", started.elapsed(), memory());
+    let started = Instant::now();
+    let tile = page.get("/api/image/tile?key=s%2F40mp.jpg&level=13&column=0&row=0").await;
+    assert_eq!(tile.status, 200, "{}", tile.text());
+    println!("first tile after {:?}, {} MB at most", started.elapsed(), memory());
+    let started = Instant::now();
+    page.get("/api/image/tile?key=s%2F40mp.jpg&level=13&column=3&row=3").await;
+    println!("the next after {:?}", started.elapsed());
     page.close().await;
 }

@@ -150,12 +150,12 @@ mod tests {
         let totals = Totals { images: 1_000_000, pending: 1_000_000 };
         let way = Way::S3Batch { concurrency: 10, architecture: Architecture::Arm64 };
         let plan = Plan::of(selection(None), totals, way, &[Duration::from_millis(200); 3]);
-        // 0.3 s · 1.7275 GB · 0.0000133334 = 6.91; 0.20; 5.005; 1.20; 5.625; 0.125; 0.25; 1.00.
-        assert!((plan.price.total_usd - 20.3155).abs() < 0.001, "{plan:#?}");
+        // 0.3 s · 1.7275 GB · 0.0000133334 = 6.91; 0.20; 5.005; 1.20; 10.00; 0.125; 0.25; 1.00.
+        assert!((plan.price.total_usd - 24.6905).abs() < 0.001, "{plan:#?}");
         assert!((plan.seconds - 30_000.0).abs() < 1e-6, "{plan:?}");
         assert_eq!((plan.image_ms.round(), plan.measured_images), (300.0, 3));
         let renewed = Plan::of(selection(Some("m")), totals, way, &[Duration::from_millis(200)]);
-        assert!((renewed.price.total_usd - plan.price.total_usd - 5.0 * 0.625).abs() < 1e-9);
+        assert!((renewed.price.total_usd - plan.price.total_usd - 8.0 * 0.625).abs() < 1e-9);
         let x86 = Way::S3Batch { concurrency: 10, architecture: Architecture::X86_64 };
         assert!(Plan::of(selection(None), totals, x86, &[]).price.total_usd > plan.price.total_usd);
     }

@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::parameters::JsonBody;
 use super::pictures::{NoPicture, Source};
@@ -23,6 +24,9 @@ use crate::image::Peek;
 
 /// Images of one request.
 const MAX_IMAGES: usize = 100;
+
+/// Longest wait that a request may ask for; without one it waits until all are made.
+const MAX_WAIT_MS: u64 = 60_000;
 
 /// Images looked up at once for one request.
 const CONCURRENCY: usize = 16;
@@ -36,6 +40,9 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 struct Wanted {
     images: Vec<WantedImage>,
     kind: Kind,
+    /// How long to wait for thumbnails that have to be made; later ones are answered as pending, and go on being made.
+    #[serde(default)]
+    wait_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,24 +64,51 @@ enum Kind {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Link {
-    Signed { key: String, version_id: Option<String>, url: String, expires_at: DateTime<Utc> },
-    None { key: String, problem: Value },
+    Signed {
+        key: String,
+        version_id: Option<String>,
+        url: String,
+        expires_at: DateTime<Utc>,
+    },
+    /// Asked for again a moment later, it is there.
+    Pending {
+        key: String,
+        pending: bool,
+        problem: Value,
+    },
+    None {
+        key: String,
+        problem: Value,
+    },
 }
 
 async fn sign_links(
     State(dashboard): State<Arc<Dashboard>>,
-    JsonBody(Wanted { images, kind }): JsonBody<Wanted>,
+    JsonBody(Wanted { images, kind, wait_ms }): JsonBody<Wanted>,
 ) -> Result<Json<Value>, Problem> {
     if images.is_empty() || images.len() > MAX_IMAGES {
         let detail = format!("images holds {}; expected 1 to {MAX_IMAGES} a request", images.len());
         return Err(Problem::bad_parameter("images", detail));
     }
     let config = signing::shared(dashboard.limits.link_lifetime);
+    let until = wait_ms.map(|wait_ms| Instant::now() + Duration::from_millis(wait_ms.min(MAX_WAIT_MS)));
     let links = stream::iter(images).map(|image| {
         let (dashboard, config) = (dashboard.clone(), config.clone());
         async move {
             let key = image.key.clone();
-            match sign_link(&dashboard, image, kind, config).await {
+            let signing = sign_link(&dashboard, image, kind, config);
+            let signed = match until {
+                Some(until) if kind == Kind::Thumbnail => match timeout_at(until, signing).await {
+                    Ok(signed) => signed,
+                    Err(_) => {
+                        let problem =
+                            json!({ "detail": "the thumbnail is being made; ask again in a second" });
+                        return Ok(Link::Pending { key, pending: true, problem });
+                    }
+                },
+                _ => signing.await,
+            };
+            match signed {
                 Ok(link) => Ok(link),
                 Err(NoPicture::Of(detail)) => Ok(Link::None { key, problem: json!({ "detail": detail }) }),
                 Err(NoPicture::Failed(problem)) => Err(problem),

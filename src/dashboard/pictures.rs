@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use axum::http::StatusCode;
@@ -28,6 +29,9 @@ use crate::store::{FetchError, fetch_object, is_gone};
 /// Files that cannot be shown, remembered so that a gallery does not try them at every look.
 const REMEMBERED: usize = 10_000;
 
+/// Until a file that took too long is tried again: a hostile one would else keep a processor busy.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_mins(10);
+
 /// Processors for pictures, and what is known of those that are being made.
 #[derive(Debug, Clone)]
 pub struct Pictures(Arc<Inner>);
@@ -37,8 +41,8 @@ struct Inner {
     permits: Arc<Semaphore>,
     /// Who makes a picture, by its name; the others wait.
     turns: Mutex<HashMap<String, Weak<Turn<()>>>>,
-    /// Why a file has no picture, by the picture's name.
-    unshown: Mutex<HashMap<String, String>>,
+    /// Why a file has no picture, by the picture's name, and until when that counts.
+    unshown: Mutex<HashMap<String, (String, Option<Instant>)>>,
 }
 
 /// One version of an image.
@@ -58,6 +62,12 @@ pub(super) enum NoPicture {
     Of(String),
     /// Something behind the dashboard failed; the same request may work later.
     Failed(Problem),
+}
+
+/// Why a file cannot be decoded, and until when that counts: for ever, unless a time is given.
+struct Undecodable {
+    detail: String,
+    until: Option<Instant>,
 }
 
 impl From<NoPicture> for Problem {
@@ -109,33 +119,30 @@ impl Pictures {
 
     /// Why the picture `name` cannot be made, if that is known.
     pub(super) fn unshown(&self, name: &str) -> Option<String> {
-        self.0.unshown.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        let unshown = self.0.unshown.lock().unwrap_or_else(PoisonError::into_inner);
+        let (detail, until) = unshown.get(name)?;
+        until.is_none_or(|until| Instant::now() < until).then(|| detail.clone())
     }
 
-    fn remember(&self, name: &str, detail: &str) {
+    /// Remembers that the picture `name` took too long, for a while: the machine may only have been busy.
+    pub(super) fn remember_for_now(&self, name: &str, detail: &str) {
+        self.remember(name, detail, Some(Instant::now() + TRIED_AGAIN_AFTER));
+    }
+
+    fn remember(&self, name: &str, detail: &str, until: Option<Instant>) {
         let mut unshown = self.0.unshown.lock().unwrap_or_else(PoisonError::into_inner);
         if unshown.len() >= REMEMBERED {
             unshown.clear();
         }
-        unshown.insert(name.to_owned(), detail.to_owned());
+        unshown.insert(name.to_owned(), (detail.to_owned(), until));
     }
 }
 
 impl Dashboard {
     /// The version of an image that is asked for, or else the one that is there now.
     pub(super) async fn find_image(&self, key: &str, version_id: Option<&str>) -> Result<Source, NoPicture> {
-        let head = self.s3.head_object().bucket(&self.buckets.input).key(key);
-        match head.set_version_id(version_id.map(str::to_owned)).send().await {
-            Ok(found) => Ok(Source::of(key, found.version_id(), found.e_tag())),
-            // A delete marker, or a version that S3 could not have given.
-            Err(error)
-                if error.as_service_error().is_some_and(HeadObjectError::is_not_found)
-                    || error.raw_response().is_some_and(|raw| matches!(raw.status().as_u16(), 400 | 405)) =>
-            {
-                Err(NoPicture::Of(not_there(key, version_id)))
-            }
-            Err(error) => Err(failed(&DisplayErrorContext(&error))),
-        }
+        // Not HEAD, whose answer does not say why there is nothing.
+        self.read_start(key, version_id, 1).await.map(|(source, _)| source)
     }
 
     /// As [`find_image`](Self::find_image), with what its first bytes say: `None` if it is no image that is read.
@@ -144,25 +151,31 @@ impl Dashboard {
         key: &str,
         version_id: Option<&str>,
     ) -> Result<(Source, Option<Peek>), NoPicture> {
+        let (source, start) = self.read_start(key, version_id, PEEK_BYTES).await?;
+        Ok((source, peek(&start)))
+    }
+
+    async fn read_start(
+        &self,
+        key: &str,
+        version_id: Option<&str>,
+        count: u64,
+    ) -> Result<(Source, Bytes), NoPicture> {
         let get = self.s3.get_object().bucket(&self.buckets.input).key(key);
         let get = get.set_version_id(version_id.map(str::to_owned));
-        let found = match get.range(format!("bytes=0-{}", PEEK_BYTES - 1)).send().await {
+        let found = match get.range(format!("bytes=0-{}", count - 1)).send().await {
             Ok(found) => found,
-            // A version that S3 could not have given, whatever is wrong with it, is 400.
-            Err(error)
-                if is_gone(&error)
-                    || error.raw_response().is_some_and(|raw| raw.status().as_u16() == 400) =>
-            {
-                return Err(NoPicture::Of(not_there(key, version_id)));
-            }
             Err(error) if error.code() == Some("InvalidRange") => {
                 return Err(NoPicture::Of(format!("{:?} is empty, it has no picture", shown(key))));
+            }
+            Err(error) if is_gone(&error) || is_no_name(&error) => {
+                return Err(NoPicture::Of(not_there(key, version_id)));
             }
             Err(error) => return Err(failed(&DisplayErrorContext(&error))),
         };
         let source = Source::of(key, found.version_id(), found.e_tag());
         let start = found.body.collect().await.map_err(|error| failed(&DisplayErrorContext(&error)))?;
-        Ok((source, peek(&start.into_bytes())))
+        Ok((source, start.into_bytes()))
     }
 
     /// Reads an image and lets `work` have its pixels, on a processor; `work` looks at the time by itself.
@@ -179,13 +192,10 @@ impl Dashboard {
         let permit = permit.expect("the semaphore is never closed");
         let bytes = self.fetch(source).await?;
         let made = self.on_a_processor(bytes, permit, work).await;
-        match &made {
-            Err(NoPicture::Of(detail)) => {
-                self.pictures.remember(name, detail);
-            }
-            Ok(_) | Err(NoPicture::Failed(_)) => {}
-        }
-        made
+        made.map_err(|Undecodable { detail, until }| {
+            self.pictures.remember(name, &detail, until);
+            NoPicture::Of(detail)
+        })
     }
 
     async fn fetch(&self, source: &Source) -> Result<Bytes, NoPicture> {
@@ -213,7 +223,7 @@ impl Dashboard {
         bytes: Bytes,
         permit: OwnedSemaphorePermit,
         work: impl FnOnce(Pixels) -> T + Send + 'static,
-    ) -> Result<T, NoPicture> {
+    ) -> Result<T, Undecodable> {
         let (limits, deadline) = (self.limits.decode(), Instant::now() + self.limits.image_timeout);
         let worked = tokio::task::spawn_blocking(move || {
             // Released when the work ends, not when somebody stops waiting for it.
@@ -224,12 +234,17 @@ impl Dashboard {
         });
         match worked.await {
             Ok(Ok(made)) => Ok(made),
-            Ok(Err(error)) => Err(NoPicture::Of(error.to_string())),
+            Ok(Err(error)) => {
+                // The machine may only have been busy; everything else is in the bytes.
+                let is_for_now = matches!(error, DecodeError::OutOfTime);
+                let until = is_for_now.then(|| Instant::now() + TRIED_AGAIN_AFTER);
+                Err(Undecodable { detail: error.to_string(), until })
+            }
             // What panics on one image does so again, and must not take the page with it.
             Err(error) => {
                 let message = error.try_into_panic().map(|panic| panic_message(&*panic)).unwrap_or_default();
                 tracing::error!(%message, "a picture could not be made: the work on it panicked");
-                Err(NoPicture::Of("no picture can be made of this file".to_owned()))
+                Err(Undecodable { detail: "no picture can be made of this file".to_owned(), until: None })
             }
         }
     }
@@ -254,6 +269,12 @@ impl Dashboard {
 pub(super) fn failed(detail: &dyn std::fmt::Display) -> NoPicture {
     let detail = format!("S3 does not answer: {detail}; try again");
     NoPicture::Failed(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+}
+
+/// Whether S3 could not have given this key or version, whatever is wrong with it; what is wrong with credentials is 400 too.
+fn is_no_name(error: &SdkError<GetObjectError>) -> bool {
+    let is_bad_request = error.raw_response().is_some_and(|raw| raw.status().as_u16() == 400);
+    is_bad_request && !matches!(error.code(), None | Some("ExpiredToken" | "InvalidToken"))
 }
 
 fn not_there(key: &str, version_id: Option<&str>) -> String {
@@ -286,6 +307,17 @@ mod tests {
         }
         let unversioned = source("k", Some("null"), "e");
         assert_eq!(unversioned.version_id, None);
+    }
+
+    #[test]
+    fn a_file_that_took_too_long_is_tried_again() {
+        let pictures = Pictures::new(&Limits::default());
+        pictures.remember("cut", "incomplete", None);
+        pictures.remember("slow", "took too long", Some(Instant::now() + Duration::from_secs(60)));
+        pictures.remember("was slow", "took too long", Some(Instant::now()));
+        assert_eq!(pictures.unshown("cut").as_deref(), Some("incomplete"));
+        assert_eq!(pictures.unshown("slow").as_deref(), Some("took too long"));
+        assert_eq!(pictures.unshown("was slow"), None);
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 //! It never decodes an image twice for its tiles. Invariant: the mark of a pyramid is written after its last tile, so that
 //! a tile that is not there beside it never was one.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::error::DisplayErrorContext;
 use axum::Router;
@@ -18,6 +19,7 @@ use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::Dashboard;
 use super::parameters::{Parameters, RawQuery};
@@ -30,6 +32,12 @@ use crate::store::is_gone;
 
 /// Longest side of an image that the page shows as it is, pixels.
 const WHOLE_IMAGE_PX: u32 = 2_048;
+
+/// How often a tile is looked for while its pyramid is made.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Tiles of an image may take this many times the time of one image: they are encoded and sent after it is decoded.
+const TIMES_AN_IMAGE: u32 = 4;
 
 /// Tiles on their way to S3 at once.
 const UPLOADS_AT_ONCE: usize = 8;
@@ -81,8 +89,8 @@ async fn tile(
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
     }
     let mut found = read_tile(&dashboard, &name, place).await?;
-    if found.is_none() && ensure(&dashboard, &source, &name).await? == Made::Now {
-        found = read_tile(&dashboard, &name, place).await?;
+    if found.is_none() {
+        found = dashboard.make_tile(&source, &name, place).await?;
     }
     let Some(jpeg) = found else {
         let TilePlace { level, column, row } = place;
@@ -108,6 +116,31 @@ fn tile_key(name: &str, TilePlace { level, column, row }: TilePlace) -> String {
     format!("{PYRAMID_PREFIX}/{name}/{level}/{column}_{row}.jpg")
 }
 
+impl Dashboard {
+    /// A tile that is not there yet: of a pyramid that is made now, or of none.
+    async fn make_tile(
+        self: &Arc<Self>,
+        source: &Source,
+        name: &str,
+        place: TilePlace,
+    ) -> Result<Option<Bytes>, NoPicture> {
+        let mut making = pin!(ensure(self, source, name));
+        loop {
+            match timeout(LOOK_AGAIN_AFTER, making.as_mut()).await {
+                Ok(Err(none)) => return Err(none),
+                Ok(Ok(Made::Before)) => return Ok(None),
+                Ok(Ok(Made::Now)) => return read_tile(self, name, place).await,
+                // The levels that a viewer begins with are kept long before the last tile.
+                Err(_) => {
+                    if let Some(jpeg) = read_tile(self, name, place).await? {
+                        return Ok(Some(jpeg));
+                    }
+                }
+            }
+        }
+    }
+}
+
 async fn read_tile(dashboard: &Dashboard, name: &str, place: TilePlace) -> Result<Option<Bytes>, NoPicture> {
     let get = dashboard.s3.get_object().bucket(&dashboard.buckets.results).key(tile_key(name, place));
     let found = match get.send().await {
@@ -128,7 +161,8 @@ enum Made {
 
 async fn ensure(dashboard: &Arc<Dashboard>, source: &Source, name: &str) -> Result<Made, NoPicture> {
     let mark = format!("{PYRAMID_PREFIX}/{name}/pyramid.json");
-    if let Some(detail) = dashboard.pictures.unshown(name) {
+    let unshown = dashboard.pictures.unshown(name).or_else(|| dashboard.pictures.unshown(&mark));
+    if let Some(detail) = unshown {
         return Err(NoPicture::Of(detail));
     }
     if dashboard.is_made(&mark).await? {
@@ -149,7 +183,7 @@ async fn ensure(dashboard: &Arc<Dashboard>, source: &Source, name: &str) -> Resu
 
 async fn make(dashboard: &Arc<Dashboard>, source: &Source, name: &str, mark: &str) -> Result<(), NoPicture> {
     let (sender, receiver) = mpsc::channel::<(TilePlace, Vec<u8>)>(UPLOADS_AT_ONCE);
-    let limit = dashboard.limits.image_timeout;
+    let limit = dashboard.limits.image_timeout.saturating_mul(TIMES_AN_IMAGE);
     let rendering = dashboard.with_pixels(source, name, move |pixels| {
         let size = (pixels.width_px, pixels.height_px);
         // Waits when S3 is slower, so that tiles do not pile up; its time begins when the pixels are there.
@@ -167,13 +201,18 @@ async fn make(dashboard: &Arc<Dashboard>, source: &Source, name: &str, mark: &st
     // When keeping fails its end of the channel goes, and rendering ends by itself.
     let (rendered, kept) = futures::join!(rendering, keeping);
     kept?;
-    let (width_px, height_px) = rendered?.map_err(|ended| {
-        let why = match ended {
-            Ended::OutOfTime => format!("took more than {} s (GIEMSA_IMAGE_TIMEOUT_MS)", limit.as_secs()),
-            Ended::Refused => "were not taken by S3".to_owned(),
-        };
-        failed(&format!("the tiles of the image {why}"))
-    })?;
+    let (width_px, height_px) = match rendered? {
+        Ok(size) => size,
+        Err(Ended::Refused) => return Err(failed(&"the tiles of the image were not taken")),
+        Err(Ended::OutOfTime) => {
+            let detail = format!(
+                "the tiles of the image took more than {} s, {TIMES_AN_IMAGE} times GIEMSA_IMAGE_TIMEOUT_MS",
+                limit.as_secs()
+            );
+            dashboard.pictures.remember_for_now(mark, &detail);
+            return Err(NoPicture::Of(detail));
+        }
+    };
     let json = json!({
         "width_px": width_px, "height_px": height_px, "tile_size_px": TILE_SIZE_PX, "overlap_px": OVERLAP_PX,
     });

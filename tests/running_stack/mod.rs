@@ -123,7 +123,12 @@ pub fn depths(health: &serde_json::Value) -> Option<(u64, u64)> {
 impl RunningStack {
     /// Starts the stack and waits until it has printed how to use it.
     pub fn start(data_dir: &Path, more: &[&str]) -> Self {
-        let mut child = up(data_dir, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_as(up(data_dir, more))
+    }
+
+    /// As [`start`](Self::start), for a command that was changed, e.g. in its environment.
+    pub fn start_as(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, out_reader) = collect(child.stdout.take().unwrap());
         let (stderr, err_reader) = collect(child.stderr.take().unwrap());
         let mut stack = Self { child, stdout, stderr, readers: vec![out_reader, err_reader] };

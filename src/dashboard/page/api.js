@@ -21,9 +21,13 @@ export class ApiError extends Error {
   }
 }
 
-/** Whether the last request reached the server: `connection.lost`; dispatches `change`. */
+/**
+ * Whether the last request reached the server: `lost`, with the event `change`; and what the server could not answer
+ * just now though it was reached: `troubles`, path to sentence, with the event `trouble`.
+ */
 class Connection extends EventTarget {
   lost = false;
+  troubles = new Map();
   /** When the last answer came, ms since 1970. */
   answeredAt = Date.now();
 
@@ -32,6 +36,19 @@ class Connection extends EventTarget {
     if (this.lost === !reached) return;
     this.lost = !reached;
     this.dispatchEvent(new Event("change"));
+  }
+
+  /** Tells that the route `path` failed with `detail`, or, without it, that it answered. */
+  trouble(path, detail = null) {
+    if ((this.troubles.get(path) ?? null) === detail) return;
+    if (detail === null) this.troubles.delete(path);
+    else this.troubles.set(path, detail);
+    this.dispatchEvent(new Event("trouble"));
+  }
+
+  /** Forgets the troubles of a view that was left. */
+  forgetTroubles() {
+    for (const path of [...this.troubles.keys()]) this.trouble(path);
   }
 }
 
@@ -102,8 +119,16 @@ export const api = {
     const before = same ? kept.get(url) : undefined;
     const headers = before ? { "If-None-Match": before.etag } : {};
     const response = await send(url, { headers }, signal);
-    if (response.status === 304 && before) return before.body;
-    if (!response.ok) throw await problemOf(response);
+    if (response.status === 304 && before) {
+      connection.trouble(path);
+      return before.body;
+    }
+    if (!response.ok) {
+      const problem = await problemOf(response);
+      if (problem.status >= 500) connection.trouble(path, problem.detail);
+      throw problem;
+    }
+    connection.trouble(path);
     const body = await jsonOf(response, signal);
     const etag = response.headers.get("ETag");
     if (same && etag) {

@@ -121,6 +121,7 @@ export function every(ms, work, signal) {
 async function show({ focus = false } = {}) {
   current.abort();
   current = new AbortController();
+  connection.forgetTroubles();
   const { signal } = current;
   const turn = ++shown;
   const path = location.pathname;

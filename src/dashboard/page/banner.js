@@ -1,4 +1,5 @@
-// The line under the header: uploads that wait for an answer, images that were given up, a server that is away.
+// The line under the header: uploads that wait for an answer, images that were given up, a server that is away or in
+// trouble.
 //
 // Reads `/api/health` only. Invariant: while something is unanswered, given up or unreachable, it is said on every page.
 
@@ -9,12 +10,17 @@ const EVERY_MS = 3_000;
 /** Waiting longer than this is said as a warning, seconds. */
 const LONG_SECONDS = 120;
 
+/** Failing images that the server names at most. */
+const NAMED_FAILURES = 50;
+
 /** The last health that came, for views that show a part of it. */
 export const health = { latest: null };
 
-function sentences({ stages }, href) {
+function sentences({ stages, unavailable }, href) {
   const said = [];
-  stages.forEach(({ stage, queue, failing }, index) => {
+  stages.forEach(({ stage, queue: known, failing }, index) => {
+    // What could not be read just now is named below.
+    const queue = known ?? {};
     // The first stage's answers count; another's are named.
     const where = index === 0 ? "" : ` (${stage})`;
     const open = (queue.waiting ?? 0) + (queue.in_flight ?? 0);
@@ -36,13 +42,20 @@ function sentences({ stages }, href) {
       said.push({
         urgency: 1,
         parts: [
-          `${format.plural(failing.length, "image fails", "images fail")} and will be tried again${where}. `,
+          `${failing.length >= NAMED_FAILURES ? "At least " : ""}${format.plural(failing.length, "image")} failed at the last try and ${failing.length === 1 ? "has" : "have"} no answer yet${where}. `,
           el("a", { href: href("/health", { stage }) }, "See the reasons"),
         ],
       });
     }
   });
+  for (const detail of unavailable ?? []) said.push({ urgency: 1, parts: [`Not known just now: ${detail}`] });
   return said;
+}
+
+/** What could not be refreshed though the server is there; what is shown may be old. */
+function troubles() {
+  const details = new Set(connection.troubles.values());
+  return [...details].map((detail) => ({ urgency: 1, parts: [`What you see could not be refreshed and is asked for again by itself: ${detail}`] }));
 }
 
 /** Keeps `banner` true for as long as the page is open. */
@@ -54,21 +67,25 @@ export function watchHealth(banner, { every, href }) {
         urgency: 2,
         parts: [`The server does not answer since ${format.time(connection.answeredAt)}. What you see is from before; this page goes on by itself when it answers again.`],
       }]
-      : health.latest ? sentences(health.latest, href) : [];
+      : [...troubles(), ...(health.latest ? sentences(health.latest, href) : [])];
+    said.sort((a, b) => b.urgency - a.urgency);
     const urgency = Math.max(0, ...said.map((one) => one.urgency));
     banner.hidden = said.length === 0;
     banner.className = `banner urgency-${urgency}`;
     const words = said.map((one) => one.parts.map((part) => part.textContent ?? part).join("")).join("\n");
-    // Drawn only where the words changed, so that a link in it keeps the focus and nothing is spoken twice.
+    // Drawn only where the words changed, so that nothing is spoken twice.
     if (words === lastWords) return;
     lastWords = words;
+    const focused = banner.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     // Ages that count up would be spoken every few seconds.
     banner.setAttribute("aria-live", urgency > 0 ? "polite" : "off");
     replaceChildren(banner, said.map((one) => el("p", { class: `urgency-${one.urgency}` }, icon(one.urgency > 0 ? "warning" : "retry"), el("span", {}, one.parts))));
+    if (focused) [...banner.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
   }
   // What sticks to the top of a view sticks below the banner.
   new ResizeObserver(() => document.documentElement.style.setProperty("--banner", `${banner.hidden ? 0 : banner.offsetHeight}px`)).observe(banner);
   connection.addEventListener("change", draw);
+  connection.addEventListener("trouble", draw);
   every(EVERY_MS, async () => {
     try {
       health.latest = await api.get("/api/health", {}, { same: true });

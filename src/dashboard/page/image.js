@@ -35,6 +35,8 @@ class ImageView {
     this.answer = null;
     this.drawn = "";
     this.isRawOpen = false;
+    /** Key to the answer and source of an image beside this one. */
+    this.ahead = new Map();
     this.turn = new AbortController();
     this.heading = el("h1", { "data-test": "image-name", tabindex: -1 });
     this.crumbs = el("nav", { class: "crumbs", "aria-label": "Back" });
@@ -77,8 +79,9 @@ class ImageView {
     this.stage.classList.add("is-waiting");
     this.viewer.say(null);
     replaceChildren(this.side, skeleton(8));
+    const ready = this.ahead.get(key);
     try {
-      this.answer = await api.get("/api/image", { key }, { signal, same: true });
+      this.answer = ready?.answer ?? await api.get("/api/image", { key }, { signal, same: true });
     } catch (error) {
       if (signal.aborted) return;
       if (error.status !== 404) throw error;
@@ -95,17 +98,21 @@ class ImageView {
     const shown = this.#showPicture(record?.image ?? { key }, signal);
     // Not awaited: the view can be used while the picture is on its way.
     this.#walk(signal).then(() => shown).then(() => this.#prefetch(signal));
+    // What was read ahead may be some seconds old.
+    if (ready) this.refresh().catch(() => { /* the next look comes by itself */ });
   }
 
   /** Loads the images beside this one, so that they are there when they are asked for. */
   async #prefetch(signal) {
-    this.ahead = [];
+    const ahead = new Map();
+    this.ahead = ahead;
     for (const cell of [this.around?.next, this.around?.previous]) {
-      if (!cell || signal.aborted) return;
+      if (!cell || signal.aborted) continue;
       try {
         const answer = await api.get("/api/image", { key: cell.key }, { signal, same: true });
         const record = this.record(answer);
-        if (record) this.ahead.push(await sourceOf(record.image, { signal, deepZoom: answer.deep_zoom ?? undefined }));
+        // The source is kept for its picture: while it is, the browser has it in memory.
+        if (record) ahead.set(cell.key, { answer, source: await sourceOf(record.image, { signal, deepZoom: answer.deep_zoom ?? undefined }) });
       } catch {
         // It is asked for again when it is shown.
       }
@@ -199,7 +206,7 @@ class ImageView {
       this.side,
       isOtherStage ? el("p", { class: "hint" }, icon("warning"), el("span", {}, `The stage ${context.stage} has not answered this image; this is the answer of ${record.stage}.`)) : null,
       panel(`Answer of ${record.stage}`, "panel-answer", el("div", { class: "panel-body" }, answerBlock(record), record.probabilities ? probabilityBars(record, context.settings.positive_labels) : null)),
-      reviewsPanel(answer, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
+      reviewsPanel(answer, record, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
       answer.results.length > 1 ? stagesPanel(this.#inOrder(answer.results)) : null,
       panel("Model", "panel-model", el("div", { class: "panel-body" }, modelFacts(record))),
       panel("Timings", "panel-timings", el("div", { class: "panel-body" }, timingFacts(record))),
@@ -234,8 +241,9 @@ class ImageView {
     let around;
     try {
       around = await this.neighbours.of(record.slide, this.key, signal);
-    } catch {
+    } catch (error) {
       // Without neighbours the view is whole; the next image asks again.
+      if (!signal.aborted && error.name !== "ApiError") console.error(error);
       return;
     }
     if (signal.aborted) return;

@@ -64,8 +64,14 @@ export function historyPanel({ history, results }, record, show) {
   );
 }
 
-/** The verdict in force and every review, newest first. */
-export function reviewsPanel({ reviews, verdict }, action = null) {
+/** Whether a review is of another version of the image than `record`. */
+function isOfOtherVersion(review, record) {
+  const version = record && (record.image.version_id ?? record.image.etag);
+  return Boolean(version && review.object_version && review.object_version !== version);
+}
+
+/** The verdict in force and every review, newest first; `record` says which version of the image is shown. */
+export function reviewsPanel({ reviews, verdict }, record = null, action = null) {
   const list = [...reviews].sort((a, b) => String(b.reviewed_at).localeCompare(String(a.reviewed_at)));
   const words = { confirm: "confirmed", correct: "corrected to", undo: "took back the verdict" };
   return panel(
@@ -77,12 +83,15 @@ export function reviewsPanel({ reviews, verdict }, action = null) {
       verdict
         ? el("p", { class: "verdict-line", "data-test": "verdict" }, icon("check"), el("span", {}, "Verdict: ", el("strong", {}, verdict.label), ` by ${verdict.reviewer}, ${format.time(verdict.reviewed_at)}`))
         : el("p", { class: "quiet" }, "Nobody has reviewed this image."),
+      verdict && isOfOtherVersion(verdict, record)
+        ? el("p", { class: "hint", "data-test": "verdict-other-version" }, icon("warning"), el("span", {}, "This verdict is on an earlier version of the image, which was replaced since."))
+        : null,
       list.length > 0
         ? el("ul", { class: "rows" }, list.map((review) => el(
             "li",
             { "data-test": "review-entry" },
             el("div", {}, el("strong", {}, review.reviewer), ` ${words[review.action] ?? "said"} `, review.action === "undo" ? null : el("strong", {}, review.label)),
-            el("div", { class: "quiet small-text" }, [format.time(review.reviewed_at), review.predicted ? `the model said ${review.predicted}` : null, review.model ? modelName(review.model) : null].filter(Boolean).join(" · ")),
+            el("div", { class: "quiet small-text" }, [format.time(review.reviewed_at), review.predicted ? `the model said ${review.predicted}` : null, review.model ? modelName(review.model) : null, isOfOtherVersion(review, record) ? "of an earlier version of the image" : null].filter(Boolean).join(" · ")),
             review.note ? el("p", { class: "note" }, review.note) : null,
           )))
         : null,

@@ -66,7 +66,8 @@ export class Comparison {
 
   #draw(comparison) {
     const { candidate, reference, verdicts, positives } = comparison;
-    const words = CONCLUSIONS[comparison.conclusion] ?? comparison.conclusion;
+    const isSame = candidate.model.sha256 === reference.model.sha256;
+    const words = isSame ? "Both stages serve the same model, so there is nothing to decide." : CONCLUSIONS[comparison.conclusion] ?? comparison.conclusion;
     const speed = (side) => (side.speed ? `${side.speed.median_ms.toFixed(1)} ms (95 % below ${side.speed.p95_ms.toFixed(1)} ms)` : "–");
     const row = (name, value) => el("tr", {}, el("th", { scope: "row" }, name), value);
     const both = (value) => el("td", { colspan: 2 }, value);

@@ -340,9 +340,9 @@ class SlidesList {
         if (changed) this.drawRow(slide);
       }
     } catch (error) {
-      if (error.name !== "ApiError") throw error;
-      // Shown as not known; the next turn asks again.
-      return;
+      // Shown as not known, and asked again at the next turn; called off, because the view was left.
+      if (error.name === "ApiError" || this.context.signal.aborted) return;
+      throw error;
     } finally {
       this.asking = false;
     }

@@ -66,6 +66,8 @@ class DeepZoom {
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { flickEnabled: !isStill() },
     });
+    this.viewer.canvas.setAttribute("role", "application");
+    this.viewer.canvas.setAttribute("aria-label", "Image: arrow keys move it, plus and minus zoom, 0 shows the whole");
     this.viewer.addHandler("canvas-key", (event) => {
       // Letters belong to the page; arrows and + - 0 move the image.
       if (/^[a-z]$/i.test(event.originalEvent.key)) event.preventDefaultAction = true;
