@@ -167,10 +167,12 @@ def test_scripts_in_file_names_are_names(visit, lab, tmp_path):
 
     # So are a reviewer's name and a note.
     page.goto(f"{lab.address}/review?{query(slide=inner)}")
+    expect(page.get_by_test_id("reviewer-name")).to_be_focused()
     page.keyboard.type("<script>alert(7)</script>")
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("review-confirm")).to_have_attribute("aria-disabled", "false")
     page.keyboard.press("n")
+    expect(page.get_by_test_id("review-note-text")).to_be_focused()
     page.keyboard.type("<img src=y onerror=alert(8)>")
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
