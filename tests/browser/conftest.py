@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 
-from stack import PATIENCE_SECONDS, PROJECT, SAMPLES, Stack
+from stack import PATIENCE_SECONDS, SAMPLES, Stack
 
 CHROMIUM = os.environ.get("GIEMSA_TEST_CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]
-SCREENSHOTS = PROJECT / "target/screenshots"
 LAPTOP = {"width": 1366, "height": 768}
 TABLET = {"width": 820, "height": 1180}
 
@@ -116,13 +115,6 @@ def visit(browser):
         except Error:
             pass
         watch.verify()
-
-
-@pytest.fixture
-def screenshot():
-    """Keeps a picture of a page under `target/screenshots/`."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    return lambda page, name: page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 def drop(page, *paths):

@@ -19,9 +19,6 @@ PAGES = {
     "health": ("/health", "[data-test=days] td >> nth=0"),
     "nowhere": ("/slide?name=no-such-slide", "main .state"),
 }
-# Kept as a picture: in which colours.
-PICTURES = {"slides": "light", "slide": "light", "image": "light", "review": "dark", "models": "light", "health": "light"}
-
 OVERFLOW = """() => {
   const root = document.documentElement;
   const wide = [...document.querySelectorAll("body *")].filter((one) => one.getBoundingClientRect().right > root.clientWidth + 1)
@@ -77,23 +74,22 @@ def serious(page):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_readable_on_every_screen_and_by_a_screen_reader(visit, lab, screenshot, name):
+def test_a_page_is_readable_on_every_screen_and_by_a_screen_reader(visit, lab, name):
     page = open_page(visit, lab, name, reduced_motion="reduce")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         assert not serious(page), f"{name} in {scheme}"
-        if PICTURES.get(name) == scheme:
-            screenshot(page, name)
     for size in (LAPTOP, TABLET):
         page.set_viewport_size(size)
         page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
         widths = page.evaluate(OVERFLOW)
         assert widths["scroll"] <= widths["client"], f"{name} at {size['width']}: {widths}"
+    page.set_viewport_size(LAPTOP)
+    everything_is_reached_by_tab(page)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_everything_is_reached_by_tab_and_shows_it(visit, lab, name):
-    page = open_page(visit, lab, name, reduced_motion="reduce")
+def everything_is_reached_by_tab(page):
+    """Everything that can be used is reached by Tab, in view, and shows that it has the focus."""
     wanted = set(page.evaluate(REACHABLE))
     reached, hidden = set(), set()
     page.evaluate("() => { document.activeElement?.blur(); scrollTo(0, 0); }")
@@ -111,7 +107,7 @@ def test_everything_is_reached_by_tab_and_shows_it(visit, lab, name):
     assert not hidden, f"the focus is not seen on {hidden}"
 
 
-def test_the_upload_panel_is_readable_by_a_screen_reader(visit, lab, tmp_path, screenshot):
+def test_the_upload_panel_is_readable_by_a_screen_reader(visit, lab, tmp_path):
     folder = tmp_path / "shown-slide"
     folder.mkdir()
     for name in ("cell-01.png", "report.pdf"):

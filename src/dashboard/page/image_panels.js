@@ -13,6 +13,12 @@ function stagesWords(results, labels) {
   return results.every((record) => record.status === "rejected") ? "No stage could classify it." : "The stages agree on the label.";
 }
 
+/** An outlier score with three digits; the raw record has all. */
+function scoreOf(score) {
+  if (score === null || score === undefined) return "–";
+  return score > 0 && score < 0.0005 ? "< 0.001" : String(Number(score.toPrecision(3)));
+}
+
 /** All stages' answers in columns; rows in which they differ are marked, but for what always differs. */
 export function stagesPanel(results) {
   const differ = (value) => new Set(results.map(value)).size > 1;
@@ -23,7 +29,7 @@ export function stagesPanel(results) {
     ["Decision", (record) => decisionBadge(decisionOf(record)), differ(decisionOf)],
     ["Label", (record) => record.label ?? "–", differ((record) => record.label)],
     ["Confidence", (record) => percentOf(record.confidence), Math.max(...confidences) - Math.min(...confidences) >= FAR_APART],
-    ["Outlier score", (record) => record.outlier_score ?? "–", differ((record) => record.outlier)],
+    ["Outlier score", (record) => scoreOf(record.outlier_score), differ((record) => record.outlier)],
     ["Needs a look", (record) => (record.needs_review ? "yes" : "no"), differ((record) => record.needs_review)],
     ["Why", why, false],
     ["Model", (record) => modelName(record.model), false],
