@@ -39,11 +39,11 @@ up: assets ## start the local stack and keep it, data in .giemsa/
 .PHONY: test
 test: assets tools-or-skip ## all tests but test-models (those with aws, cargo lambda, schemathesis and the browser: also python3 with venv)
 	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; schemathesis='$(VENV)/bin/schemathesis'; \
-	python='$(VENV)/bin/python'; \
+	playwright='$(VENV)/bin/playwright'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
 	if [ -x "$$schemathesis" ]; then export GIEMSA_TEST_SCHEMATHESIS="$$schemathesis"; fi; \
-	if [ -x "$$python" ]; then export GIEMSA_TEST_PYTHON="$$python"; fi; \
+	if [ -x "$$playwright" ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
 	CARGO='$(CARGO)' tests/run
 
 # As they are in README.md; the tests make them of sample images.

@@ -16,7 +16,7 @@ PAGES = {
     "image": (f"/image?key={CELL}", "[data-test=image-next]:not([disabled]), [data-test=image-previous]:not([disabled])"),
     "review": ("/review?slide=not-a-cell", "[data-test=review-confirm][aria-disabled=false]"),
     "models": ("/models", "[data-test=comparison] td"),
-    "health": ("/health", "[data-test=days] td >> nth=0"),
+    "health": ("/health", "main:has([data-test=gauge-answered]) [data-test=days] td >> nth=0"),
     "nowhere": ("/slide?name=no-such-slide", "main .state"),
 }
 OVERFLOW = """() => {

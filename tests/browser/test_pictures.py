@@ -69,5 +69,6 @@ def test_models_and_health(visit, samples):
     expect(page.get_by_test_id("comparison").locator("td").first).to_be_visible()
     take(page, "models")
     page.goto(f"{samples.address}/health")
+    expect(page.get_by_test_id("gauge-answered")).to_have_count(2)
     expect(page.get_by_test_id("days").locator("td").first).to_be_visible()
     take(page, "health")

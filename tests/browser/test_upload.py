@@ -47,6 +47,17 @@ def test_a_chosen_folder_is_a_slide(visit, lab, tmp_path):
     expect(page.get_by_test_id("shown-count")).to_have_text("2 of 2 answered images shown")
 
 
+def test_what_a_script_uploads_appears_in_an_open_list(visit, lab, tmp_path):
+    page = visit(lab.address)
+    expect(page.get_by_test_id("slide-row").first).to_be_visible()
+    page.evaluate("window.notReloaded = true")
+    lab.upload({f"script-slide/cell-{number}.png": copy_sample(tmp_path / "cell.png", number).read_bytes() for number in (13, 14)})
+    row = page.get_by_test_id("slide-row").filter(has_text="script-slide")
+    expect(row.locator("td").nth(2)).to_have_text("2")
+    expect(row.locator("td").nth(7)).to_have_text("0")
+    assert page.evaluate("window.notReloaded")
+
+
 def test_loose_files_are_asked_for_their_slide(visit, lab, tmp_path):
     files = [copy_sample(tmp_path / f"loose-{number}.png", number) for number in (6, 7)]
     page = visit(lab.address)
