@@ -82,7 +82,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture
 def start_stack(tmp_path):
-    """Starts a stack of the test's own; `settings` are environment variables."""
+    """Starts a stack of the test's own; `settings` are environment variables. Named before `visit`, it ends after its pages."""
     stacks = []
 
     def start(**settings):

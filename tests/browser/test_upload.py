@@ -125,7 +125,7 @@ def test_a_large_file_goes_up_in_parts_and_is_shown_in_tiles(visit, lab, tmp_pat
     assert {status for status, _ in tiles} == {200}
 
 
-def test_an_expired_link_is_renewed_and_the_upload_succeeds(visit, start_stack, tmp_path):
+def test_an_expired_link_is_renewed_and_the_upload_succeeds(start_stack, visit, tmp_path):
     stack = start_stack(GIEMSA_LINK_SECONDS="1")
     copy_sample(tmp_path / "late-slide" / "cell.png", 12)
     page = visit(stack.address)
@@ -153,7 +153,7 @@ def test_an_expired_link_is_renewed_and_the_upload_succeeds(visit, start_stack, 
     assert answers == [403, 200]
 
 
-def test_nothing_is_lost_when_the_server_is_killed_while_uploads_run(visit, start_stack, tmp_path):
+def test_nothing_is_lost_when_the_server_is_killed_while_uploads_run(start_stack, visit, tmp_path):
     stack = start_stack()
     for number in range(1, 13):
         copy_sample(tmp_path / "long-slide" / f"cell-{number:02}.png", number)

@@ -98,8 +98,11 @@ export function every(ms, work, signal) {
       failures = 0;
     } catch (error) {
       if (signal.aborted) return;
-      failures += 1;
-      if (error.name !== "ApiError") console.error(error);
+      // Called off by the view itself, which went on to something else: no failure.
+      if (error.name !== "AbortError") {
+        failures += 1;
+        if (error.name !== "ApiError") console.error(error);
+      }
     } finally {
       running = false;
     }
