@@ -28,13 +28,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ("slide", &["statistics", "classification"]),
     ("analysis", &["digest", "image", "model", "classification"]),
     // What goes in and out, and what it means.
-    ("store", &["digest", "object", "classification"]),
+    ("store", &["digest", "object", "classification", "slide"]),
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
     ("outcome", &["image", "model", "classification", "store"]),
     ("cpu_pool", &["image", "config", "model", "analysis", "outcome"]),
     ("notes", &["object", "outcome", "store"]),
+    ("activity", &["object", "outcome", "store"]),
     (
         "pipeline",
         &[
@@ -50,6 +51,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "outcome",
             "cpu_pool",
             "notes",
+            "activity",
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),

@@ -284,6 +284,7 @@ fn check(plan: &Plan, state: &State) {
     }
 
     for stage in STAGES {
+        check_places(state, stage);
         check_results(state, stage);
         check_current(state, stage, &of_key);
     }
@@ -298,6 +299,25 @@ fn check(plan: &Plan, state: &State) {
         "one current result for each key"
     );
     assert_eq!(state.open_uploads, 0);
+}
+
+/// Every slide and day that has a result knows of it: nothing was acknowledged before.
+fn check_places(state: &State, stage: &str) {
+    let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+    let of_stage = |item: &&Value| item["stage"] == stage;
+    let told: BTreeSet<String> =
+        state.items_of_kind("activity").filter(of_stage).map(|item| text(item, "slide")).collect();
+    let answered: BTreeSet<String> =
+        state.items_of_kind("result").filter(of_stage).map(|item| text(item, "slide")).collect();
+    assert_eq!(told, answered, "{stage}: slides");
+    let days_pk = format!("days#{stage}");
+    let of_days = state.items.iter().filter(|item| item["pk"] == days_pk);
+    let days: BTreeSet<String> = of_days.map(|item| text(item, "sk")).collect();
+    for item in state.items_of_kind("result").filter(of_stage) {
+        let recent_pk = text(item, "recent_pk");
+        let day = recent_pk.rsplit('#').nth(1).expect("a day before the shard");
+        assert!(days.contains(day), "{stage}: {day} is not among {days:?}");
+    }
 }
 
 /// Exactly one result object for each version, of what it holds.

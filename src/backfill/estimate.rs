@@ -21,12 +21,12 @@ const INVOCATION_TIME: Duration = Duration::from_millis(100);
 /// GETs for one image: the image, the look for a new model, the look at its report.
 const GETS_OF_IMAGE: f64 = 3.0;
 
-/// Write units of one image without a result: an item of up to 2 KB (2), two indexes that copy it (4), one of keys (1), and
-/// the index of what needs a human look (2).
-const WRITE_UNITS_OF_NEW: f64 = 9.0;
+/// Write units of one image without a result: an item of up to 2 KB (2), two indexes that copy it (4), four of rows or keys
+/// (4), the index of what needs a human look (2), and that its slide (3) and its day (1) are told.
+const WRITE_UNITS_OF_NEW: f64 = 16.0;
 
 /// Write units where a result is replaced: an entry that moves within an index is deleted and written.
-const WRITE_UNITS_OF_RENEWED: f64 = 14.0;
+const WRITE_UNITS_OF_RENEWED: f64 = 24.0;
 
 /// Read units of a look at one result, up to 4 KB, consistently.
 const READ_UNITS_OF_LOOK: f64 = 1.0;
@@ -150,12 +150,12 @@ mod tests {
         let totals = Totals { images: 1_000_000, pending: 1_000_000 };
         let way = Way::S3Batch { concurrency: 10, architecture: Architecture::Arm64 };
         let plan = Plan::of(selection(None), totals, way, &[Duration::from_millis(200); 3]);
-        // 0.3 s · 1.7275 GB · 0.0000133334 = 6.91; 0.20; 5.005; 1.20; 5.625; 0.125; 0.25; 1.00.
-        assert!((plan.price.total_usd - 20.3155).abs() < 0.001, "{plan:#?}");
+        // 0.3 s · 1.7275 GB · 0.0000133334 = 6.91; 0.20; 5.005; 1.20; 10.00; 0.125; 0.25; 1.00.
+        assert!((plan.price.total_usd - 24.6905).abs() < 0.001, "{plan:#?}");
         assert!((plan.seconds - 30_000.0).abs() < 1e-6, "{plan:?}");
         assert_eq!((plan.image_ms.round(), plan.measured_images), (300.0, 3));
         let renewed = Plan::of(selection(Some("m")), totals, way, &[Duration::from_millis(200)]);
-        assert!((renewed.price.total_usd - plan.price.total_usd - 5.0 * 0.625).abs() < 1e-9);
+        assert!((renewed.price.total_usd - plan.price.total_usd - 8.0 * 0.625).abs() < 1e-9);
         let x86 = Way::S3Batch { concurrency: 10, architecture: Architecture::X86_64 };
         assert!(Plan::of(selection(None), totals, x86, &[]).price.total_usd > plan.price.total_usd);
     }

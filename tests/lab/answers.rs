@@ -113,8 +113,11 @@ async fn each_trigger_is_told_exactly_what_failed_and_why() {
     let lab = Lab::start().await;
     let stored = upload_all(&lab).await;
     let uploads = uploads(&stored);
+    let mut config = lab.config.clone();
+    // Time to tell the slide of the neighbours, after the one that waits.
+    config.limits.deadline_margin = Duration::from_secs(2);
     for (name, rule, reason) in CASES {
-        let handler = lab.handler_of(lab.config.clone(), faulty(&lab.clients, rule));
+        let handler = lab.handler_of(config.clone(), faulty(&lab.clients, rule));
         pipeline_is_warm(&handler).await;
         // Only one of the cases waits for it.
         let deadline = || Some(Instant::now() + Duration::from_secs(5));
