@@ -29,18 +29,19 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: ## upload sample-images/ to a stack in a temporary folder and print what became of each
+demo: assets ## upload sample-images/ to a stack in a temporary folder and print what became of each
 	$(CARGO) run --bin giemsa -- demo
 
 .PHONY: up
-up: ## start the local stack and keep it, data in .giemsa/
+up: assets ## start the local stack and keep it, data in .giemsa/
 	$(CARGO) run --bin giemsa -- up
 
 .PHONY: test
-test: tools-or-skip ## all tests but test-models (those with aws and cargo lambda: also python3 with venv)
-	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; \
+test: assets tools-or-skip ## all tests but test-models (those with aws, cargo lambda and schemathesis: also python3 with venv)
+	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; schemathesis='$(VENV)/bin/schemathesis'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
+	if [ -x "$$schemathesis" ]; then export GIEMSA_TEST_SCHEMATHESIS="$$schemathesis"; fi; \
 	CARGO='$(CARGO)' tests/run
 
 FUZZ_RUNS ?= 20000
@@ -78,18 +79,19 @@ soak: ## the big proof: SOAK_UPLOADS uploads under faults of all kinds, compared
 		$(CARGO) test --test soak -- --nocapture
 
 .PHONY: check
-check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, licences, template
+check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --package package --package engine-timer -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
 	$(CARGO) clippy --no-default-features --bin classifier --bin gate -- -D warnings
+	$(CARGO) clippy --no-default-features --features dashboard --bin dashboard -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
 
 .PHONY: package
-package: ## target/lambda/classifier.zip and gate.zip for ARCH=x86_64 or arm64 (default: this machine's)
+package: assets ## target/lambda/classifier.zip and gate.zip for ARCH=x86_64 or arm64 (default: this machine's)
 	@case '$(ARCH)' in x86_64|arm64) ;; *) \
 		echo "make package: ARCH is '$(ARCH)'; expected x86_64 or arm64" >&2; exit 2;; esac
 	@mkdir -p $(dir $(PACKAGE)); rm -f $(PACKAGE) $(GATE_PACKAGE)
@@ -156,11 +158,33 @@ test-models: $(TRAINING)/venv/.installed ## your own networks by the guide (pyth
 clean: ## remove everything that was built (data in .giemsa/ stays)
 	$(CARGO) clean
 
+# The library with which the page shows large images, in the version and with the digest of the committed lock file. It
+# runs no script of a package. Without it all is built the same, but for deep zoom; in CI that is an error.
+ASSETS := target/assets
+LIBRARY := src/dashboard/library
+.PHONY: assets
+assets: ## take the library for deep zoom into the binary (npm)
+	@$(MAKE) --no-print-directory --silent $(ASSETS)/.installed || { \
+		echo 'SKIPPED: deep zoom of large images: openseadragon could not be fetched; it needs npm and a package registry' \
+			'(Debian: apt-get install npm). The page has a simple zoom instead.' >&2; \
+		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
+
+# Cargo builds again when this folder changes.
+$(ASSETS)/.installed: $(LIBRARY)/package.json $(LIBRARY)/package-lock.json
+	@command -v npm >/dev/null
+	@mkdir -p $(ASSETS) $(TOOLS)/library
+	@cp $^ $(LIBRARY)/.npmrc $(TOOLS)/library/
+	@cd $(TOOLS)/library && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
+	@cp $(TOOLS)/library/node_modules/openseadragon/LICENSE.txt $(ASSETS)/openseadragon.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(ASSETS)/
+	@touch $@
+
 # Python tools are for tests and checks only. Without Python they are missed loudly, and in CI it is an error.
 .PHONY: tools-or-skip
 tools-or-skip:
 	@$(MAKE) --no-print-directory $(VENV)/.installed || { \
-		echo 'SKIPPED: the tests and checks with aws, cargo lambda and cfn-lint: their tools could not be installed;' \
+		echo 'SKIPPED: the tests and checks with aws, cargo lambda, schemathesis and cfn-lint: their tools could not be installed;' \
 			'they need python3 with venv (Debian: apt-get install python3-venv)' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 

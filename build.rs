@@ -1,7 +1,9 @@
-//! Lists the golden images of `models/golden` for the embedded stack, which carries them in the binary.
+//! Puts into the binary what is no source: the golden images of `models/golden` for the embedded stack, and the library
+//! with which the dashboard shows large images, as `make assets` left it in `target/assets`.
 //!
-//! It never reads an image. Invariant: the list is of `models/golden/<label>/<image>.png`, sorted; without the folder it
-//! is empty.
+//! It never reads an image and fetches nothing. Invariant: the same files give the same bytes. The list of images is of
+//! `models/golden/<label>/<image>.png`, sorted, empty without the folder; without the library the binary is built
+//! without it, and says so.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    library(&root.join("target/assets"), &out)?;
     let golden = root.join("models/golden");
     println!("cargo:rerun-if-changed=models/golden");
     let mut list = String::from("&[\n");
@@ -27,6 +30,46 @@ fn main() -> std::io::Result<()> {
     }
     list.push_str("]\n");
     std::fs::write(out.join("golden.rs"), list)
+}
+
+/// Writes `library.rs`: the script and its licence as texts, or nothing of them.
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script the features by variables only")]
+fn library(assets: &Path, out: &Path) -> std::io::Result<()> {
+    // The folder, not the files: cargo takes a file that is not there for changed, and would build at each call.
+    if std::fs::create_dir_all(assets).is_ok() {
+        println!("cargo:rerun-if-changed=target/assets");
+    }
+    let mut constants = String::new();
+    let mut missing = false;
+    for (name, constant, what) in [
+        ("openseadragon.min.js", "OPENSEADRAGON", "The script that shows large images"),
+        ("openseadragon.LICENSE.txt", "OPENSEADRAGON_LICENSE", "Its licence"),
+    ] {
+        let value = match std::fs::read_to_string(assets.join(name)) {
+            Ok(text) => {
+                // A copy, so that the binary is of the file that was looked at.
+                std::fs::write(out.join(name), text)?;
+                format!("Some(include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}\")))")
+            }
+            Err(_) => {
+                missing = true;
+                "None".to_owned()
+            }
+        };
+        let _ = writeln!(
+            constants,
+            "/// {what}, if it was there when the binary was built.\nconst {constant}: Option<&str> = {value};"
+        );
+    }
+    // The Lambda packages of the classifier and the gate have no page.
+    let has_page = ["CARGO_FEATURE_LOCAL", "CARGO_FEATURE_DASHBOARD"];
+    if missing && has_page.iter().any(|feature| std::env::var_os(feature).is_some()) {
+        println!(
+            "cargo:warning=the dashboard is built without deep zoom: run `make assets` once (it needs npm) and build \
+             again; until then images have a simple zoom"
+        );
+    }
+    std::fs::write(out.join("library.rs"), constants)
 }
 
 /// What is in a folder, sorted; nothing if it is none.
