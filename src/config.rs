@@ -22,6 +22,8 @@ pub use command::{QueueNames, user_name};
 
 /// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
 pub const BACKFILL_PREFIX: &str = "backfill";
+/// Folder of the results bucket that holds days of results as Parquet (`giemsa results compact`).
+pub const COMPACTED_PREFIX: &str = "compacted";
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -271,11 +273,11 @@ impl Config {
         model_key(&self.stage)
     }
 
-    /// Whether an object is something that Giemsa itself wrote: a result, a model or what a backfill keeps, never input.
+    /// Whether an object is something that Giemsa itself wrote: a result, a model, compacted results or what a backfill keeps, never input.
     pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
         let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let is_output =
-            bucket == self.results_bucket && (is_below(&self.results_prefix) || is_below(BACKFILL_PREFIX));
+        let is_output = bucket == self.results_bucket
+            && [&self.results_prefix, BACKFILL_PREFIX, COMPACTED_PREFIX].into_iter().any(is_below);
         is_output || bucket == self.model_bucket
     }
 
@@ -293,6 +295,11 @@ impl Config {
             problems.push(format!(
                 "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
                  e.g. results"
+            ));
+        } else if prefix.split('/').next() == Some(COMPACTED_PREFIX) {
+            problems.push(format!(
+                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {COMPACTED_PREFIX}/, which holds \
+                 compacted results, e.g. results"
             ));
         } else if prefix.split('/').next() == Some(BACKFILL_PREFIX) {
             problems.push(format!(
@@ -543,6 +550,7 @@ mod tests {
         assert!(config.is_own_output("out", "results/stage=prod/x.json"));
         assert!(config.is_own_output("models", "dev/model.onnx"));
         assert!(config.is_own_output("out", "backfill/20261123/manifest.csv"));
+        assert!(config.is_own_output("out", "compacted/stage=prod/date=2026-11-22/part-0001-0.parquet"));
         assert!(!config.is_own_output("out", "backfilled/x.png"));
         assert!(!config.is_own_output("in", "backfill/x.png"));
         assert!(!config.is_own_output("out", "results-of-tuesday/x.png"));

@@ -18,6 +18,8 @@ pub mod config;
 pub mod cpu_pool;
 pub mod digest;
 pub mod event;
+#[cfg(feature = "local")]
+pub mod export;
 pub mod gate_handler;
 pub mod golden;
 pub mod handler;
