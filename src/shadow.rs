@@ -389,10 +389,7 @@ async fn read_pair(
     if candidate.image.object_version() != reference.image.object_version() {
         return Ok(None);
     }
-    // Oldest first: the last one counts. What is no verdict of this form says nothing here.
-    let mut verdicts = history.reviews.into_iter().filter_map(|review| serde_json::from_value(review).ok());
-    let is_of_upload = |verdict: &Verdict| verdict.object_version == candidate.image.object_version();
-    let verdict = verdicts.rfind(is_of_upload);
+    let verdict = history.verdict_of(candidate.image.object_version()).map(Verdict::from);
     Ok(Some(Pair { candidate, reference, verdict }))
 }
 

@@ -1,12 +1,12 @@
 //! The figure of a slide: cells, positives, parasitemia.
 //!
-//! Pure. Invariant: every record is counted once: as a cell, as an outlier or as rejected.
+//! Pure. Invariant: every image is counted once: as a cell, as an outlier or as rejected.
 
 use crate::classification::{Record, Status};
 use crate::statistics::wilson_interval;
 
 /// What a slide's records add up to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SlideFigure {
     /// Classified images, without outliers.
     pub cells: u64,
@@ -15,34 +15,77 @@ pub struct SlideFigure {
     /// Classified images that are like nothing the model was trained on, e.g. debris or a blank field. They are no cells
     /// until a person says so, or debris would add to the parasitemia and blank fields take from it.
     pub outliers: u64,
-    /// Cells and outliers that need a human look.
+    /// Cells and outliers that need a human look and that no reviewer has decided.
     pub needs_review: u64,
     /// Images that could not be classified.
     pub rejected: u64,
     /// Cells of a model that names positive labels; without it a slide has no parasitemia.
     pub cells_with_sign: u64,
+    /// Images that a reviewer has decided.
+    #[serde(default)]
+    pub reviewed: u64,
+    /// Those of them whose label the reviewer found wrong, and rejected images that a reviewer has named.
+    #[serde(default)]
+    pub corrected: u64,
+}
+
+/// What counts of one image.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    /// Classified or rejected.
+    pub status: Status,
+    /// The model's label.
+    pub label: Option<&'a str>,
+    /// Whether it counts as positive.
+    pub positive: Option<bool>,
+    /// Whether the image is like nothing the model was trained on.
+    pub outlier: Option<bool>,
+    /// Whether the answer asks for a human look.
+    pub needs_review: bool,
+    /// The label of the verdict in force on this very image.
+    pub verdict: Option<&'a str>,
 }
 
 impl SlideFigure {
-    /// Adds up records of one slide and stage.
+    /// Adds up records of one slide and stage, of which no reviewer has decided any.
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut figure = Self::default();
         for record in records {
-            match record.status {
-                Status::Rejected => figure.rejected += 1,
-                Status::Classified if record.outlier == Some(true) => {
-                    figure.outliers += 1;
-                    figure.needs_review += u64::from(record.needs_review);
-                }
-                Status::Classified => {
-                    figure.cells += 1;
-                    figure.needs_review += u64::from(record.needs_review);
-                    figure.cells_with_sign += u64::from(record.positive.is_some());
-                    figure.positives += u64::from(record.positive == Some(true));
-                }
-            }
+            figure.add(Counted {
+                status: record.status,
+                label: record.label.as_deref(),
+                positive: record.positive,
+                outlier: record.outlier,
+                needs_review: record.needs_review,
+                verdict: None,
+            });
         }
         figure
+    }
+
+    /// Adds one image.
+    pub fn add(&mut self, image: Counted<'_>) {
+        self.reviewed += u64::from(image.verdict.is_some());
+        self.corrected += u64::from(image.verdict.is_some() && image.verdict != image.label);
+        let needs_review = image.needs_review && image.verdict.is_none();
+        match image.status {
+            Status::Rejected => self.rejected += 1,
+            Status::Classified if image.outlier == Some(true) => {
+                self.outliers += 1;
+                self.needs_review += u64::from(needs_review);
+            }
+            Status::Classified => {
+                self.cells += 1;
+                self.needs_review += u64::from(needs_review);
+                self.cells_with_sign += u64::from(image.positive.is_some());
+                self.positives += u64::from(image.positive == Some(true));
+            }
+        }
+    }
+
+    /// All images that were added.
+    pub fn images(&self) -> u64 {
+        self.cells + self.outliers + self.rejected
     }
 
     /// Parasitemia: positive cells per 100 cells; `None` without cells whose model names a positive label.
@@ -67,6 +110,34 @@ mod tests {
     fn no_cells_no_parasitemia() {
         assert_eq!(SlideFigure::default().parasitemia_percent(), None);
         assert_eq!(SlideFigure::default().parasitemia_interval_percent(), None);
+    }
+
+    #[test]
+    fn a_verdict_is_counted_beside_the_answer_and_ends_the_need_of_review() {
+        let cell = Counted {
+            status: Status::Classified,
+            label: Some("uninfected"),
+            positive: Some(false),
+            outlier: None,
+            needs_review: true,
+            verdict: None,
+        };
+        let mut figure = SlideFigure::default();
+        figure.add(cell);
+        figure.add(Counted { verdict: Some("uninfected"), ..cell });
+        figure.add(Counted { verdict: Some("parasitized"), outlier: Some(true), ..cell });
+        figure.add(Counted { status: Status::Rejected, label: None, verdict: Some("parasitized"), ..cell });
+        let expected = SlideFigure {
+            cells: 2,
+            outliers: 1,
+            rejected: 1,
+            needs_review: 1,
+            cells_with_sign: 2,
+            reviewed: 3,
+            corrected: 2,
+            ..Default::default()
+        };
+        assert_eq!((figure, figure.images()), (expected, 4));
     }
 
     #[test]

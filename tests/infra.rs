@@ -9,7 +9,10 @@ use std::path::PathBuf;
 
 use giemsa::config::{BACKFILL_PREFIX, Config, GateConfig};
 use giemsa::metrics::{self, Metric};
-use giemsa::store::{LABEL_INDEX, MODEL_INDEX, REVIEW_INDEX, SLIDE_INDEX};
+use giemsa::store::{
+    ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, MODEL_INDEX, RECENT_INDEX, REVIEW_INDEX, SLIDE_INDEX,
+    SUSPECT_INDEX,
+};
 use serde_yaml_ng::Value;
 
 fn read(path: &str) -> String {
@@ -254,8 +257,8 @@ fn role_of_a_backfill_may_invoke_one_function_read_manifests_and_write_reports()
     assert!(rules[0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"].as_u64().unwrap() >= 1);
 }
 
-/// Attribute and index definitions: name, hash key, range key.
-type Index = (String, String, String);
+/// An index: name, hash key, range key, what it holds beside keys.
+type Index = (String, String, String, Vec<String>);
 
 fn keys_of(schema: &Value) -> (String, String) {
     let [hash, range] = schema.as_sequence().unwrap().as_slice() else { panic!("two keys: {schema:?}") };
@@ -267,11 +270,12 @@ fn keys_of(schema: &Value) -> (String, String) {
 fn template_indexes(table: &Value) -> BTreeSet<Index> {
     let indexes = table["GlobalSecondaryIndexes"].as_sequence().unwrap();
     let index = |index: &Value| {
-        // What a model answered is asked for keys; the other indexes answer with records.
-        let is_model = index["IndexName"] == MODEL_INDEX;
-        assert_eq!(index["Projection"]["ProjectionType"], if is_model { "KEYS_ONLY" } else { "ALL" });
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let projection = &index["Projection"];
+        let mut held = vec![text(&projection["ProjectionType"])];
+        held.extend(projection["NonKeyAttributes"].as_sequence().into_iter().flatten().map(text));
         let (hash, range) = keys_of(&index["KeySchema"]);
-        (index["IndexName"].as_str().unwrap().to_owned(), hash, range)
+        (text(&index["IndexName"]), hash, range, held)
     };
     indexes.iter().map(index).collect()
 }
@@ -279,8 +283,10 @@ fn template_indexes(table: &Value) -> BTreeSet<Index> {
 #[test]
 fn table_has_the_indexes_that_queries_name() {
     let names: BTreeSet<String> =
-        template_indexes(&properties("Table")).into_iter().map(|(name, _, _)| name).collect();
-    assert_eq!(names, [SLIDE_INDEX, LABEL_INDEX, REVIEW_INDEX, MODEL_INDEX].map(str::to_owned).into());
+        template_indexes(&properties("Table")).into_iter().map(|(name, ..)| name).collect();
+    let of_records = [SLIDE_INDEX, LABEL_INDEX, REVIEW_INDEX, MODEL_INDEX];
+    let of_the_dashboard = [LISTING_INDEX, RECENT_INDEX, SUSPECT_INDEX, ARRIVAL_INDEX];
+    assert_eq!(names, of_records.into_iter().chain(of_the_dashboard).map(str::to_owned).collect());
 }
 
 /// The table as the code makes it, read back from a real server, against the template's.
@@ -303,7 +309,10 @@ async fn table_is_the_one_that_the_code_makes() {
         .iter()
         .map(|index| {
             let (hash, range) = keys(index.key_schema());
-            (index.index_name().unwrap().to_owned(), hash, range)
+            let projection = index.projection().unwrap();
+            let mut held = vec![projection.projection_type().unwrap().as_str().to_owned()];
+            held.extend(projection.non_key_attributes().iter().cloned());
+            (index.index_name().unwrap().to_owned(), hash, range, held)
         })
         .collect();
     assert_eq!(template_indexes(&table), made_indexes);

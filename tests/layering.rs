@@ -28,7 +28,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("slide", &["statistics", "classification"]),
     ("analysis", &["digest", "image", "model", "classification"]),
     // What goes in and out, and what it means.
-    ("store", &["digest", "object", "classification"]),
+    ("store", &["digest", "object", "classification", "slide"]),
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),

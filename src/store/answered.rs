@@ -5,14 +5,14 @@
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, Select};
+use aws_sdk_dynamodb::types::Select;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::queries::{Cursor, text};
 use super::schema::{MODEL_INDEX, SHARDS, image_pk, model_index_pk, result_sk, time_text};
-use super::table::{Item, TableWriter, sequencer_of};
-use super::{QueryError, StoreError, TableReader};
+use super::table::{Item, sequencer_of};
+use super::{QueryError, TableReader};
 use crate::classification::Record;
 use crate::object::Sequencer;
 
@@ -123,7 +123,7 @@ impl TableReader {
         }
     }
 
-    fn image_key(&self, item: &Item) -> Result<ImageKey, QueryError> {
+    pub(super) fn image_key(&self, item: &Item) -> Result<ImageKey, QueryError> {
         let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).map_or("", String::as_str);
         let parts = pk.strip_prefix("image#").and_then(|name| name.split_once('/'));
         let (bucket, key) = parts.ok_or_else(|| QueryError::Item {
@@ -132,20 +132,5 @@ impl TableReader {
             detail: "expected image#<bucket>/<key>".to_owned(),
         })?;
         Ok(ImageKey { bucket: bucket.to_owned(), key: key.to_owned() })
-    }
-}
-
-impl TableWriter {
-    /// Records what a reviewer says of an image; the latest counts.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the table does not take it.
-    pub async fn put_verdict(&self, image: &ImageKey, verdict: &Verdict) -> Result<(), StoreError> {
-        let mut item: Item = serde_dynamo::to_item(verdict).map_err(|e| self.failed(e.to_string()))?;
-        let sk = format!("review#{}#{}", time_text(verdict.reviewed_at), verdict.reviewer);
-        item.insert("pk".to_owned(), AttributeValue::S(image_pk(&image.bucket, &image.key)));
-        item.insert("sk".to_owned(), AttributeValue::S(sk));
-        let sent = self.dynamodb.put_item().table_name(&self.table).set_item(Some(item)).send().await;
-        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
     }
 }

@@ -4,12 +4,13 @@
 //! one upload in one stage; an upload that is answered on a later try has none.
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::merged::{Merged, Range};
 use super::queries::text;
-use super::schema::{failure_sk, image_pk, time_text};
+use super::schema::{LISTING_INDEX, SHARDS, failure_listing, failure_sk, failures_pk, image_pk, time_text};
+use super::table::number;
 use super::{QueryError, StoreError, TableReader, TableWriter};
 
 /// Longest reason that is kept, characters.
@@ -61,13 +62,15 @@ impl TableWriter {
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
+        let (listing_pk, listing_sk) = failure_listing(upload.stage, upload.key, upload.object_version, now);
         let request = self.dynamodb.update_item().table_name(&self.table);
         let sent = request
             .key("pk", text(image_pk(upload.bucket, upload.key)))
             .key("sk", text(failure_sk(upload.stage, upload.object_version)))
             .update_expression(
                 "SET #bucket = :bucket, #key = :key, stage = :stage, object_version = :version, reason = :reason, \
-                 first_failed_at = if_not_exists(first_failed_at, :now), last_failed_at = :now ADD tries :one",
+                 first_failed_at = if_not_exists(first_failed_at, :now), last_failed_at = :now, \
+                 listing_pk = :listing_pk, listing_sk = :listing_sk ADD tries :one",
             )
             .expression_attribute_names("#bucket", "bucket")
             .expression_attribute_names("#key", "key")
@@ -77,7 +80,9 @@ impl TableWriter {
             .expression_attribute_values(":version", text(upload.object_version.to_owned()))
             .expression_attribute_values(":reason", text(reason))
             .expression_attribute_values(":now", text(time_text(now)))
-            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
+            .expression_attribute_values(":listing_pk", text(listing_pk))
+            .expression_attribute_values(":listing_sk", text(listing_sk))
+            .expression_attribute_values(":one", number(1))
             .send()
             .await;
         sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
@@ -114,5 +119,21 @@ impl TableReader {
             .expression_attribute_values(":pk", text(image_pk(bucket, key)))
             .expression_attribute_values(":sk", text(failure_sk(stage, "")));
         self.all_items(query).await?.into_iter().map(|item| self.read_item(item)).collect()
+    }
+
+    /// What fails in a stage and is not answered yet, last failure first.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn failures_listed(&self, stage: &str, limit: usize) -> Result<Vec<FailureNote>, QueryError> {
+        let pks = SHARDS.chars().map(|shard| failures_pk(stage, shard.encode_utf8(&mut [0; 4]))).collect();
+        let mut rows = Merged::new(self, LISTING_INDEX, pks, Range::default(), limit);
+        let mut notes = Vec::new();
+        while notes.len() < limit
+            && let Some(row) = rows.next().await?
+        {
+            notes.push(self.read_item(row.item)?);
+        }
+        Ok(notes)
     }
 }

@@ -122,7 +122,11 @@ impl TableReader {
     }
 
     /// All items of `wanted` that exist, with the attributes at the paths of `projection`, or all of them.
-    async fn batch_get(&self, wanted: Vec<Item>, projection: &[&str]) -> Result<Vec<Item>, QueryError> {
+    pub(super) async fn batch_get(
+        &self,
+        wanted: Vec<Item>,
+        projection: &[&str],
+    ) -> Result<Vec<Item>, QueryError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -166,7 +170,7 @@ impl TableReader {
     }
 }
 
-fn item_key(bucket: &str, key: &str, sk: &str) -> HashMap<String, AttributeValue> {
+pub(super) fn item_key(bucket: &str, key: &str, sk: &str) -> HashMap<String, AttributeValue> {
     let pair = [("pk", image_pk(bucket, key)), ("sk", sk.to_owned())];
     pair.map(|(name, value)| (name.to_owned(), text(value))).into()
 }

@@ -2,20 +2,27 @@
 
 mod answered;
 mod current;
+mod days;
 mod failures;
 mod lookups;
+mod merged;
+mod migration;
 mod model_files;
 mod objects;
 mod queries;
 mod releases;
 mod result_finder;
+mod result_queries;
 mod results;
 mod schema;
+mod slides;
 mod table;
 mod uploads;
+mod verdicts;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
 pub use current::make_current;
+pub use days::DaySummary;
 pub use failures::{FailureNote, NotedUpload};
 pub use lookups::{BATCH_KEYS, CurrentResult};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
@@ -23,14 +30,19 @@ pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
 pub use result_finder::ResultFinder;
+pub use result_queries::{Order, ResultQuery, ResultsPage};
 pub use results::{result_key, write_result};
 pub use schema::{
-    LABEL_INDEX, LabelOrRejected, MODEL_INDEX, REVIEW_INDEX, SHARDS, SLIDE_INDEX, create_table,
+    ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_ATTRIBUTES, RECENT_INDEX,
+    REVIEW_INDEX, SHARDS, SLIDE_INDEX, SUSPECT_ATTRIBUTES, SUSPECT_INDEX, create_table,
 };
+pub use slides::{Cell, CellsPage, SlideEntry, SlidesPage};
 pub use table::{LedgerEntry, TableWriter};
 pub use uploads::{
     Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded,
 };
+
+pub use verdicts::{Review, ReviewAction, ReviewsPage};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -68,5 +80,28 @@ pub enum StoreError {
         key: String,
         /// What the serialiser says.
         detail: String,
+    },
+    /// A reviewer looked at another result than the one that is there.
+    #[error(
+        "the result of {key:?} in stage {stage:?} is {}, expected {expected:?}: look at the image again",
+        found.as_deref().map_or_else(|| "gone".to_owned(), |id| format!("{id:?} now"))
+    )]
+    OtherResult {
+        /// Object key.
+        key: String,
+        /// The stage.
+        stage: String,
+        /// Name of the result that was looked at.
+        expected: String,
+        /// Name of the one that is there.
+        found: Option<String>,
+    },
+    /// A reviewer has no verdict to take back.
+    #[error("no verdict of {reviewer:?} on {key:?} stands; expected one to undo")]
+    NothingToUndo {
+        /// Object key.
+        key: String,
+        /// The reviewer.
+        reviewer: String,
     },
 }

@@ -13,10 +13,10 @@ use chrono::{DateTime, Days, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::schema::{
-    LABEL_INDEX, LabelOrRejected, REVIEW_INDEX, SHARDS, SLIDE_INDEX, image_pk, label_pk, model_pk, review_pk,
-    slide_pk, time_text,
+    LABEL_INDEX, LabelOrRejected, SHARDS, SLIDE_INDEX, image_pk, label_pk, model_pk, slide_pk, time_text,
 };
 use super::table::{Item, LedgerEntry};
+use super::verdicts::Review;
 use crate::classification::Record;
 
 /// Shards that are asked at once.
@@ -47,8 +47,10 @@ pub struct Page {
 pub struct ImageHistory {
     /// The current result of each stage, by stage.
     pub results: Vec<Record>,
-    /// Verdicts of reviewers as they were written, oldest first.
-    pub reviews: Vec<serde_json::Value>,
+    /// Reviews as they were appended, oldest first.
+    pub reviews: Vec<Review>,
+    /// The verdict in force on the image version that the results are of, or on any version if there is no result.
+    pub verdict: Option<Review>,
 }
 
 /// A label or status in a range of upload times, newest first.
@@ -77,6 +79,12 @@ pub enum QueryError {
         /// What DynamoDB or the network says.
         detail: String,
     },
+    /// No index answers this.
+    #[error("{detail}")]
+    Unsupported {
+        /// What is not answered, and what is expected instead.
+        detail: String,
+    },
     /// An item is not what this version writes.
     #[error("item {pk:?} of table {table:?} cannot be read: {detail}")]
     Item {
@@ -102,15 +110,21 @@ impl TableReader {
     pub async fn image(&self, bucket: &str, key: &str) -> Result<ImageHistory, QueryError> {
         let query =
             self.query(None, "pk = :pk").expression_attribute_values(":pk", text(image_pk(bucket, key)));
+        self.history_of(self.all_items(query).await?)
+    }
+
+    /// What the items of one image tell.
+    pub(super) fn history_of(&self, items: Vec<Item>) -> Result<ImageHistory, QueryError> {
         let mut history = ImageHistory::default();
-        for item in self.all_items(query).await? {
+        for item in items {
             let sk = item.get("sk").and_then(|sk| sk.as_s().ok()).map_or("", String::as_str);
             if sk.starts_with("result#") {
                 history.results.push(self.read_item(item)?);
             } else if sk.starts_with("review#") {
-                history.reviews.push(self.read_item(item)?);
+                history.reviews.push(self.review_of(item)?);
             }
         }
+        history.verdict = history.verdict_in_force().cloned();
         Ok(history)
     }
 
@@ -188,28 +202,12 @@ impl TableReader {
         .await
     }
 
-    /// What needs a human look in a stage, most suspicious first.
+    /// What needs a human look in a stage and has no verdict, most suspicious first.
     ///
     /// # Errors
     /// [`QueryError`].
     pub async fn review_queue(&self, stage: &str, limit: usize) -> Result<Vec<Record>, QueryError> {
-        let shards = self
-            .each_shard(
-                |shard| {
-                    self.query(Some(REVIEW_INDEX), "review_pk = :pk")
-                        .expression_attribute_values(":pk", text(review_pk(stage, shard)))
-                        .scan_index_forward(false)
-                        .limit(i32::try_from(limit).unwrap_or(i32::MAX))
-                },
-                limit,
-            )
-            .await?;
-        let mut records: Vec<Record> = shards.into_iter().flatten().collect();
-        records.sort_by(|a, b| {
-            b.suspicion().total_cmp(&a.suspicion()).then_with(|| a.result_id.cmp(&b.result_id))
-        });
-        records.truncate(limit);
-        Ok(records)
+        Ok(self.review_queue_page(stage, None, None, limit).await?.results)
     }
 
     /// The model that a stage served at `time`, if any was released by then.
@@ -231,6 +229,21 @@ impl TableReader {
         let answer =
             query.send().await.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
         answer.items.unwrap_or_default().into_iter().next().map(|item| self.read_item(item)).transpose()
+    }
+
+    /// The last `limit` entries of a stage's model ledger, newest first.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn ledger_newest(&self, stage: &str, limit: usize) -> Result<Vec<LedgerEntry>, QueryError> {
+        let query = self
+            .query(None, "pk = :pk")
+            .expression_attribute_values(":pk", text(model_pk(stage)))
+            .scan_index_forward(false)
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        let answer =
+            query.send().await.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
+        answer.items.unwrap_or_default().into_iter().map(|item| self.read_item(item)).collect()
     }
 
     fn slide_query(&self, stage: &str, slide: &str) -> QueryFluentBuilder {

@@ -27,9 +27,12 @@ pub fn result_key(prefix: &str, record: &Record) -> String {
     format!("{head}{image_key}{tail}")
 }
 
+/// The upload date of an image of which it is not known; it sorts after all dates.
+pub(super) const UNKNOWN_DAY: &str = "unknown";
+
 /// Upload date of a record's image, UTC, `YYYY-MM-DD` or `unknown`.
 pub(super) fn upload_day(record: &Record) -> String {
-    record.image.uploaded_at.map_or_else(|| "unknown".to_owned(), |at| at.format("%Y-%m-%d").to_string())
+    record.image.uploaded_at.map_or_else(|| UNKNOWN_DAY.to_owned(), |at| at.format("%Y-%m-%d").to_string())
 }
 
 /// Writes a record to the results prefix, and returns the record that is there now.

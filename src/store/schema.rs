@@ -11,11 +11,21 @@
 //! | this label or status in this time range | index `label`: `label_pk = <stage>#<label>#<day>#<shard>`, `label_sk = <upload time>#<result id>` |
 //! | what needs a human look, most suspicious first | sparse index `review`: `review_pk = <stage>#<shard>`, `review_sk = <suspicion>#<result id>` |
 //! | which images a model answered | index `model`: `model_pk = <stage>#<digest>#<shard>`, `model_sk = <upload time>#<result id>` |
+//! | this slide, newest upload first | index `arrival`: `arrival_pk = <stage>#<slide>`, `arrival_sk = <upload time>#<result id>` |
+//! | this slide, most suspicious first, in compact rows | index `suspect`: `suspect_pk = <stage>#<slide>`, `suspect_sk = <suspicion>#<result id>` |
+//! | everything, newest upload first; a day's counts | index `recent`: `recent_pk = <stage>#<day>#<shard>`, `recent_sk = <upload time>#<result id>` |
+//! | a slide's last activity and its figure | `pk = slide#<stage>#<slide>`, `sk = activity` |
+//! | which slides there are, last activity first | index `listing`: `listing_pk = slides#<stage>#<shard>`, `listing_sk = <last activity>#<slide>` |
+//! | which days there are, and their counts | `pk = days#<stage>`, `sk = <day>` |
+//! | the verdict of an image that is in force | `pk` of the image, `sk = verdict` |
+//! | those of a slide | index `listing`: `listing_pk = verdicts#<slide>`, `listing_sk = <key>` |
+//! | who reviewed what, newest first | index `listing`: `listing_pk = reviews#<month>`, `listing_sk = <time>#<digest of key and reviewer>` |
+//! | what fails, newest failure first | index `listing`: `listing_pk = failures#<stage>#<shard>`, `listing_sk = <last failure>#<digest of key and version>` |
 //! | which model served at time t | `pk = model#<stage>`, `sk = <released at>#<digest>` |
 //! | who released what, and why | `pk = release#<stage>`, `sk = <started at>#<digest>` |
 //!
 //! `<suspicion>` is [`Record::suspicion`](crate::classification::Record::suspicion) as it was when the record was
-//! written, 0 to 1 with six digits.
+//! written, 0 to 1 with six digits; in the index `suspect` a rejected image counts as a toss-up, as an outlier does.
 //!
 //! `<shard>` is the first digit of the result id: sixteen partitions, so that a label that most images have
 //! takes 16,000 writes a second before a partition's 1,000 are reached.
@@ -29,6 +39,8 @@ use aws_sdk_dynamodb::types::{
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::StoreError;
+use super::migration::migrate_items;
+use crate::digest::short_id;
 
 /// Name of the index that answers for slides.
 pub const SLIDE_INDEX: &str = "slide";
@@ -39,6 +51,30 @@ pub const REVIEW_INDEX: &str = "review";
 
 /// Name of the index that answers which images a model answered; it holds keys only.
 pub const MODEL_INDEX: &str = "model";
+
+/// Name of the index of what is no result of an image: slides, verdicts, reviews, failures.
+pub const LISTING_INDEX: &str = "listing";
+/// Name of the index that answers for days.
+pub const RECENT_INDEX: &str = "recent";
+/// Name of the index of a slide's images, most suspicious first.
+pub const SUSPECT_INDEX: &str = "suspect";
+/// Name of the index of a slide's images, newest first; it holds keys only.
+pub const ARRIVAL_INDEX: &str = "arrival";
+
+/// What the rows of the index `suspect` hold beside their keys.
+pub const SUSPECT_ATTRIBUTES: &[&str] = &[
+    "status",
+    "label",
+    "confidence",
+    "positive",
+    "outlier",
+    "needs_review",
+    "result_id",
+    "object_version",
+    "uploaded_ms",
+];
+/// What the rows of the index `recent` hold beside their keys.
+pub const RECENT_ATTRIBUTES: &[&str] = &["status", "label", "needs_review"];
 
 /// Longest sort key, bytes.
 pub(super) const MAX_SORT_KEY_BYTES: usize = 1024;
@@ -96,6 +132,64 @@ pub(super) fn model_index_pk(stage: &str, sha256: &str, shard: &str) -> String {
     format!("{stage}#{sha256}#{shard}")
 }
 
+pub(super) fn recent_pk(stage: &str, day: &str, shard: &str) -> String {
+    format!("{stage}#{day}#{shard}")
+}
+
+/// Key of the item that tells of a slide's last activity.
+pub(super) fn activity_pk(stage: &str, slide: &str) -> String {
+    format!("slide#{stage}#{slide}")
+}
+
+/// Sort key of the item of a slide's activity.
+pub(super) const ACTIVITY_SK: &str = "activity";
+
+/// Sort key of the verdict in force.
+pub(super) const VERDICT_SK: &str = "verdict";
+
+pub(super) fn days_pk(stage: &str) -> String {
+    format!("days#{stage}")
+}
+
+pub(super) fn slides_pk(stage: &str, shard: &str) -> String {
+    format!("slides#{stage}#{shard}")
+}
+
+/// Where a slide is listed: partition and sort key.
+pub(super) fn slide_listing(stage: &str, slide: &str, last_activity_at: DateTime<Utc>) -> (String, String) {
+    let digest = short_id(&[stage, slide]);
+    let mut sk = format!("{}#{slide}", time_text(last_activity_at));
+    if sk.len() > MAX_SORT_KEY_BYTES {
+        // Names that are cut stay different.
+        sk.truncate(sk.floor_char_boundary(MAX_SORT_KEY_BYTES - digest.len() - 1));
+        sk = format!("{sk}#{digest}");
+    }
+    (slides_pk(stage, &digest[..1]), sk)
+}
+
+pub(super) fn failures_pk(stage: &str, shard: &str) -> String {
+    format!("failures#{stage}#{shard}")
+}
+
+/// Where a failure is listed: partition and sort key.
+pub(super) fn failure_listing(
+    stage: &str,
+    key: &str,
+    object_version: &str,
+    failed_at: DateTime<Utc>,
+) -> (String, String) {
+    let digest = short_id(&[key, object_version]);
+    (failures_pk(stage, &digest[..1]), format!("{}#{digest}", time_text(failed_at)))
+}
+
+pub(super) fn verdicts_pk(slide: &str) -> String {
+    format!("verdicts#{slide}")
+}
+
+pub(super) fn reviews_pk(month: &str) -> String {
+    format!("reviews#{month}")
+}
+
 pub(super) fn release_pk(stage: &str) -> String {
     format!("release#{stage}")
 }
@@ -116,64 +210,60 @@ pub(super) fn time_text(time: DateTime<Utc>) -> String {
 /// # Errors
 /// [`StoreError::Table`] if DynamoDB does not create it.
 pub async fn create_table(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
-    let names = [
-        "pk",
-        "sk",
-        "slide_pk",
-        "slide_sk",
-        "label_pk",
-        "label_sk",
-        "review_pk",
-        "review_sk",
-        "model_pk",
-        "model_sk",
-    ];
+    let names = INDEXES.iter().flat_map(|index| [index.partition_key(), index.sort_key()]);
+    let names = ["pk".to_owned(), "sk".to_owned()].into_iter().chain(names);
     let created = dynamodb
         .create_table()
         .table_name(table)
         .billing_mode(BillingMode::PayPerRequest)
-        .set_attribute_definitions(Some(names.map(text_attribute).to_vec()))
+        .set_attribute_definitions(Some(names.map(|name| text_attribute(&name)).collect()))
         .set_key_schema(Some(key_schema("pk", "sk")))
-        .global_secondary_indexes(index(SLIDE_INDEX, ProjectionType::All))
-        .global_secondary_indexes(index(LABEL_INDEX, ProjectionType::All))
-        .global_secondary_indexes(index(REVIEW_INDEX, ProjectionType::All))
-        .global_secondary_indexes(index(MODEL_INDEX, ProjectionType::KeysOnly))
+        .set_global_secondary_indexes(Some(INDEXES.iter().map(Index::definition).collect()))
         .send()
         .await;
     match created {
         Ok(_) => Ok(()),
         Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
-            add_model_index(dynamodb, table).await
+            add_missing_indexes(dynamodb, table).await
         }
         Err(error) => Err(failed(table, DisplayErrorContext(&error).to_string())),
     }
 }
 
-/// Adds the index that tables had not from the first.
-async fn add_model_index(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
+/// Adds the indexes that tables had not from the first, one by one as DynamoDB asks for.
+async fn add_missing_indexes(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
+    let missing = missing_indexes(dynamodb, table).await?;
+    if missing.iter().any(|index| index.name != MODEL_INDEX) {
+        // Before the indexes are there: a migration that is ended in the middle starts again.
+        migrate_items(dynamodb, table).await?;
+    }
+    for index in missing {
+        let wanted = index.definition();
+        let create = CreateGlobalSecondaryIndexAction::builder()
+            .index_name(index.name)
+            .set_key_schema(Some(wanted.key_schema().to_vec()))
+            .set_projection(wanted.projection().cloned())
+            .build()
+            .expect("name, keys and projection are set");
+        let keys = [index.partition_key(), index.sort_key()].map(|name| text_attribute(&name));
+        let updated = dynamodb
+            .update_table()
+            .table_name(table)
+            .set_attribute_definitions(Some(keys.to_vec()))
+            .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(create).build())
+            .send()
+            .await;
+        updated.map_err(|e| failed(table, DisplayErrorContext(&e).to_string()))?;
+    }
+    Ok(())
+}
+
+async fn missing_indexes(dynamodb: &Client, table: &str) -> Result<Vec<&'static Index>, StoreError> {
     let described = dynamodb.describe_table().table_name(table).send().await;
     let described = described.map_err(|e| failed(table, DisplayErrorContext(&e).to_string()))?;
-    let has_index = described
-        .table()
-        .is_some_and(|t| t.global_secondary_indexes().iter().any(|i| i.index_name() == Some(MODEL_INDEX)));
-    if has_index {
-        return Ok(());
-    }
-    let wanted = index(MODEL_INDEX, ProjectionType::KeysOnly);
-    let create = CreateGlobalSecondaryIndexAction::builder()
-        .index_name(MODEL_INDEX)
-        .set_key_schema(Some(wanted.key_schema().to_vec()))
-        .set_projection(wanted.projection().cloned())
-        .build()
-        .expect("name, keys and projection are set");
-    let updated = dynamodb
-        .update_table()
-        .table_name(table)
-        .set_attribute_definitions(Some(["model_pk", "model_sk"].map(text_attribute).to_vec()))
-        .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(create).build())
-        .send()
-        .await;
-    updated.map(drop).map_err(|e| failed(table, DisplayErrorContext(&e).to_string()))
+    let present = described.table().map(|t| t.global_secondary_indexes()).unwrap_or_default();
+    let is_there = |index: &&Index| present.iter().any(|i| i.index_name() == Some(index.name));
+    Ok(INDEXES.iter().filter(|index| !is_there(index)).collect())
 }
 
 fn failed(table: &str, detail: String) -> StoreError {
@@ -188,13 +278,46 @@ fn text_attribute(name: &str) -> AttributeDefinition {
         .expect("name and type are set")
 }
 
-fn index(name: &str, projection: ProjectionType) -> GlobalSecondaryIndex {
-    GlobalSecondaryIndex::builder()
-        .index_name(name)
-        .set_key_schema(Some(key_schema(&format!("{name}_pk"), &format!("{name}_sk"))))
-        .projection(Projection::builder().projection_type(projection).build())
-        .build()
-        .expect("name, keys and projection are set")
+/// An index of the table, as it is made.
+#[derive(Debug)]
+struct Index {
+    name: &'static str,
+    projection: ProjectionType,
+    attributes: &'static [&'static str],
+}
+
+/// All indexes. The model index was not there from the first, the four after it neither.
+const INDEXES: &[Index] = &[
+    Index { name: SLIDE_INDEX, projection: ProjectionType::All, attributes: &[] },
+    Index { name: LABEL_INDEX, projection: ProjectionType::All, attributes: &[] },
+    Index { name: REVIEW_INDEX, projection: ProjectionType::All, attributes: &[] },
+    Index { name: MODEL_INDEX, projection: ProjectionType::KeysOnly, attributes: &[] },
+    Index { name: LISTING_INDEX, projection: ProjectionType::All, attributes: &[] },
+    Index { name: RECENT_INDEX, projection: ProjectionType::Include, attributes: RECENT_ATTRIBUTES },
+    Index { name: SUSPECT_INDEX, projection: ProjectionType::Include, attributes: SUSPECT_ATTRIBUTES },
+    Index { name: ARRIVAL_INDEX, projection: ProjectionType::KeysOnly, attributes: &[] },
+];
+
+impl Index {
+    fn partition_key(&self) -> String {
+        format!("{}_pk", self.name)
+    }
+
+    fn sort_key(&self) -> String {
+        format!("{}_sk", self.name)
+    }
+
+    fn definition(&self) -> GlobalSecondaryIndex {
+        let attributes = self.attributes.iter().map(|name| (*name).to_owned());
+        let attributes = (!self.attributes.is_empty()).then(|| attributes.collect());
+        let projection = Projection::builder().projection_type(self.projection.clone());
+        GlobalSecondaryIndex::builder()
+            .index_name(self.name)
+            .set_key_schema(Some(key_schema(&self.partition_key(), &self.sort_key())))
+            .projection(projection.set_non_key_attributes(attributes).build())
+            .build()
+            .expect("name, keys and projection are set")
+    }
 }
 
 fn key_schema(partition: &str, sort: &str) -> Vec<KeySchemaElement> {

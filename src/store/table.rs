@@ -14,10 +14,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::results::upload_day;
+use super::results::{UNKNOWN_DAY, upload_day};
 use super::schema::{
-    LabelOrRejected, MAX_SORT_KEY_BYTES, image_pk, label_pk, model_index_pk, model_pk, result_sk, review_pk,
-    slide_pk, time_text,
+    LabelOrRejected, MAX_SORT_KEY_BYTES, image_pk, label_pk, model_index_pk, model_pk, recent_pk, result_sk,
+    review_pk, slide_pk, time_text,
 };
 use crate::classification::{ModelInfo, Record, Status};
 use crate::object::Sequencer;
@@ -173,30 +173,69 @@ pub(super) fn sequencer_of(item: &Item) -> Option<Sequencer> {
     item.get("sequencer").and_then(|s| s.as_s().ok()).and_then(|s| Sequencer::parse(s))
 }
 
+/// The attributes of an item that say where its record is found, beside its own.
+pub(super) fn key_attributes(record: &Record) -> Vec<(&'static str, String)> {
+    let key = &record.image.key;
+    let shard = &record.result_id[..1];
+    let which = match (record.status, &record.label) {
+        (Status::Classified, Some(label)) => LabelOrRejected::Label(label.clone()),
+        _ => LabelOrRejected::Rejected,
+    };
+    let uploaded = record.image.uploaded_at.map_or_else(|| UNKNOWN_DAY.to_owned(), time_text);
+    let by_time = format!("{uploaded}#{}", record.result_id);
+    let of_slide = slide_pk(&record.stage, &record.slide);
+    let day = upload_day(record);
+    vec![
+        ("slide_pk", of_slide.clone()),
+        // An S3 key has at most as many bytes as a sort key may have.
+        ("slide_sk", key[..key.floor_char_boundary(MAX_SORT_KEY_BYTES)].to_owned()),
+        ("label_pk", label_pk(&record.stage, &which, &day, shard)),
+        ("label_sk", by_time.clone()),
+        ("model_pk", model_index_pk(&record.stage, &record.model.sha256, shard)),
+        ("model_sk", by_time.clone()),
+        ("recent_pk", recent_pk(&record.stage, &day, shard)),
+        ("recent_sk", by_time.clone()),
+        ("arrival_pk", of_slide.clone()),
+        ("arrival_sk", by_time),
+        ("suspect_pk", of_slide),
+        ("suspect_sk", format!("{:.6}#{}", suspicion_on_slide(record), record.result_id)),
+        ("object_version", record.image.object_version().to_owned()),
+    ]
+}
+
+/// Partition and sort key of a record in the review queue.
+pub(super) fn review_keys(record: &Record) -> (String, String) {
+    let shard = &record.result_id[..1];
+    (review_pk(&record.stage, shard), format!("{:.6}#{}", record.suspicion(), record.result_id))
+}
+
+/// Order of a record among those of its slide, 0 to 1: nothing is known of a rejected image, which so hides no positive.
+fn suspicion_on_slide(record: &Record) -> f64 {
+    match record.status {
+        Status::Classified => record.suspicion(),
+        Status::Rejected => 0.5,
+    }
+}
+
+pub(super) fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
 fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<Item, StoreError> {
     let key = &record.image.key;
     let uploaded_ms = record.image.uploaded_at.map_or(0, |at| at.timestamp_millis());
     let mut item: Item = serde_dynamo::to_item(record)
         .map_err(|e| StoreError::Item { key: key.clone(), detail: e.to_string() })?;
     let mut put = |name: &str, text: String| item.insert(name.to_owned(), AttributeValue::S(text));
-    let shard = &record.result_id[..1];
-    let which = match (record.status, &record.label) {
-        (Status::Classified, Some(label)) => LabelOrRejected::Label(label.clone()),
-        _ => LabelOrRejected::Rejected,
-    };
-    let uploaded = record.image.uploaded_at.map_or_else(|| "unknown".to_owned(), time_text);
     put("pk", image_pk(&record.image.bucket, key));
     put("sk", result_sk(&record.stage));
-    put("slide_pk", slide_pk(&record.stage, &record.slide));
-    // An S3 key has at most as many bytes as a sort key may have.
-    put("slide_sk", key[..key.floor_char_boundary(MAX_SORT_KEY_BYTES)].to_owned());
-    put("label_pk", label_pk(&record.stage, &which, &upload_day(record), shard));
-    put("label_sk", format!("{uploaded}#{}", record.result_id));
-    put("model_pk", model_index_pk(&record.stage, &record.model.sha256, shard));
-    put("model_sk", format!("{uploaded}#{}", record.result_id));
+    for (name, value) in key_attributes(record) {
+        put(name, value);
+    }
     if record.needs_review {
-        put("review_pk", review_pk(&record.stage, shard));
-        put("review_sk", format!("{:.6}#{}", record.suspicion(), record.result_id));
+        let (pk, sk) = review_keys(record);
+        put("review_pk", pk);
+        put("review_sk", sk);
     }
     if let Some(sequencer) = sequencer {
         put("sequencer", sequencer.as_str().to_owned());

@@ -1,0 +1,201 @@
+//! Days of upload: which there are, and how many images of each label they have.
+//!
+//! It never counts as results come in. Invariant: the counts of a day are those of its rows in the index; those that are
+//! kept stand only while nothing has changed since they were begun, or for a moment while much changes.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::merged::{MAX_ROWS, Merged, Range};
+use super::queries::text;
+use super::schema::{RECENT_INDEX, SHARDS, days_pk, recent_pk, time_text};
+use super::slides::INDEX_LAG;
+use super::table::{Item, number};
+use super::{QueryError, StoreError, TableReader, TableWriter};
+use crate::classification::Status;
+
+/// Days that are counted at once.
+const DAYS_AT_ONCE: usize = 4;
+
+/// How long counts stand while the day changes.
+const MIN_PATIENCE: TimeDelta = TimeDelta::seconds(10);
+
+/// Images of a day that may be counted anew each second while they change.
+const COUNTED_PER_SECOND: u64 = 500;
+
+/// Longest time for which a day that changes all the time is not counted anew.
+const MAX_PATIENCE: TimeDelta = TimeDelta::minutes(5);
+
+/// Images of one stage by the day of their upload, UTC.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DaySummary {
+    /// The day.
+    pub date: NaiveDate,
+    /// Classified images by label.
+    pub labels: BTreeMap<String, u64>,
+    /// Images that could not be classified.
+    pub rejected: u64,
+    /// Classified images whose answer asks for a human look, whether or not one looked.
+    pub needs_review: u64,
+    /// When that was counted; while a day changes that is at most every ten seconds, of a large one more rarely.
+    pub computed_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Counts {
+    labels: BTreeMap<String, u64>,
+    rejected: u64,
+    needs_review: u64,
+}
+
+impl Counts {
+    fn images(&self) -> u64 {
+        self.labels.values().sum::<u64>() + self.rejected
+    }
+}
+
+/// The item of a day.
+#[derive(Debug, Deserialize)]
+struct DayItem {
+    sk: String,
+    changed_at: DateTime<Utc>,
+    changes: u64,
+    #[serde(default)]
+    counts: Option<Counts>,
+    /// Changes when counting began.
+    #[serde(default)]
+    counts_changes: u64,
+    #[serde(default)]
+    computed_at: Option<DateTime<Utc>>,
+}
+
+/// A row of the index `recent`, without its keys.
+#[derive(Debug, Deserialize)]
+struct RecentRow {
+    status: Status,
+    #[serde(default)]
+    label: Option<String>,
+    needs_review: bool,
+}
+
+impl DayItem {
+    /// The counts that are kept, if they may be answered at `now`.
+    fn kept(&self, now: DateTime<Utc>) -> Option<(Counts, DateTime<Utc>)> {
+        let (counts, computed_at) = (self.counts.clone()?, self.computed_at?);
+        let is_of_now = self.counts_changes == self.changes && computed_at > self.changed_at + INDEX_LAG;
+        let seconds = (counts.images() / COUNTED_PER_SECOND).try_into().unwrap_or(i64::MAX);
+        let patience = TimeDelta::seconds(seconds.min(MAX_PATIENCE.num_seconds())).max(MIN_PATIENCE);
+        (is_of_now || now - computed_at < patience).then_some((counts, computed_at))
+    }
+}
+
+impl TableWriter {
+    /// Notes that images uploaded on `day` (`YYYY-MM-DD` or `unknown`) were answered, after their records are stored.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the table does not take it.
+    pub async fn touch_day(&self, stage: &str, day: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(days_pk(stage)))
+            .key("sk", text(day.to_owned()))
+            .update_expression("SET changed_at = :now ADD changes :one")
+            .expression_attribute_values(":now", text(time_text(now)))
+            .expression_attribute_values(":one", number(1))
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
+    }
+}
+
+impl TableReader {
+    /// The days of a stage from `from` until before `until` that have results, newest first. Images of unknown upload time
+    /// are on none.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn days(
+        &self,
+        stage: &str,
+        from: NaiveDate,
+        until: NaiveDate,
+    ) -> Result<Vec<DaySummary>, QueryError> {
+        let Some(last) = until.pred_opt().filter(|last| *last >= from) else { return Ok(Vec::new()) };
+        let query = self
+            .query(None, "pk = :pk AND sk BETWEEN :from AND :last")
+            .consistent_read(true)
+            .expression_attribute_values(":pk", text(days_pk(stage)))
+            .expression_attribute_values(":from", text(from.to_string()))
+            .expression_attribute_values(":last", text(last.to_string()))
+            .scan_index_forward(false);
+        let items = self.all_items(query).await?.into_iter().map(|item| self.read_item::<DayItem>(item));
+        let items: Vec<DayItem> = items.collect::<Result<_, _>>()?;
+        let days = items.into_iter().filter_map(|item| Some((item.sk.parse().ok()?, item)));
+        let summaries = days.map(|(date, item)| self.summary(stage, date, item));
+        stream::iter(summaries).buffered(DAYS_AT_ONCE).try_collect().await
+    }
+
+    /// The counts of a day as they are kept, or else counted now and kept.
+    async fn summary(&self, stage: &str, date: NaiveDate, item: DayItem) -> Result<DaySummary, QueryError> {
+        let now = Utc::now();
+        let (counts, computed_at) = match item.kept(now) {
+            Some(kept) => kept,
+            None => {
+                let counts = self.counts(stage, &item.sk).await?;
+                self.keep_counts(stage, &item, &counts, now).await?;
+                (counts, now)
+            }
+        };
+        let Counts { labels, rejected, needs_review } = counts;
+        Ok(DaySummary { date, labels, rejected, needs_review, computed_at })
+    }
+
+    async fn counts(&self, stage: &str, day: &str) -> Result<Counts, QueryError> {
+        let pks = SHARDS.chars().map(|shard| recent_pk(stage, day, shard.encode_utf8(&mut [0; 4]))).collect();
+        let expected = SHARDS.len() * MAX_ROWS;
+        let mut rows = Merged::new(self, RECENT_INDEX, pks, Range::default(), expected);
+        let mut counts = Counts::default();
+        while let Some(row) = rows.next().await? {
+            let row: RecentRow = self.read_item(row.item)?;
+            match (row.status, row.label) {
+                (Status::Classified, Some(label)) => *counts.labels.entry(label).or_default() += 1,
+                _ => counts.rejected += 1,
+            }
+            counts.needs_review += u64::from(row.needs_review);
+        }
+        Ok(counts)
+    }
+
+    /// Keeps counts beside the changes they were begun at, unless there are more by now.
+    async fn keep_counts(
+        &self,
+        stage: &str,
+        item: &DayItem,
+        counts: &Counts,
+        begun_at: DateTime<Utc>,
+    ) -> Result<(), QueryError> {
+        let counts: Item = serde_dynamo::to_item(counts).map_err(|e| self.failed(e.to_string()))?;
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(days_pk(stage)))
+            .key("sk", text(item.sk.clone()))
+            .condition_expression("changes = :changes")
+            .update_expression("SET counts = :counts, counts_changes = :changes, computed_at = :now")
+            .expression_attribute_values(":changes", number(item.changes))
+            .expression_attribute_values(":counts", AttributeValue::M(counts))
+            .expression_attribute_values(":now", text(time_text(begun_at)))
+            .send()
+            .await;
+        let Err(error) = sent else { return Ok(()) };
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+            _ => Err(self.failed(DisplayErrorContext(&error).to_string())),
+        }
+    }
+}

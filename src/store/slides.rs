@@ -1,0 +1,343 @@
+//! Slides: which there are, when something last happened on them, and what their images add up to.
+//!
+//! It never counts as results come in. Invariant: a figure is added up from the slide's records; the one that is kept
+//! beside the last activity stands only while nothing has changed since it was begun.
+
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::merged::{MAX_ROWS, Merged, Range, Row, text_of};
+use super::queries::text;
+use super::schema::{
+    ACTIVITY_SK, LISTING_INDEX, SHARDS, SUSPECT_INDEX, activity_pk, slide_listing, slide_pk, slides_pk,
+    time_text,
+};
+use super::table::{Item, number};
+use super::{QueryError, StoreError, TableReader, TableWriter};
+use crate::classification::Status;
+use crate::slide::{Counted, SlideFigure};
+
+/// Figures that are added up at once.
+const FIGURES_AT_ONCE: usize = 8;
+
+/// Slides that one page looks at for a search before it ends short.
+const MAX_SEARCHED: usize = 5_000;
+
+/// How long an index may lag behind the table; a figure that was begun sooner after a change may lack it.
+pub(super) const INDEX_LAG: TimeDelta = TimeDelta::seconds(5);
+
+/// Images of a slide that may be counted anew each second while they change.
+const COUNTED_PER_SECOND: u64 = 500;
+
+/// Longest time for which the figure of a slide that changes all the time is not counted anew.
+const MAX_FIGURE_AGE: TimeDelta = TimeDelta::seconds(60);
+
+/// One slide in one stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SlideEntry {
+    /// The stage.
+    pub stage: String,
+    /// The folder part of its images' keys.
+    pub slide: String,
+    /// When an image of it was last answered.
+    pub last_activity_at: DateTime<Utc>,
+    /// What its images add up to.
+    pub figure: SlideFigure,
+    /// When that was added up; a large slide that changes all the time is counted about once a minute.
+    pub computed_at: DateTime<Utc>,
+}
+
+/// One page of slides, last activity first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlidesPage {
+    /// The slides.
+    pub slides: Vec<SlideEntry>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<String>,
+}
+
+/// One image of a slide, as little of it as a gallery needs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cell {
+    /// Object key.
+    pub key: String,
+    /// Name of the stored result.
+    pub result_id: String,
+    /// Classified or rejected.
+    pub status: Status,
+    /// The most probable label.
+    pub label: Option<String>,
+    /// Probability of the label, 0 to 1.
+    pub confidence: Option<f64>,
+    /// How much a human should see this first, 0 to 1; a rejected image counts as a toss-up, 0.5.
+    pub suspicion: f64,
+    /// Whether the label counts as positive.
+    pub positive: Option<bool>,
+    /// Whether the image is like nothing the model was trained on.
+    pub outlier: Option<bool>,
+    /// Whether the model's answer asks for a human look.
+    pub needs_review: bool,
+    /// When it was uploaded.
+    pub uploaded_at: Option<DateTime<Utc>>,
+    /// Version, or else ETag, of the image; tells whether a verdict is of it.
+    #[serde(skip_serializing)]
+    pub object_version: String,
+}
+
+/// One page of a slide's images, most suspicious first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellsPage {
+    /// The images.
+    pub cells: Vec<Cell>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<String>,
+}
+
+/// A row of the index `suspect`, without its keys.
+#[derive(Debug, Deserialize)]
+struct SuspectRow {
+    status: Status,
+    #[serde(default)]
+    label: Option<String>,
+    #[serde(default)]
+    confidence: Option<f64>,
+    #[serde(default)]
+    positive: Option<bool>,
+    #[serde(default)]
+    outlier: Option<bool>,
+    needs_review: bool,
+    result_id: String,
+    #[serde(default)]
+    object_version: String,
+    #[serde(default)]
+    uploaded_ms: i64,
+}
+
+/// The item of a slide's activity.
+#[derive(Debug, Clone, Deserialize)]
+struct Activity {
+    stage: String,
+    slide: String,
+    last_activity_at: DateTime<Utc>,
+    /// When anything changed that its figure is made of.
+    changed_at: DateTime<Utc>,
+    changes: u64,
+    #[serde(default)]
+    figure: Option<SlideFigure>,
+    /// Changes when the figure was begun.
+    #[serde(default)]
+    figure_changes: u64,
+    #[serde(default)]
+    computed_at: Option<DateTime<Utc>>,
+}
+
+impl Activity {
+    /// The figure that is kept, if it may be answered at `now`.
+    fn kept(&self, now: DateTime<Utc>) -> Option<(SlideFigure, DateTime<Utc>)> {
+        let (figure, computed_at) = (self.figure?, self.computed_at?);
+        let is_of_now = self.figure_changes == self.changes && computed_at > self.changed_at + INDEX_LAG;
+        let seconds = (figure.images() / COUNTED_PER_SECOND).try_into().unwrap_or(i64::MAX);
+        let patience = TimeDelta::seconds(seconds.min(MAX_FIGURE_AGE.num_seconds()));
+        (is_of_now || now - computed_at < patience).then_some((figure, computed_at))
+    }
+}
+
+impl TableWriter {
+    /// Notes that images of a slide were answered, after their records are stored; what figure is kept of it is old now.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the table does not take it.
+    pub async fn touch_slide(&self, stage: &str, slide: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let (listing_pk, listing_sk) = slide_listing(stage, slide, now);
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(activity_pk(stage, slide)))
+            .key("sk", text(ACTIVITY_SK.to_owned()))
+            .update_expression(
+                "SET stage = :stage, slide = :slide, last_activity_at = :now, changed_at = :now, \
+                 listing_pk = :listing_pk, listing_sk = :listing_sk ADD changes :one",
+            )
+            .expression_attribute_values(":stage", text(stage.to_owned()))
+            .expression_attribute_values(":slide", text(slide.to_owned()))
+            .expression_attribute_values(":now", text(time_text(now)))
+            .expression_attribute_values(":listing_pk", text(listing_pk))
+            .expression_attribute_values(":listing_sk", text(listing_sk))
+            .expression_attribute_values(":one", number(1))
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
+    }
+}
+
+impl TableReader {
+    /// One page of a stage's slides, last activity first, whose names have `search` in them in any case.
+    ///
+    /// A slide on which something happens while pages are read goes to the front. A search that finds little ends short,
+    /// with a `next`.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn slides(
+        &self,
+        stage: &str,
+        search: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<SlidesPage, QueryError> {
+        let search = search.map(str::to_lowercase).filter(|search| !search.is_empty());
+        let pks = SHARDS.chars().map(|shard| slides_pk(stage, shard.encode_utf8(&mut [0; 4]))).collect();
+        let expected = if search.is_some() { 10 * limit } else { limit };
+        let mut rows = Merged::new(self, LISTING_INDEX, pks, Range::default().after(after), expected);
+        let (mut found, mut next, mut last, mut seen) = (Vec::new(), None, None, 0);
+        while let Some(Row { sk, item }) = rows.next().await? {
+            if found.len() == limit || seen == MAX_SEARCHED {
+                next = last;
+                break;
+            }
+            seen += 1;
+            last = Some(sk);
+            let name = text_of(&item, "slide").unwrap_or_default();
+            if search.as_ref().is_none_or(|search| name.to_lowercase().contains(search)) {
+                found.push(self.read_item::<Activity>(item)?);
+            }
+        }
+        let entries = found.into_iter().map(|activity| self.entry(activity));
+        let slides = stream::iter(entries).buffered(FIGURES_AT_ONCE).try_collect().await?;
+        Ok(SlidesPage { slides, next })
+    }
+
+    /// One slide, or `None` if none of its images was answered in the stage.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn slide_entry(&self, stage: &str, slide: &str) -> Result<Option<SlideEntry>, QueryError> {
+        let request = self.dynamodb.get_item().table_name(&self.table).consistent_read(true);
+        let found = request
+            .key("pk", text(activity_pk(stage, slide)))
+            .key("sk", text(ACTIVITY_SK.to_owned()))
+            .send()
+            .await
+            .map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
+        match found.item {
+            Some(item) => Ok(Some(self.entry(self.read_item(item)?).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// One page of a slide's images, most suspicious first.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn cells(
+        &self,
+        stage: &str,
+        slide: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<CellsPage, QueryError> {
+        let range = Range::default().after(after);
+        let mut rows = Merged::new(self, SUSPECT_INDEX, vec![slide_pk(stage, slide)], range, limit);
+        let mut page = CellsPage { cells: Vec::new(), next: None };
+        let mut last = String::new();
+        while let Some(Row { sk, item }) = rows.next().await? {
+            if page.cells.len() == limit {
+                page.next = Some(last);
+                break;
+            }
+            page.cells.push(self.cell(&sk, item)?);
+            last = sk;
+        }
+        Ok(page)
+    }
+
+    /// The entry of a slide, with its figure as it is kept or else added up now and kept.
+    async fn entry(&self, activity: Activity) -> Result<SlideEntry, QueryError> {
+        let now = Utc::now();
+        let (figure, computed_at) = match activity.kept(now) {
+            Some(kept) => kept,
+            None => {
+                let figure = self.figure(&activity.stage, &activity.slide).await?;
+                self.keep_figure(&activity, &figure, now).await?;
+                (figure, now)
+            }
+        };
+        let Activity { stage, slide, last_activity_at, .. } = activity;
+        Ok(SlideEntry { stage, slide, last_activity_at, figure, computed_at })
+    }
+
+    async fn figure(&self, stage: &str, slide: &str) -> Result<SlideFigure, QueryError> {
+        let verdicts = self.verdicts_of_slide(slide).await?;
+        let pk = vec![slide_pk(stage, slide)];
+        let mut rows = Merged::new(self, SUSPECT_INDEX, pk, Range::default(), MAX_ROWS);
+        let mut figure = SlideFigure::default();
+        while let Some(Row { sk, item }) = rows.next().await? {
+            let cell = self.cell(&sk, item)?;
+            let verdict = verdicts.get(&cell.key).filter(|verdict| verdict.is_of(&cell.object_version));
+            figure.add(Counted {
+                status: cell.status,
+                label: cell.label.as_deref(),
+                positive: cell.positive,
+                outlier: cell.outlier,
+                needs_review: cell.needs_review,
+                verdict: verdict.map(|verdict| verdict.label.as_str()),
+            });
+        }
+        Ok(figure)
+    }
+
+    /// Keeps a figure beside the changes it was begun at, unless there are more by now.
+    async fn keep_figure(
+        &self,
+        activity: &Activity,
+        figure: &SlideFigure,
+        begun_at: DateTime<Utc>,
+    ) -> Result<(), QueryError> {
+        let figure: Item = serde_dynamo::to_item(figure).map_err(|e| self.failed(e.to_string()))?;
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(activity_pk(&activity.stage, &activity.slide)))
+            .key("sk", text(ACTIVITY_SK.to_owned()))
+            .condition_expression("changes = :changes")
+            .update_expression("SET figure = :figure, figure_changes = :changes, computed_at = :now")
+            .expression_attribute_values(":changes", number(activity.changes))
+            .expression_attribute_values(":figure", aws_sdk_dynamodb::types::AttributeValue::M(figure))
+            .expression_attribute_values(":now", text(time_text(begun_at)))
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.as_service_error(),
+                    Some(UpdateItemError::ConditionalCheckFailedException(_))
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(self.failed(DisplayErrorContext(&error).to_string())),
+        }
+    }
+
+    fn cell(&self, sk: &str, item: Item) -> Result<Cell, QueryError> {
+        let key = self.image_key(&item)?.key;
+        let row: SuspectRow = self.read_item(item)?;
+        let suspicion = sk.split('#').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        let uploaded_at = (row.uploaded_ms != 0).then(|| DateTime::from_timestamp_millis(row.uploaded_ms));
+        Ok(Cell {
+            key,
+            result_id: row.result_id,
+            status: row.status,
+            label: row.label,
+            confidence: row.confidence,
+            suspicion,
+            positive: row.positive,
+            outlier: row.outlier,
+            needs_review: row.needs_review,
+            uploaded_at: uploaded_at.flatten(),
+            object_version: row.object_version,
+        })
+    }
+}
