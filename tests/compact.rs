@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::EncodingType;
 use common::{Lab, RESULTS};
+use futures::{StreamExt, stream};
 use giemsa::classification::{GONE_CODE, Record, Reject, Status};
 use giemsa::export::{Compacted, Compactor, Day, ExportError, Phase};
-use giemsa::store::{result_key, write_result};
+use giemsa::store::{form_decoded, result_key, write_result};
 use parquet_files::{Engine, expected_row, record, rows_by};
 
 const PREFIX: &str = "results";
@@ -26,12 +28,11 @@ fn compactor(lab: &Lab) -> Compactor {
 }
 
 async fn write(s3: &Client, records: impl IntoIterator<Item = Record>) -> BTreeMap<String, Record> {
-    let mut written = BTreeMap::new();
-    for record in records {
+    let written = stream::iter(records.into_iter().map(|record| async move {
         let record = write_result(s3, RESULTS, PREFIX, record).await.unwrap();
-        written.insert(result_key(PREFIX, &record), record.without_times());
-    }
-    written
+        (result_key(PREFIX, &record), record.without_times())
+    }));
+    written.buffer_unordered(16).collect().await
 }
 
 async fn compact(lab: &Lab, delete_json: bool) -> Compacted {
@@ -39,9 +40,10 @@ async fn compact(lab: &Lab, delete_json: bool) -> Compacted {
 }
 
 async fn keys(lab: &Lab, prefix: &str) -> Vec<String> {
-    let listed = lab.clients.s3.list_objects_v2().bucket(RESULTS).prefix(prefix).into_paginator().send();
-    let pages: Vec<_> = listed.try_collect().await.unwrap();
-    pages.iter().flat_map(|page| page.contents()).map(|object| object.key().unwrap().to_owned()).collect()
+    let listed = lab.clients.s3.list_objects_v2().bucket(RESULTS).prefix(prefix);
+    let pages = listed.encoding_type(EncodingType::Url).into_paginator().send().try_collect().await;
+    let pages: Vec<_> = pages.unwrap_or_else(|e| panic!("{e}"));
+    pages.iter().flat_map(|page| page.contents()).map(|object| form_decoded(object.key().unwrap())).collect()
 }
 
 async fn put(s3: &Client, key: &str, body: impl Into<Vec<u8>>) {
@@ -184,7 +186,9 @@ async fn an_interrupted_run_leaves_no_double_and_a_damaged_file_stops_everything
     assert_eq!(keys(&lab, "compacted/").await, first.files);
     assert_holds(&lab, &expected).await;
 
-    for damage in [|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2), |bytes: &mut Vec<u8>| bytes[3000] ^= 0x55] {
+    for damage in
+        [|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2), |bytes: &mut Vec<u8>| bytes[3000] ^= 0x55]
+    {
         let whole = get(s3, &first.files[1]).await;
         let mut bytes = whole.clone();
         damage(&mut bytes);

@@ -127,9 +127,9 @@ impl Compactor {
         for (number, written) in (1..).zip(written) {
             let key = format!("{}{}", bucket.part_folder(day), part_name(number, &written.digest));
             // The same rows are there already, and were verified when they were read.
-            let same = old_parts.iter_mut().find_map(|slot| {
-                slot.take_if(|part| part.key == key && part.digest == written.digest)
-            });
+            let same = old_parts
+                .iter_mut()
+                .find_map(|slot| slot.take_if(|part| part.key == key && part.digest == written.digest));
             match same {
                 Some(part) => parts.push(part),
                 None => {

@@ -24,7 +24,9 @@ pub enum ExportError {
         detail: String,
     },
     /// A Parquet file cannot be read.
-    #[error("{file} cannot be read as Parquet: {detail}; expected a file that `giemsa results compact` wrote")]
+    #[error(
+        "{file} cannot be read as Parquet: {detail}; expected a file that `giemsa results compact` wrote"
+    )]
     Read {
         /// Path or address.
         file: String,
@@ -44,7 +46,9 @@ pub enum ExportError {
         detail: String,
     },
     /// A listing is not in the order of keys, on which merging relies.
-    #[error("the listing of s3://{bucket}/{prefix} has {key:?} out of the order of keys; nothing was changed")]
+    #[error(
+        "the listing of s3://{bucket}/{prefix} has {key:?} out of the order of keys; nothing was changed"
+    )]
     Order {
         /// The bucket.
         bucket: String,

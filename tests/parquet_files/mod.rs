@@ -84,7 +84,8 @@ pub fn record(number: usize) -> Record {
         (record.label, record.confidence, record.probabilities, record.positive) = (None, None, None, None);
         (record.outlier_score, record.outlier, record.needs_review, record.review_reason) =
             (None, None, false, None);
-        record.reject = Some(Reject { code: "corrupt".to_owned(), message: "=the file is cut off".to_owned() });
+        record.reject =
+            Some(Reject { code: "corrupt".to_owned(), message: "=the file is cut off".to_owned() });
     }
     if number % 10 == 5 {
         // Of a model that names no positive label, and gives no label its own probability.
@@ -129,8 +130,7 @@ pub enum Engine {
 pub fn python() -> Option<PathBuf> {
     let path = std::env::var_os("GIEMSA_TEST_PYTHON").map(PathBuf::from);
     if path.is_none() {
-        let message =
-            "GIEMSA_TEST_PYTHON is not set; expected a Python with pyarrow and duckdb (tests/requirements.txt)";
+        let message = "GIEMSA_TEST_PYTHON is not set; expected a Python with pyarrow and duckdb (tests/requirements.txt)";
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
         eprintln!("\n*** SKIPPED: reading Parquet by pyarrow and DuckDB: {message} ***\n");
     }

@@ -66,8 +66,7 @@ async fn compact(stage: &str, arguments: &CompactArguments) -> Result<(), Failed
             });
         };
         let compacted = compactor.compact(day, arguments.delete_json, seen).await;
-        let compacted =
-            compacted.with_context(|| format!("{} {} is not compacted", day.stage, day.date))?;
+        let compacted = compacted.with_context(|| format!("{} {} is not compacted", day.stage, day.date))?;
         bar.suspend(|| -> anyhow::Result<()> {
             for reason in &compacted.left_out_examples {
                 complain(&format!("giemsa: left as it is: {reason}"));

@@ -81,8 +81,7 @@ async fn export(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> 
     let shown = arguments.output.display();
     let unwritten = || format!("{shown} is not written");
     let mut sink = Sink::new(target, arguments.format).with_context(unwritten)?;
-    let mut pages =
-        Pages::of(place.table.clone(), arguments.filters.query(stage, Order::Newest, PAGE), None);
+    let mut pages = Pages::of(place.table.clone(), arguments.filters.query(stage, Order::Newest, PAGE), None);
     let bar = progress();
     while let Some(page) = pages.next().await? {
         bar.inc(page.len() as u64);

@@ -98,9 +98,7 @@ impl<W: Write> Rows<W> {
         self.flush()?;
         match self.form {
             Form::Table { out, .. } | Form::Json(out) => Ok(out),
-            Form::Csv(writer) => {
-                writer.into_inner().map_err(|error| anyhow::Error::from(error.into_error()))
-            }
+            Form::Csv(writer) => writer.into_inner().map_err(|error| anyhow::Error::from(error.into_error())),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::io::Write;
 use anyhow::anyhow;
 use giemsa::classification::Record;
 use giemsa::store::ImageHistory;
+use serde_json::json;
 
 use super::super::model::{PROD, print};
 use super::super::output::printable;
@@ -39,7 +40,13 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
         )));
     }
     match arguments.form.format {
-        Format::Json => print(true, &history, |_| String::new()),
+        Format::Json => {
+            let ImageHistory { results, reviews, verdict } = history;
+            let document = json!({
+                "bucket": bucket, "key": key, "results": results, "reviews": reviews, "verdict": verdict,
+            });
+            print(true, &document, |_| String::new())
+        }
         Format::Csv => {
             let mut rows = Rows::new(std::io::stdout().lock(), Format::Csv)?;
             for record in history.results {
@@ -48,7 +55,10 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
             rows.finish()?.flush().map_err(anyhow::Error::from)?;
             Ok(())
         }
-        Format::Table => print(false, &history, shown),
+        Format::Table => {
+            writeln!(std::io::stdout().lock(), "{}", shown(&history)).map_err(anyhow::Error::from)?;
+            Ok(())
+        }
     }
 }
 
@@ -79,7 +89,8 @@ fn shown(history: &ImageHistory) -> String {
 fn shown_result(record: &Record) -> Vec<String> {
     let (answer, remark) = answer_and_remark(record);
     let confidence = record.confidence.map(|c| format!("  {:.1} %", 100.0 * c)).unwrap_or_default();
-    let mut lines = vec![format!("stage         {}", record.stage), format!("answer        {answer}{confidence}")];
+    let mut lines =
+        vec![format!("stage         {}", record.stage), format!("answer        {answer}{confidence}")];
     let mut add = |name: &str, text: String| {
         if !text.is_empty() {
             lines.push(format!("{name:<13} {}", printable(&text)));
@@ -91,7 +102,10 @@ fn shown_result(record: &Record) -> Vec<String> {
         probabilities.map(|(label, p)| format!("{label} {:.1} %", 100.0 * p)).collect();
     add("probabilities", probabilities.join(", "));
     let outlier = record.outlier_score.map(|score| {
-        format!("score {score}{}", if record.outlier == Some(true) { ", above the model's limit" } else { "" })
+        format!(
+            "score {score}{}",
+            if record.outlier == Some(true) { ", above the model's limit" } else { "" }
+        )
     });
     add("outlier", outlier.unwrap_or_default());
     let model = &record.model;
@@ -105,7 +119,8 @@ fn shown_result(record: &Record) -> Vec<String> {
     add("uploaded", shown_minute(image.uploaded_at));
     add("classified", shown_minute(record.classified_at));
     if let Some(t) = record.timings_ms {
-        let steps = [("fetch", t.fetch), ("decode", t.decode), ("preprocess", t.preprocess), ("infer", t.infer)];
+        let steps =
+            [("fetch", t.fetch), ("decode", t.decode), ("preprocess", t.preprocess), ("infer", t.infer)];
         add("timings", steps.map(|(name, ms)| format!("{name} {ms:.1} ms")).join(", "));
     }
     add("result id", record.result_id.clone());

@@ -104,7 +104,8 @@ pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(),
     csv.write_record(HEADER).map_err(output::csv_error)?;
     loop {
         let search = arguments.search.as_deref();
-        let page = place.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
+        let page =
+            place.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
         left -= page.slides.len().min(left);
         for entry in page.slides {
             match arguments.form.format {

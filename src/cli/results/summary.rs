@@ -78,8 +78,7 @@ fn header(labels: &[&str], prefix: &str) -> Vec<String> {
 }
 
 fn cells(day: &DaySummary, labels: &[&str]) -> Vec<String> {
-    let counts: Vec<u64> =
-        labels.iter().map(|label| day.labels.get(*label).copied().unwrap_or(0)).collect();
+    let counts: Vec<u64> = labels.iter().map(|label| day.labels.get(*label).copied().unwrap_or(0)).collect();
     let total = counts.iter().sum::<u64>() + day.rejected;
     let figures = counts.into_iter().chain([day.rejected, day.needs_review, total]);
     std::iter::once(day.date.to_string()).chain(figures.map(|count| count.to_string())).collect()

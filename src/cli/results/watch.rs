@@ -11,13 +11,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::classification::Record;
-use giemsa::store::{Order, QueryError, SlideEntry, TableReader};
+use giemsa::store::{Order, QueryError, ResultQuery, SlideEntry, TableReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::model::{Place, parse_since};
 use super::super::{Failed, Format, complain};
 use super::rows::{Rows, line};
-use super::{Filters, FormatArgument, place_of};
+use super::{FormatArgument, place_of};
 
 /// Slides that are asked for at once.
 const SLIDES: usize = 50;
@@ -219,7 +219,7 @@ impl<'a> Watcher<'a> {
                 }
             }
         }
-        let query = giemsa::store::ResultQuery {
+        let query = ResultQuery {
             stage: self.stage.to_owned(),
             slide: Some(slide.to_owned()),
             label: None,
@@ -233,9 +233,10 @@ impl<'a> Watcher<'a> {
         };
         loop {
             let page = self.table.results(&query, after.as_deref()).await?;
-            let hashed = page.results.into_iter().map(|record| {
-                (self.hashing.hash_one((&record.image.key, &record.result_id)), record)
-            });
+            let hashed = page
+                .results
+                .into_iter()
+                .map(|record| (self.hashing.hash_one((&record.image.key, &record.result_id)), record));
             new.extend(hashed);
             after = page.next;
             if after.is_none() {
