@@ -9,6 +9,7 @@
 //!
 //! `ARCHITECTURE.md` maps the files.
 
+pub mod activity;
 pub mod analysis;
 pub mod aws;
 #[cfg(feature = "local")]

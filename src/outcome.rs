@@ -32,6 +32,8 @@ pub struct Answer {
     pub reject: Option<(String, String)>,
     /// Whether the table holds this result now; `false` if a newer image's result was there already.
     pub is_current: bool,
+    /// Upload days of the image and, if it is another, of the result that this one replaced: `YYYY-MM-DD` or `unknown`.
+    pub days: Vec<String>,
 }
 
 /// Why an object needs no answer.
@@ -74,6 +76,14 @@ pub enum Failure {
     /// The record could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The result is stored, but the figures that it belongs to do not know of it.
+    #[error("the result is stored, but the {place} could not be told of it: {detail}")]
+    ActivityNotNoted {
+        /// The slide or day.
+        place: String,
+        /// What the table says.
+        detail: String,
+    },
     /// The event names a bucket that this deployment does not serve.
     #[error(
         "the object is in bucket {bucket:?}, but GIEMSA_INPUT_BUCKET is {expected:?}; correct the trigger or the setting"
@@ -132,6 +142,7 @@ impl Failure {
             | Self::NoModel(_)
             | Self::Query(_)
             | Self::Store(_)
+            | Self::ActivityNotNoted { .. }
             | Self::ForeignBucket { .. }
             | Self::Panicked { .. }
             | Self::ImageTimeout { .. }

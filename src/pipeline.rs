@@ -5,7 +5,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use futures::future::{BoxFuture, FutureExt, Shared};
@@ -13,6 +13,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 
+use crate::activity::ActivityKeeper;
 use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
@@ -26,7 +27,7 @@ use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
 use crate::store::{
     FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
-    fetch_object, make_current, write_result,
+    fetch_object, place, upload_day, write_result,
 };
 
 /// Takes objects through all steps.
@@ -37,6 +38,7 @@ pub struct Pipeline {
     registry: Registry,
     table: TableWriter,
     reader: TableReader,
+    activity: ActivityKeeper,
     cpu_pool: CpuPool,
     /// Digest of the model whose ledger entry this process has written.
     ledger_digest: Mutex<Option<String>>,
@@ -46,9 +48,11 @@ impl Pipeline {
     /// Makes a pipeline on the given clients.
     pub fn new(config: Config, clients: Clients) -> Self {
         let Clients { s3, dynamodb } = clients;
+        let table = TableWriter::new(dynamodb.clone(), &config.table);
         Self {
             registry: Registry::new(s3.clone(), &config),
-            table: TableWriter::new(dynamodb.clone(), &config.table),
+            activity: ActivityKeeper::new(table.clone(), &config.stage),
+            table,
             reader: TableReader::new(dynamodb, &config.table),
             cpu_pool: CpuPool::new(&config.limits),
             ledger_digest: Mutex::default(),
@@ -89,10 +93,12 @@ impl Pipeline {
     /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
     /// back as [`Outcome::Retry`].
     pub async fn run(&self, objects: &[ObjectRef], deadline: Option<Instant>) -> Vec<Outcome> {
-        let stop_at = deadline.map(|deadline| {
+        let margin = self.config.limits.deadline_margin;
+        let stop_before = |deadline: Instant, margin: Duration| {
             let now = Instant::now();
-            deadline.checked_sub(self.config.limits.deadline_margin).map_or(now, |at| at.max(now))
-        });
+            deadline.checked_sub(margin).map_or(now, |at| at.max(now))
+        };
+        let stop_at = deadline.map(|deadline| stop_before(deadline, margin));
         let release = self.release().boxed().shared();
         let in_flight: NonZeroUsize = self.config.limits.fetch_concurrency;
         // Made one by one as there is room for them: ten thousand that wait would take more memory than their images.
@@ -103,7 +109,11 @@ impl Pipeline {
         let mut outcomes: Vec<(usize, Outcome)> =
             stream::iter((0..objects.len()).map(answer)).buffer_unordered(in_flight.get()).collect().await;
         outcomes.sort_unstable_by_key(|(index, _)| *index);
-        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+        let mut outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+        // Most of the margin may be needed by many slides; the rest is left for the answer.
+        let stop_telling_at = deadline.map(|deadline| stop_before(deadline, margin / 4));
+        self.activity.tell(objects, &mut outcomes, stop_telling_at).await;
+        outcomes
     }
 
     /// Keeps why images of this pipeline are not answered yet.
@@ -206,7 +216,10 @@ impl Pipeline {
                 return Outcome::Skipped(SkipReason::FolderMarker);
             }
             Err(error @ FetchError::NotFound { .. }) => match self.answer_before(object).await {
-                Ok(Some(record)) => return Outcome::Answered(answer_of(record, true)),
+                Ok(Some(record)) => {
+                    let days = vec![upload_day(&record)];
+                    return Outcome::Answered(answer_of(record, Some(days)));
+                }
                 Ok(None) => Err(error),
                 Err(error) => return Outcome::Retry(error.into()),
             },
@@ -214,7 +227,7 @@ impl Pipeline {
         };
         match self.record_of(object, fetched, fetch_ms, &model, stop_at).await {
             Ok(record) => match self.store(record, object).await {
-                Ok((record, is_current)) => Outcome::Answered(answer_of(record, is_current)),
+                Ok((record, days)) => Outcome::Answered(answer_of(record, days)),
                 Err(error) => Outcome::Retry(error.into()),
             },
             Err(failure) => Outcome::Retry(failure),
@@ -273,29 +286,36 @@ impl Pipeline {
         Ok(record)
     }
 
-    /// Stores a record in the results prefix and then in the table; returns it and whether it is the current one.
+    /// Stores a record in the results prefix and then in the table; returns it and, if it is the current one, the days that
+    /// it has changed.
     ///
     /// The table comes last: what it names exists.
-    async fn store(&self, record: Record, object: &ObjectRef) -> Result<(Record, bool), StoreError> {
+    async fn store(
+        &self,
+        record: Record,
+        object: &ObjectRef,
+    ) -> Result<(Record, Option<Vec<String>>), StoreError> {
         let Config { results_bucket, results_prefix, .. } = &self.config;
         let record = write_result(&self.s3, results_bucket, results_prefix, record).await?;
         // The place of a write in the order of its key is no place of another write that was read in its stead.
         let is_its_own = record.is_gone() || record.image.is_announced_by(object);
         let sequencer = object.sequencer.as_ref().filter(|_| is_its_own);
-        let is_current = make_current(&self.s3, &self.table, &record, sequencer).await?;
-        Ok((record, is_current))
+        let days = place(&self.s3, &self.table, &record, sequencer).await?;
+        Ok((record, days))
     }
 }
 
 /// One look for a model, shared by all objects of a batch.
 type SharedRelease<'a> = Shared<BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
 
-fn answer_of(record: Record, is_current: bool) -> Answer {
+/// The answer of a record, with the days that it has changed if it is the current one.
+fn answer_of(record: Record, days: Option<Vec<String>>) -> Answer {
     Answer {
         result_id: record.result_id,
         label: record.label,
         reject: record.reject.map(|reject| (reject.code, reject.message)),
-        is_current,
+        is_current: days.is_some(),
+        days: days.unwrap_or_default(),
     }
 }
 

@@ -35,6 +35,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("outcome", &["image", "model", "classification", "store"]),
     ("cpu_pool", &["image", "config", "model", "analysis", "outcome"]),
     ("notes", &["object", "outcome", "store"]),
+    ("activity", &["object", "outcome", "store"]),
     (
         "pipeline",
         &[
@@ -50,6 +51,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "outcome",
             "cpu_pool",
             "notes",
+            "activity",
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),

@@ -8,6 +8,7 @@
 use aws_sdk_s3::Client;
 
 use super::objects::newest_version;
+use super::results::upload_day;
 use super::table::{Held, Over, PutResult};
 use super::{StoreError, TableWriter};
 use crate::classification::Record;
@@ -29,15 +30,33 @@ pub async fn make_current(
     record: &Record,
     sequencer: Option<&Sequencer>,
 ) -> Result<bool, StoreError> {
+    Ok(place(s3, table, record, sequencer).await?.is_some())
+}
+
+/// Like [`make_current`]; returns the upload days whose counts the record has changed, or `None` if the table does not
+/// hold it.
+///
+/// # Errors
+/// As of [`make_current`].
+pub async fn place(
+    s3: &Client,
+    table: &TableWriter,
+    record: &Record,
+    sequencer: Option<&Sequencer>,
+) -> Result<Option<Vec<String>>, StoreError> {
     let first = if record.is_gone() { Over::Earlier } else { Over::SameOrEarlier };
     let mut put = table.put_result(record, sequencer, first).await?;
     for _ in 0..MAX_TRIES {
         let held = match put {
-            PutResult::Written => return Ok(true),
+            PutResult::Written(replaced) => {
+                let mut days = vec![upload_day(record)];
+                days.extend(replaced.filter(|day| *day != days[0]));
+                return Ok(Some(days));
+            }
             PutResult::Taken(held) => held,
         };
         if record.is_gone() || !is_newer(s3, record, sequencer, &held).await? {
-            return Ok(false);
+            return Ok(None);
         }
         put = table.put_result(record, sequencer, Over::Held(&held)).await?;
     }

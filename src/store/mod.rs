@@ -21,7 +21,7 @@ mod uploads;
 mod verdicts;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
-pub use current::make_current;
+pub use current::{make_current, place};
 pub use days::DaySummary;
 pub use failures::{FailureNote, NotedUpload};
 pub use lookups::{BATCH_KEYS, CurrentResult};
@@ -31,7 +31,7 @@ pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReade
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
 pub use result_finder::ResultFinder;
 pub use result_queries::{Order, ResultQuery, ResultsPage};
-pub use results::{result_key, write_result};
+pub use results::{result_key, upload_day, write_result};
 pub use schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_ATTRIBUTES, RECENT_INDEX,
     REVIEW_INDEX, SHARDS, SLIDE_INDEX, SUSPECT_ATTRIBUTES, SUSPECT_INDEX, create_table,

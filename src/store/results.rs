@@ -31,7 +31,7 @@ pub fn result_key(prefix: &str, record: &Record) -> String {
 pub(super) const UNKNOWN_DAY: &str = "unknown";
 
 /// Upload date of a record's image, UTC, `YYYY-MM-DD` or `unknown`.
-pub(super) fn upload_day(record: &Record) -> String {
+pub fn upload_day(record: &Record) -> String {
     record.image.uploaded_at.map_or_else(|| UNKNOWN_DAY.to_owned(), |at| at.format("%Y-%m-%d").to_string())
 }
 

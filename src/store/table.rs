@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +53,8 @@ pub(super) struct Held {
 /// What became of a record.
 #[derive(Debug)]
 pub(super) enum PutResult {
-    /// The table holds it.
-    Written,
+    /// The table holds it; with the upload day of the result that was there, if there was one.
+    Written(Option<String>),
     /// The table holds what may not be replaced.
     Taken(Box<Held>),
 }
@@ -90,11 +90,15 @@ impl TableWriter {
         let request = request.set_item(Some(item_of(record, sequencer)?));
         let sent = over
             .restrict(request, record, sequencer)
+            .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
         let error = match sent {
-            Ok(_) => return Ok(PutResult::Written),
+            Ok(put) => {
+                let replaced = put.attributes.and_then(|item| day_of(&item));
+                return Ok(PutResult::Written(replaced));
+            }
             Err(error) => error,
         };
         match error.as_service_error() {
@@ -167,6 +171,12 @@ impl Over<'_> {
             }
         }
     }
+}
+
+/// Upload day of a result of any version of this software, by its place in the label index.
+fn day_of(item: &Item) -> Option<String> {
+    let label_pk = item.get("label_pk")?.as_s().ok()?;
+    label_pk.rsplit('#').nth(1).map(str::to_owned)
 }
 
 pub(super) fn sequencer_of(item: &Item) -> Option<Sequencer> {
