@@ -3,6 +3,7 @@
 //! It never changes a result; `compact --delete-json` alone deletes, what it has kept elsewhere. Invariant: stdout has
 //! nothing but results, in the form that `--format` names.
 
+mod activity;
 mod compact;
 mod export;
 mod list;

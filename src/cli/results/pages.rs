@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::super::Failed;
 
 /// Results that are asked for at once.
-pub(super) const PAGE: usize = 500;
+pub(super) const PAGE: usize = 1_000;
 
 /// Results of a question, in its order.
 pub(super) struct Pages(mpsc::Receiver<Result<Vec<Record>, QueryError>>);

@@ -46,16 +46,10 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
         )
     })?;
     let query = ResultQuery {
-        stage: stage.to_owned(),
         slide: Some(slide.to_owned()),
-        label: None,
-        status: None,
-        model_sha256: None,
-        needs_review: None,
-        from: None,
-        until: None,
         order: Order::Suspicion,
         limit: PAGE,
+        ..ResultQuery::of_stage(stage)
     };
     let mut pages = Pages::of(place.table.clone(), query, None);
     let mut out = BufWriter::new(std::io::stdout().lock());

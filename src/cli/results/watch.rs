@@ -11,16 +11,14 @@ use std::time::Duration;
 use anyhow::anyhow;
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::classification::Record;
-use giemsa::store::{Order, QueryError, ResultQuery, SlideEntry, TableReader};
+use giemsa::store::{QueryError, ResultQuery, TableReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::model::{Place, parse_since};
 use super::super::{Failed, Format, complain};
+use super::activity::active_slides;
 use super::rows::{Rows, line};
 use super::{FormatArgument, place_of};
-
-/// Slides that are asked for at once.
-const SLIDES: usize = 50;
 
 /// Images of a slide that are asked for at once.
 const CELLS: usize = 1_000;
@@ -160,7 +158,8 @@ impl<'a> Watcher<'a> {
     /// Prints what landed since the last look, slide by slide, oldest answer first.
     async fn look(&mut self, printer: &mut Printer) -> Result<(), Looked> {
         let began_at = Utc::now();
-        for slide in self.active_slides().await? {
+        let only = self.filters.slide.as_deref();
+        for slide in active_slides(self.table, self.stage, only, self.looked_at - LAG).await? {
             let mut new = self.new_results(&slide).await?;
             new.sort_by_key(|(_, record)| record.classified_at);
             // What is noted as seen was printed, so that a look that failed is repeated without gaps or doubles.
@@ -174,27 +173,6 @@ impl<'a> Watcher<'a> {
         }
         self.looked_at = began_at;
         Ok(())
-    }
-
-    /// Slides on which something happened since shortly before the last look.
-    async fn active_slides(&self) -> Result<Vec<String>, QueryError> {
-        let is_active = |entry: &SlideEntry| entry.last_activity_at >= self.looked_at - LAG;
-        if let Some(slide) = &self.filters.slide {
-            let entry = self.table.slide_entry(self.stage, slide).await?;
-            return Ok(entry.into_iter().filter(is_active).map(|entry| entry.slide).collect());
-        }
-        let (mut active, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.table.slides(self.stage, None, after.as_deref(), SLIDES).await?;
-            let listed = page.slides.len();
-            let slides = page.slides.into_iter().take_while(is_active).map(|entry| entry.slide);
-            let before = active.len();
-            active.extend(slides);
-            after = page.next;
-            if active.len() - before < listed || after.is_none() {
-                return Ok(active);
-            }
-        }
     }
 
     /// Results of a slide that were not seen yet; at the first look only those that landed since the start.
@@ -220,16 +198,9 @@ impl<'a> Watcher<'a> {
             }
         }
         let query = ResultQuery {
-            stage: self.stage.to_owned(),
             slide: Some(slide.to_owned()),
-            label: None,
-            status: None,
-            model_sha256: None,
-            needs_review: None,
-            from: None,
-            until: None,
-            order: Order::Newest,
             limit: super::pages::PAGE,
+            ..ResultQuery::of_stage(self.stage)
         };
         loop {
             let page = self.table.results(&query, after.as_deref()).await?;
