@@ -22,7 +22,7 @@ use crate::classification::{RECORD_SCHEMA, Record};
 use crate::digest::Sha256Stream;
 
 /// Rows of a row group: what is held in memory before it is written.
-const GROUP_ROWS: usize = 20_000;
+const GROUP_ROWS: usize = 10_000;
 
 /// Text of a row group, bytes; bounds the memory where texts are long.
 const GROUP_TEXT_BYTES: usize = 32 << 20;

@@ -204,7 +204,7 @@ impl ManyResults {
         }
         match method {
             Method::PUT => {
-                self.files.lock().unwrap().insert(key, body);
+                self.files.lock().unwrap().insert(key, unchunked(&body));
                 [("etag", "\"f11e\"")].into_response()
             }
             Method::GET if key.starts_with("compacted/") => {
@@ -231,6 +231,21 @@ impl ManyResults {
 fn entry(xml: &mut String, key: &str, etag: &str, size: usize) {
     let key = giemsa::store::form_encoded(key);
     write!(xml, "<Contents><Key>{key}</Key><ETag>\"{etag}\"</ETag><Size>{size}</Size></Contents>").unwrap();
+}
+
+/// A body as the SDK sends a file: chunks with their sizes, and a checksum after them.
+fn unchunked(mut body: &[u8]) -> Bytes {
+    let mut bytes = Vec::new();
+    loop {
+        let line = body.windows(2).position(|two| two == b"\r\n").unwrap();
+        let size = std::str::from_utf8(&body[..line]).unwrap();
+        let size = usize::from_str_radix(size.split(';').next().unwrap(), 16).unwrap();
+        if size == 0 {
+            return bytes.into();
+        }
+        bytes.extend_from_slice(&body[line + 2..line + 2 + size]);
+        body = &body[line + 2 + size + 2..];
+    }
 }
 
 /// JSON as DynamoDB writes it.
