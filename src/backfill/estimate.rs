@@ -21,12 +21,12 @@ const INVOCATION_TIME: Duration = Duration::from_millis(100);
 /// GETs for one image: the image, the look for a new model, the look at its report.
 const GETS_OF_IMAGE: f64 = 3.0;
 
-/// Write units of one image without a result: an item of up to 2 KB (2), two indexes that copy it (4), one of keys (1), and
-/// the index of what needs a human look (2).
-const WRITE_UNITS_OF_NEW: f64 = 9.0;
+/// Write units of one image without a result: an item of up to 2 KB (2), two indexes that copy it (4), four of rows or keys
+/// (4), the index of what needs a human look (2), and that its slide (3) and its day (1) are told.
+const WRITE_UNITS_OF_NEW: f64 = 16.0;
 
 /// Write units where a result is replaced: an entry that moves within an index is deleted and written.
-const WRITE_UNITS_OF_RENEWED: f64 = 14.0;
+const WRITE_UNITS_OF_RENEWED: f64 = 24.0;
 
 /// Read units of a look at one result, up to 4 KB, consistently.
 const READ_UNITS_OF_LOOK: f64 = 1.0;

@@ -428,12 +428,12 @@ mod tests {
         // As in docs/backfill.md.
         let expected = "\
 1000000 of 1000000 images of s3://in/archive-2025/ have no result of their current version in prod.
-Price  about 20.32 USD, by list prices of us-east-1 of 2026-11, without discounts, free tier and tax:
+Price  about 24.69 USD, by list prices of us-east-1 of 2026-11, without discounts, free tier and tax:
   Lambda GB-seconds, arm64               518261.7       6.9102 USD
   Lambda requests                         1000000       0.2000 USD
   S3 PUT and LIST requests                1001000       5.0050 USD
   S3 GET requests                         3000000       1.2000 USD
-  DynamoDB write units                    9000000       5.6250 USD
+  DynamoDB write units                   16000000      10.0000 USD
   DynamoDB read units                     1000000       0.1250 USD
   S3 Batch Operations jobs                      1       0.2500 USD
   S3 Batch Operations objects             1000000       1.0000 USD

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,12 @@ const COUNTED_PER_SECOND: u64 = 500;
 
 /// Longest time for which a day that changes all the time is not counted anew.
 const MAX_PATIENCE: TimeDelta = TimeDelta::minutes(5);
+
+/// The first day that S3 may have been given an image.
+const FIRST_DAY: NaiveDate = NaiveDate::from_ymd_opt(2006, 1, 1).expect("a date");
+
+/// A day after all; dates of more than four digits a year do not sort as text.
+const END_OF_DAYS: NaiveDate = NaiveDate::from_ymd_opt(9999, 12, 31).expect("a date");
 
 /// Images of one stage by the day of their upload, UTC.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -126,6 +132,7 @@ impl TableReader {
         from: NaiveDate,
         until: NaiveDate,
     ) -> Result<Vec<DaySummary>, QueryError> {
+        let (from, until) = (from.max(FIRST_DAY), until.min(END_OF_DAYS));
         let Some(last) = until.pred_opt().filter(|last| *last >= from) else { return Ok(Vec::new()) };
         let query = self
             .query(None, "pk = :pk AND sk BETWEEN :from AND :last")
@@ -143,7 +150,7 @@ impl TableReader {
 
     /// The counts of a day as they are kept, or else counted now and kept.
     async fn summary(&self, stage: &str, date: NaiveDate, item: DayItem) -> Result<DaySummary, QueryError> {
-        let now = Utc::now();
+        let now = Utc::now().trunc_subsecs(3);
         let (counts, computed_at) = match item.kept(now) {
             Some(kept) => kept,
             None => {

@@ -18,6 +18,7 @@ mod schema;
 mod slides;
 mod table;
 mod uploads;
+mod verdict_writes;
 mod verdicts;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};

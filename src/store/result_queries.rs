@@ -24,7 +24,7 @@ use super::{ImageKey, QueryError, TableReader, TableWriter};
 use crate::classification::{Record, Status};
 
 /// Rows that one page looks at before it ends short, with a position to go on from.
-const MAX_LOOKED_AT: usize = 2_000;
+const MAX_LOOKED_AT: usize = 1_000;
 
 /// Least and most records that are read in one request.
 const CHUNK: std::ops::RangeInclusive<usize> = 25..=50;

@@ -5,7 +5,7 @@
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
@@ -255,7 +255,7 @@ impl TableReader {
 
     /// The entry of a slide, with its figure as it is kept or else added up now and kept.
     async fn entry(&self, activity: Activity) -> Result<SlideEntry, QueryError> {
-        let now = Utc::now();
+        let now = Utc::now().trunc_subsecs(3);
         let (figure, computed_at) = match activity.kept(now) {
             Some(kept) => kept,
             None => {
@@ -339,5 +339,43 @@ impl TableReader {
             uploaded_at: uploaded_at.flatten(),
             object_version: row.object_version,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_figure_stands_while_nothing_changes_and_a_large_one_for_a_moment() {
+        let at = |seconds: i64| DateTime::UNIX_EPOCH + TimeDelta::seconds(1_000_000 + seconds);
+        let activity = |images: u64, figure_changes: u64, computed_at: i64| Activity {
+            stage: "prod".into(),
+            slide: "s".into(),
+            last_activity_at: at(0),
+            changed_at: at(0),
+            changes: 7,
+            figure: Some(SlideFigure { cells: images, ..SlideFigure::default() }),
+            figure_changes,
+            computed_at: Some(at(computed_at)),
+        };
+        // Images, changes that it was begun at, second of that, second now, whether it stands.
+        let cases = [
+            (10, 7, 6, 1_000, true),
+            // The index may have lacked the last answers.
+            (10, 7, 5, 1_000, false),
+            (10, 6, 6, 6, false),
+            (499, 6, 6, 6, false),
+            (5_000, 6, 6, 15, true),
+            (5_000, 6, 6, 16, false),
+            (u64::MAX, 6, 6, 65, true),
+            (u64::MAX, 6, 6, 66, false),
+        ];
+        for (images, figure_changes, computed_at, now, stands) in cases {
+            let kept = activity(images, figure_changes, computed_at).kept(at(now));
+            assert_eq!(kept.is_some(), stands, "{images} {figure_changes} {computed_at} {now}");
+        }
+        let none = Activity { figure: None, ..activity(10, 7, 6) };
+        assert_eq!(none.kept(at(1_000)), None);
     }
 }

@@ -19,6 +19,19 @@ const OF_THE_RUN: &[&str] = &[
     "sequencer",
     "label_sk",
     "model_sk",
+    "recent_sk",
+    "arrival_sk",
+    "object_version",
+    // Of slides and days: one change for each batch, and figures only where somebody looked.
+    "changes",
+    "changed_at",
+    "last_activity_at",
+    "listing_sk",
+    "figure",
+    "figure_changes",
+    "counts",
+    "counts_changes",
+    "computed_at",
 ];
 
 /// One version of an upload.
@@ -156,8 +169,11 @@ fn comparable(value: &Value) -> Value {
             let kept = kept.map(|(name, value)| {
                 let value = match (name.as_str(), value.as_str()) {
                     // Day and shard, shard, id: made of times and versions.
-                    ("label_pk", Some(text)) => json!(without_end(text, 2)),
-                    ("model_pk" | "review_pk" | "review_sk", Some(text)) => json!(without_end(text, 1)),
+                    ("label_pk" | "recent_pk", Some(text)) => json!(without_end(text, 2)),
+                    ("model_pk" | "review_pk" | "review_sk" | "suspect_sk", Some(text)) => {
+                        json!(without_end(text, 1))
+                    }
+                    ("sk", Some(text)) if is_day(text) => Value::Null,
                     ("sk", Some(text)) if is_time(text) => json!(text.split_once('#').map(|(_, rest)| rest)),
                     _ => comparable(value),
                 };
@@ -172,6 +188,10 @@ fn comparable(value: &Value) -> Value {
 
 fn without_end(text: &str, parts: usize) -> &str {
     text.rsplitn(parts + 1, '#').last().expect("there is always a first part")
+}
+
+fn is_day(text: &str) -> bool {
+    text.starts_with("20") && text.len() == "2026-11-22".len()
 }
 
 fn is_time(text: &str) -> bool {
