@@ -204,6 +204,21 @@ async fn an_export_that_is_ended_leaves_no_half_file() {
     assert!(left.iter().all(|n| n == "results.parquet" || n.ends_with(".part")), "{left:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_result_is_replaced_meanwhile_is_not_missed() {
+    let many = ManyResults::new(700);
+    many.replaced.store(600, Ordering::SeqCst);
+    let mut command = many_results::results(&many.serve().await);
+    command.args(["export", "--format", "csv"]);
+    let text = String::from_utf8(succeed(command).await.stdout).unwrap();
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
+    let keys: BTreeSet<&str> = rows.iter().map(|row| row["key"].as_str()).collect();
+    assert_eq!((rows.len(), keys.len()), (700, 700));
+    let replaced = rows.iter().find(|row| row["key"] == ManyResults::key(600)).unwrap();
+    assert_eq!(replaced["result_id"], many_results::REPLACING);
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_does_not_grow_with_the_results() {

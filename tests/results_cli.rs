@@ -202,6 +202,7 @@ fn one_image_and_one_slide(stack: &RunningStack, all: &[Record]) {
     let shown: Value = serde_json::from_str(&stdout(stack, &["slide", slide, "--format", "json"])).unwrap();
     assert_eq!((&shown["slide"], &shown["figure"]["cells"]), (&slide.into(), &20.into()));
     assert_eq!(shown["figure"]["positives"], 11);
+    assert!((shown["figure"]["parasitemia_percent"].as_f64().unwrap() - 55.0).abs() < 1e-9);
     let records: Vec<Record> = serde_json::from_value(shown["results"].clone()).unwrap();
     assert_eq!(records.len(), 20);
     assert!(records.is_sorted_by(|a, b| a.suspicion() >= b.suspicion()), "most suspicious first");

@@ -192,3 +192,56 @@ pub(super) fn footer(name: &str, file: &File) -> Result<(u64, String), ExportErr
 fn write_error(error: ParquetError) -> ExportError {
     ExportError::Write { detail: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom};
+
+    use super::*;
+
+    fn record(number: u64) -> Record {
+        serde_json::from_value(serde_json::json!({
+            "schema": RECORD_SCHEMA, "result_id": format!("{number:016x}"),
+            "image": {"bucket": "in", "key": format!("=slide/{number}\n\u{0}.png"), "size_bytes": number,
+                "uploaded_at": "2026-11-22T12:00:00.123Z"},
+            "slide": "=slide", "stage": "prod", "status": "classified", "label": "parasitized", "confidence": 0.1,
+            "probabilities": {"parasitized": 0.1, "uninfected": number as f64 / 3.0}, "needs_review": true,
+            "model": {"name": "toy", "version": "1", "sha256": "5f2d"}, "software": "giemsa 0.1.0",
+        }))
+        .unwrap()
+    }
+
+    fn written(count: u64) -> (File, String) {
+        let mut writer = ParquetRecords::of_objects(tempfile::tempfile().unwrap()).unwrap();
+        for number in 0..count {
+            let object = ResultObject { key: format!("results/{number}"), etag: "e".to_owned() };
+            writer.write_object(&record(number), &object).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        // More than a row group, and none at all.
+        for count in [GROUP_ROWS as u64 + 3, 0] {
+            let (file, digest) = written(count);
+            assert_eq!(footer("file", &file).unwrap(), (count, digest.clone()));
+            let mut number = 0;
+            let read = read_rows("file", file, |row| {
+                assert_eq!(row.record, record(number));
+                assert_eq!(row.object.unwrap().key, format!("results/{number}"));
+                number += 1;
+                true
+            });
+            assert_eq!((read.unwrap(), number), (digest, count));
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_no_file() {
+        let (mut file, _) = written(5);
+        let length = file.seek(SeekFrom::End(0)).unwrap();
+        file.set_len(length - 1).unwrap();
+        assert!(read_rows("file", file, |_| true).unwrap_err().to_string().contains("file cannot be read"));
+    }
+}

@@ -24,6 +24,8 @@ const RESULTS: &str = "giemsa-results";
 pub const DAY: &str = "2026-10-01";
 const PAGE: usize = 1_000;
 const SHARDS: usize = 16;
+/// Name of the result that replaced another.
+pub const REPLACING: &str = "ffffffffffffffff";
 
 /// The results, and what was written beside them.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct ManyResults {
     /// Read of records, from 1, that is never answered; 0 for none.
     pub stall_at_read: AtomicUsize,
     pub reads: AtomicUsize,
+    /// Result that another model's replaced when the list was past the place of that; `usize::MAX` for none.
+    pub replaced: AtomicUsize,
     /// Compacted files.
     pub files: Mutex<BTreeMap<String, Bytes>>,
     pub deleted: AtomicUsize,
@@ -43,6 +47,7 @@ impl ManyResults {
             count,
             stall_at_read: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            replaced: AtomicUsize::new(usize::MAX),
             files: Mutex::default(),
             deleted: AtomicUsize::new(0),
         })
@@ -115,8 +120,8 @@ impl ManyResults {
         match request["IndexName"].as_str() {
             None if pk == "days#prod" => json!({"Items": [{"pk": {"S": pk}, "sk": {"S": DAY}}]}),
             Some("recent") => self.recent(pk, request),
-            // No slide is active.
-            Some("listing") => json!({"Items": []}),
+            Some("listing") => self.active(pk),
+            Some("arrival") => self.arrival(),
             other => panic!("nobody should ask {other:?} for {pk}"),
         }
     }
@@ -148,14 +153,59 @@ impl ManyResults {
         answer
     }
 
+    fn replaced(&self) -> Option<usize> {
+        Some(self.replaced.load(Ordering::SeqCst)).filter(|number| *number < self.count)
+    }
+
+    /// Slides of which an image was answered just now: that of the replaced result.
+    fn active(&self, pk: &str) -> Value {
+        let Some(number) = self.replaced().filter(|_| pk.ends_with("#0")) else {
+            return json!({"Items": []});
+        };
+        let slide = format!("slide {}", number / 500);
+        let time = |seconds| Self::time_text(Utc::now() + TimeDelta::seconds(seconds));
+        let figure = [
+            "cells",
+            "positives",
+            "outliers",
+            "needs_review",
+            "rejected",
+            "cells_with_sign",
+            "reviewed",
+            "corrected",
+        ];
+        let activity = json!({
+            "pk": format!("slide#prod#{slide}"), "sk": "activity", "stage": "prod", "slide": slide, "changes": 1,
+            "last_activity_at": time(0), "changed_at": time(0), "computed_at": time(60), "figure_changes": 1,
+            "figure": figure.map(|name| (name, 0)).into_iter().collect::<BTreeMap<_, _>>(),
+            "listing_pk": pk, "listing_sk": format!("{}#{slide}", time(0)),
+        });
+        json!({"Items": [attribute(&activity)["M"]]})
+    }
+
+    /// The active slide, with the one result of it that matters.
+    fn arrival(&self) -> Value {
+        let number = self.replaced().expect("only of a slide that is active");
+        let sk = format!("{}#{REPLACING}", Self::time_text(Self::uploaded_at(number)));
+        let row = json!({
+            "pk": format!("image#{INPUT}/{}", Self::key(number)), "sk": "result#prod", "arrival_sk": sk,
+            "arrival_pk": format!("prod#slide {}", number / 500),
+        });
+        json!({"Items": [attribute(&row)["M"]]})
+    }
+
     fn batch_get(&self, request: &Value) -> Value {
         let (table, asked) = request["RequestItems"].as_object().unwrap().iter().next().unwrap();
         let keys = asked["Keys"].as_array().unwrap();
         let items: Vec<Value> = keys
             .iter()
             .map(|key| {
-                let mut record = Self::record(Self::number_of(key["pk"]["S"].as_str().unwrap()));
+                let number = Self::number_of(key["pk"]["S"].as_str().unwrap());
+                let mut record = Self::record(number);
                 record["classified_at"] = json!("2026-10-02T00:00:00Z");
+                if self.replaced() == Some(number) {
+                    (record["result_id"], record["classified_at"]) = (json!(REPLACING), json!(Utc::now()));
+                }
                 let mut item = attribute(&record)["M"].take();
                 (item["pk"], item["sk"]) = (key["pk"].clone(), key["sk"].clone());
                 item

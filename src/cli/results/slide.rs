@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 
 use anyhow::anyhow;
 use giemsa::store::{Order, ResultQuery, SlideEntry};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::output;
 use super::super::{Failed, Format, complain};
@@ -71,7 +71,7 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
 
 /// One document, written as it is read: the entry, and below it the records.
 async fn write_json(out: &mut impl Write, entry: &SlideEntry, mut pages: Pages) -> Result<(), Failed> {
-    let entry = serde_json::to_string(entry).map_err(anyhow::Error::from)?;
+    let entry = document(entry).to_string();
     let begin = entry.strip_suffix('}').expect("an entry is an object");
     let io = anyhow::Error::from;
     write!(out, "{begin},\"results\":[").map_err(io)?;
@@ -85,6 +85,15 @@ async fn write_json(out: &mut impl Write, entry: &SlideEntry, mut pages: Pages) 
     }
     writeln!(out, "\n]}}").and_then(|()| out.flush()).map_err(io)?;
     Ok(())
+}
+
+/// An entry as the query API has it: with what its figure comes to.
+fn document(entry: &SlideEntry) -> Value {
+    let mut document = json!(entry);
+    let figure = &entry.figure;
+    document["figure"]["parasitemia_percent"] = json!(figure.parasitemia_percent());
+    document["figure"]["parasitemia_interval_percent"] = json!(figure.parasitemia_interval_percent());
+    document
 }
 
 /// Lists slides.
@@ -104,7 +113,7 @@ pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(),
         for entry in page.slides {
             match arguments.form.format {
                 Format::Table => kept.push(entry),
-                Format::Json => writeln!(out, "{}", json!(entry)).map_err(anyhow::Error::from)?,
+                Format::Json => writeln!(out, "{}", document(&entry)).map_err(anyhow::Error::from)?,
                 Format::Csv => {
                     let cells = cells(&entry).map(|cell| output::neutralised(&cell));
                     csv.write_record(cells).map_err(output::csv_error)?;
