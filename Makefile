@@ -41,6 +41,7 @@ test: tools-or-skip ## all tests but test-models (those with aws and cargo lambd
 	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
+	if [ -x '$(VENV)/bin/python' ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
 	CARGO='$(CARGO)' tests/run
 
 FUZZ_RUNS ?= 20000

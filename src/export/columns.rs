@@ -220,38 +220,32 @@ impl RowGroup {
                 column.close()?;
             }};
         }
-        for buffer in &mut self.buffers {
+        for buffer in &self.buffers {
             match buffer {
                 Buffer::Needed(values) => {
                     write_column!(ByteArrayType, values, None, None);
-                    values.clear();
                 }
                 Buffer::Text(values, definitions) => {
                     write_column!(ByteArrayType, values, Some(definitions), None);
-                    (values.clear(), definitions.clear());
                 }
                 Buffer::Integer(values, definitions) => {
                     write_column!(Int64Type, values, Some(definitions), None);
-                    (values.clear(), definitions.clear());
                 }
                 Buffer::Number(values, definitions) => {
                     write_column!(DoubleType, values, Some(definitions), None);
-                    (values.clear(), definitions.clear());
                 }
                 Buffer::Flag(values, definitions) => {
                     write_column!(BoolType, values, Some(definitions), None);
-                    (values.clear(), definitions.clear());
                 }
                 Buffer::Map { keys, values, definitions, repetitions } => {
                     write_column!(ByteArrayType, keys, Some(definitions), Some(repetitions));
                     write_column!(DoubleType, values, Some(definitions), Some(repetitions));
-                    (keys.clear(), values.clear());
-                    (definitions.clear(), repetitions.clear());
                 }
             }
         }
         group.close()?;
-        (self.rows, self.text_bytes) = (0, 0);
+        let has_objects = self.buffers.len() > COLUMNS.len() + 1;
+        *self = Self::new(has_objects);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use super::ExportError;
 use super::day::{COMPACTED_ROWS, Day, Listed, ResultsBucket};
 use super::part::{MergedRows, Part, part_name, temporary_file};
-use super::records_file::{ParquetRecords, ResultObject, StoredRow};
+use super::records_file::{ObjectRow, ParquetRecords, ResultObject};
 use crate::classification::Record;
 
 /// Result objects that are read at once.
@@ -67,15 +67,15 @@ pub struct Compactor {
 
 /// A place in the merge: what the day's files have of an object, what the listing has, or both.
 struct Planned {
-    stored: Option<(StoredRow, ResultObject)>,
+    stored: Option<ObjectRow>,
     listed: Option<Listed>,
 }
 
 /// What becomes of it.
 enum Resolved {
-    Stored(Record, ResultObject),
-    New(Record, ResultObject),
-    LeftOut { stored: Option<(StoredRow, ResultObject)>, reason: String },
+    Stored(ObjectRow),
+    New(ObjectRow),
+    LeftOut { stored: Option<ObjectRow>, reason: String },
 }
 
 /// Rows in a file on this disk.
@@ -167,19 +167,19 @@ impl Compactor {
         let mut writer: Option<ParquetRecords<File>> = None;
         let mut count = 0;
         while let Some(resolved) = resolved.try_next().await? {
-            let (record, object) = match resolved {
-                Resolved::Stored(record, object) => (record, object),
-                Resolved::New(record, object) => {
+            let ObjectRow { record, object } = match resolved {
+                Resolved::Stored(row) => row,
+                Resolved::New(row) => {
                     done.added += 1;
-                    (record, object)
+                    row
                 }
                 Resolved::LeftOut { stored, reason } => {
                     done.left_out += 1;
                     if done.left_out_examples.len() < MAX_EXAMPLES {
                         done.left_out_examples.push(reason);
                     }
-                    let Some((row, object)) = stored else { continue };
-                    (row.record, object)
+                    let Some(row) = stored else { continue };
+                    row
                 }
             };
             if writer.as_ref().is_some_and(|writer| writer.rows() >= self.file_rows) {
@@ -228,15 +228,12 @@ impl Compactor {
 
     /// Reads the object if the files do not have it as it is.
     async fn resolve(&self, planned: Planned) -> Result<Resolved, ExportError> {
-        let listed = match (planned.stored, planned.listed) {
-            (Some((row, object)), None) => return Ok(Resolved::Stored(row.record, object)),
-            (Some((row, object)), Some(listed)) if object.etag == listed.etag => {
-                return Ok(Resolved::Stored(row.record, object));
-            }
+        let (stored, listed) = match (planned.stored, planned.listed) {
+            (Some(row), None) => return Ok(Resolved::Stored(row)),
+            (Some(row), Some(listed)) if row.object.etag == listed.etag => return Ok(Resolved::Stored(row)),
             (stored, Some(listed)) => (stored, listed),
             (None, None) => unreachable!("one of them gave the key"),
         };
-        let (stored, listed) = listed;
         let left_out = |stored, why: &str| {
             let reason = format!("{}: {why}", self.bucket.address(&listed.key));
             Ok(Resolved::LeftOut { stored, reason })
@@ -250,10 +247,10 @@ impl Compactor {
             Err(why) => return left_out(stored, &why),
         };
         // That an image is gone is no answer to one that was answered.
-        if record.is_gone() && stored.as_ref().is_some_and(|(row, _)| !row.record.is_gone()) {
+        if record.is_gone() && stored.as_ref().is_some_and(|row| !row.record.is_gone()) {
             return left_out(stored, "it says that the image is gone, which was answered before");
         }
-        Ok(Resolved::New(record, ResultObject { key: listed.key, etag }))
+        Ok(Resolved::New(ObjectRow { record, object: ResultObject { key: listed.key, etag } }))
     }
 
     async fn read(&self, key: &str) -> Result<(Vec<u8>, String), ExportError> {

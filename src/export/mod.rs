@@ -12,7 +12,7 @@ mod removal;
 
 pub use compact::{Compacted, Compactor, Phase};
 pub use day::{COMPACTED_ROWS, Day, DayDate};
-pub use records_file::{ParquetRecords, ResultObject, StoredRow};
+pub use records_file::ParquetRecords;
 
 /// Why records could not be written as Parquet, or not be read from it.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::ExportError;
 use super::day::{Day, ResultsBucket};
-use super::records_file::{ResultObject, StoredRow, footer, read_rows};
+use super::records_file::{ObjectRow, StoredRow, footer, read_rows};
 
 /// Rows that go from the reading thread at once.
 const BATCH_ROWS: usize = 256;
@@ -178,14 +178,14 @@ pub(super) struct PartRows {
 
 impl PartRows {
     /// The next row and the object that it was read from.
-    pub(super) async fn next(&mut self) -> Result<Option<(StoredRow, ResultObject)>, ExportError> {
+    pub(super) async fn next(&mut self) -> Result<Option<ObjectRow>, ExportError> {
         loop {
-            if let Some(mut row) = self.batch.next() {
-                let object = row.object.take().ok_or_else(|| ExportError::Read {
+            if let Some(StoredRow { record, object }) = self.batch.next() {
+                let object = object.ok_or_else(|| ExportError::Read {
                     file: self.file.clone(),
                     detail: "a row does not name its result object".to_owned(),
                 })?;
-                return Ok(Some((row, object)));
+                return Ok(Some(ObjectRow { record, object }));
             }
             match self.receiver.recv().await {
                 Some(Read::Rows(batch)) => self.batch = batch.into_iter(),
@@ -203,7 +203,15 @@ impl PartRows {
 
 /// Rows of several files, merged by their objects.
 pub(super) struct MergedRows {
-    parts: Vec<(Option<DateTime<Utc>>, PartRows, Option<(StoredRow, ResultObject)>)>,
+    parts: Vec<Merging>,
+}
+
+/// A file that is merged.
+struct Merging {
+    written_at: Option<DateTime<Utc>>,
+    rows: PartRows,
+    /// The row that comes next.
+    head: Option<ObjectRow>,
 }
 
 impl MergedRows {
@@ -211,29 +219,29 @@ impl MergedRows {
         let mut merged = Vec::new();
         for part in parts {
             let mut rows = bucket.rows_of(part)?;
-            let first = rows.next().await?;
-            merged.push((part.written_at, rows, first));
+            let head = rows.next().await?;
+            merged.push(Merging { written_at: part.written_at, rows, head });
         }
         Ok(Self { parts: merged })
     }
 
     /// Key of the next row's object.
     pub(super) fn next_key(&self) -> Option<&str> {
-        self.parts.iter().filter_map(|(_, _, head)| head.as_ref().map(|(_, o)| o.key.as_str())).min()
+        self.parts.iter().filter_map(|part| part.head.as_ref()).map(|row| row.object.key.as_str()).min()
     }
 
     /// The next row. Files of an interrupted run can hold an object twice: the row of the newest file counts.
-    pub(super) async fn next(&mut self) -> Result<Option<(StoredRow, ResultObject)>, ExportError> {
+    pub(super) async fn next(&mut self) -> Result<Option<ObjectRow>, ExportError> {
         let Some(key) = self.next_key().map(str::to_owned) else { return Ok(None) };
-        let mut newest: Option<(Option<DateTime<Utc>>, (StoredRow, ResultObject))> = None;
-        for (written_at, rows, head) in &mut self.parts {
-            let Some(row) = head.take_if(|(_, object)| object.key == key) else { continue };
-            *head = rows.next().await?;
-            if newest.as_ref().is_none_or(|(other, _)| other < written_at) {
-                newest = Some((*written_at, row));
+        let (mut newest, mut newest_at) = (None, None);
+        for part in &mut self.parts {
+            let Some(row) = part.head.take_if(|row| row.object.key == key) else { continue };
+            part.head = part.rows.next().await?;
+            if newest.is_none() || newest_at < part.written_at {
+                (newest, newest_at) = (Some(row), part.written_at);
             }
         }
-        Ok(newest.map(|(_, row)| row))
+        Ok(newest)
     }
 }
 

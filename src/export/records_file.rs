@@ -32,20 +32,25 @@ const DIGEST_NAME: &str = "giemsa.rows.sha256";
 
 /// The result object that a row was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResultObject {
-    /// Object key.
-    pub key: String,
-    /// ETag without quotes.
-    pub etag: String,
+pub(super) struct ResultObject {
+    pub(super) key: String,
+    /// Without quotes.
+    pub(super) etag: String,
 }
 
 /// A row of a Parquet file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StoredRow {
-    /// The record.
-    pub record: Record,
+pub(super) struct StoredRow {
+    pub(super) record: Record,
     /// Where it was read from; in compacted files only.
-    pub object: Option<ResultObject>,
+    pub(super) object: Option<ResultObject>,
+}
+
+/// A row of a compacted file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ObjectRow {
+    pub(super) record: Record,
+    pub(super) object: ResultObject,
 }
 
 /// Digest of rows, in their order.

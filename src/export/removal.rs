@@ -33,7 +33,7 @@ impl ResultsBucket {
             if rows.next_key() != Some(&object.key) {
                 continue;
             }
-            let is_same = rows.next().await?.is_some_and(|(_, stored)| stored.etag == object.etag);
+            let is_same = rows.next().await?.is_some_and(|row| row.object.etag == object.etag);
             match is_same {
                 true if object.key.chars().any(char::is_control) => {
                     // A request that names several is XML, which cannot hold such characters.
