@@ -25,6 +25,9 @@ pub const BACKFILL_PREFIX: &str = "backfill";
 /// Folder of the results bucket that holds days of results as Parquet (`giemsa results compact`).
 pub const COMPACTED_PREFIX: &str = "compacted";
 
+/// Folders of the results bucket that are no results, and never input.
+const OWN_FOLDERS: [&str; 2] = [BACKFILL_PREFIX, COMPACTED_PREFIX];
+
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
 pub const DECODED_BYTES_PER_PIXEL: u64 = 12;
@@ -277,7 +280,7 @@ impl Config {
     pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
         let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
         let is_output = bucket == self.results_bucket
-            && [&self.results_prefix, BACKFILL_PREFIX, COMPACTED_PREFIX].into_iter().any(is_below);
+            && (is_below(&self.results_prefix) || OWN_FOLDERS.into_iter().any(is_below));
         is_output || bucket == self.model_bucket
     }
 
@@ -296,15 +299,10 @@ impl Config {
                 "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
                  e.g. results"
             ));
-        } else if prefix.split('/').next() == Some(COMPACTED_PREFIX) {
+        } else if let Some(own) = OWN_FOLDERS.iter().find(|own| prefix.split('/').next() == Some(*own)) {
             problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {COMPACTED_PREFIX}/, which holds \
-                 compacted results, e.g. results"
-            ));
-        } else if prefix.split('/').next() == Some(BACKFILL_PREFIX) {
-            problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {BACKFILL_PREFIX}/, which holds the \
-                 manifests and reports of backfills, e.g. results"
+                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {own}/, which Giemsa keeps for other \
+                 things, e.g. results"
             ));
         }
     }
