@@ -37,11 +37,12 @@ up: ## start the local stack and keep it, data in .giemsa/
 	$(CARGO) run --bin giemsa -- up
 
 .PHONY: test
-test: tools-or-skip ## all tests but test-models (those with aws and cargo lambda: also python3 with venv)
-	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; \
+test: tools-or-skip ## all tests but test-models (those with aws, cargo lambda and schemathesis: also python3 with venv)
+	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; schemathesis='$(VENV)/bin/schemathesis'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
 	if [ -x '$(VENV)/bin/python' ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
+	if [ -x "$$schemathesis" ]; then export GIEMSA_TEST_SCHEMATHESIS="$$schemathesis"; fi; \
 	CARGO='$(CARGO)' tests/run
 
 FUZZ_RUNS ?= 20000
@@ -85,6 +86,7 @@ check: $(TOOLS)/bin/cargo-deny tools-or-skip ## format, lints, documentation, li
 	$(CARGO) clippy --package package --package engine-timer -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
 	$(CARGO) clippy --no-default-features --bin classifier --bin gate -- -D warnings
+	$(CARGO) clippy --no-default-features --features dashboard --bin dashboard -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
@@ -161,7 +163,7 @@ clean: ## remove everything that was built (data in .giemsa/ stays)
 .PHONY: tools-or-skip
 tools-or-skip:
 	@$(MAKE) --no-print-directory $(VENV)/.installed || { \
-		echo 'SKIPPED: the tests and checks with aws, cargo lambda and cfn-lint: their tools could not be installed;' \
+		echo 'SKIPPED: the tests and checks with aws, cargo lambda, schemathesis and cfn-lint: their tools could not be installed;' \
 			'they need python3 with venv (Debian: apt-get install python3-venv)' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 

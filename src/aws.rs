@@ -73,13 +73,13 @@ impl Clients {
 }
 
 /// A client of SQS by the SDK's standard environment.
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 pub async fn sqs_client_from_env() -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::new(&sdk_config().await)
 }
 
 /// A client of the SQS at a URL; as with [`Clients::at`], nothing of the environment matters.
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 pub fn sqs_client_at(sqs_url: &str, credentials: Credentials) -> aws_sdk_sqs::Client {
     let sqs = aws_sdk_sqs::Config::builder()
         .behavior_version(BehaviorVersion::latest())

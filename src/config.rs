@@ -5,8 +5,11 @@
 
 #[cfg(feature = "local")]
 mod batch;
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 mod command;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+mod outputs;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -17,16 +20,11 @@ use crate::image::DecodeLimits;
 
 #[cfg(feature = "local")]
 pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 pub use command::{QueueNames, user_name};
-
-/// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
-pub const BACKFILL_PREFIX: &str = "backfill";
-/// Folder of the results bucket that holds days of results as Parquet (`giemsa results compact`).
-pub const COMPACTED_PREFIX: &str = "compacted";
-
-/// Folders of the results bucket that are no results, and never input.
-const OWN_FOLDERS: [&str; 2] = [BACKFILL_PREFIX, COMPACTED_PREFIX];
+#[cfg(feature = "dashboard")]
+pub use dashboard::{DashboardConfig, QueueUrls};
+pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -69,6 +67,9 @@ pub struct Config {
     /// Bounds on work and memory.
     pub limits: Limits,
 }
+
+/// How long a link may live, seconds: no longer than the credentials that a role signs with.
+const LINK_SECONDS: std::ops::RangeInclusive<u64> = 1..=43_200;
 
 /// The stage whose answers count for people; its models need a passing golden report unless the setting says otherwise.
 pub const PRODUCTION_STAGE: &str = "prod";
@@ -141,6 +142,8 @@ pub struct Limits {
     pub deadline_margin: Duration,
     /// Shortest time between two looks for a new model (`GIEMSA_MODEL_CHECK_MS`, default 0: every batch).
     pub model_check_interval: Duration,
+    /// How long the dashboard's links to images live (`GIEMSA_LINK_SECONDS`, default 900, 1 to 43,200).
+    pub link_lifetime: Duration,
 }
 
 impl Default for Limits {
@@ -156,6 +159,7 @@ impl Default for Limits {
             image_timeout: Duration::from_secs(30),
             deadline_margin: Duration::from_secs(2),
             model_check_interval: Duration::ZERO,
+            link_lifetime: Duration::from_secs(900),
         }
     }
 }
@@ -266,7 +270,7 @@ impl Config {
         let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
         let mut problems = settings.problems;
         config.check_stage(&mut problems);
-        config.check_overlap(&mut problems);
+        config.check_outputs(&mut problems);
         config.limits.check(memory_mb, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
@@ -274,14 +278,6 @@ impl Config {
     /// Key of the model that this stage serves: `<stage>/model.onnx`.
     pub fn model_key(&self) -> String {
         model_key(&self.stage)
-    }
-
-    /// Whether an object is something that Giemsa itself wrote: a result, a model, compacted results or what a backfill keeps, never input.
-    pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
-        let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        let is_output = bucket == self.results_bucket
-            && (is_below(&self.results_prefix) || OWN_FOLDERS.into_iter().any(is_below));
-        is_output || bucket == self.model_bucket
     }
 
     fn check_stage(&self, problems: &mut Vec<String>) {
@@ -292,32 +288,6 @@ impl Config {
                 "GIEMSA_STAGE is {:?}; expected up to 32 lower-case letters, digits and hyphens, e.g. prod",
                 self.stage
             ));
-        }
-        let prefix = &self.results_prefix;
-        if prefix.is_empty() || prefix.starts_with('/') || prefix.ends_with('/') || prefix.len() > 200 {
-            problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected 1 to 200 bytes with no slash at either end, \
-                 e.g. results"
-            ));
-        } else if let Some(own) = OWN_FOLDERS.iter().find(|own| prefix.split('/').next() == Some(*own)) {
-            problems.push(format!(
-                "GIEMSA_RESULTS_PREFIX is {prefix:?}; expected another folder than {own}/, which Giemsa keeps for other \
-                 things, e.g. results"
-            ));
-        }
-    }
-
-    /// Results written where images are read would be classified in turn, for ever.
-    fn check_overlap(&self, problems: &mut Vec<String>) {
-        for (name, bucket) in
-            [("GIEMSA_RESULTS_BUCKET", &self.results_bucket), ("GIEMSA_MODEL_BUCKET", &self.model_bucket)]
-        {
-            if !bucket.is_empty() && *bucket == self.input_bucket {
-                problems.push(format!(
-                    "{name} and GIEMSA_INPUT_BUCKET are both {bucket:?}; expected two buckets, or what is \
-                     written would come back as input"
-                ));
-            }
         }
     }
 }
@@ -344,6 +314,14 @@ impl Limits {
             if value == 0 {
                 problems.push(format!("{name} is 0; expected at least 1"));
             }
+        }
+        if !LINK_SECONDS.contains(&limits.link_lifetime.as_secs()) {
+            problems.push(format!(
+                "GIEMSA_LINK_SECONDS is {}; expected {} to {}",
+                limits.link_lifetime.as_secs(),
+                LINK_SECONDS.start(),
+                LINK_SECONDS.end()
+            ));
         }
     }
 
@@ -445,6 +423,9 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
             image_timeout: self.milliseconds("GIEMSA_IMAGE_TIMEOUT_MS", defaults.image_timeout),
             deadline_margin: self.milliseconds("GIEMSA_DEADLINE_MARGIN_MS", defaults.deadline_margin),
             model_check_interval: self.milliseconds("GIEMSA_MODEL_CHECK_MS", defaults.model_check_interval),
+            link_lifetime: self
+                .parsed("GIEMSA_LINK_SECONDS")
+                .map_or(defaults.link_lifetime, Duration::from_secs),
         }
     }
 }
@@ -461,7 +442,7 @@ mod tests {
         ("GIEMSA_TABLE", "giemsa"),
     ];
 
-    fn config_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    pub(super) fn config_with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::from_lookup(|name| {
             let of =
                 |list: &[(&str, &str)]| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
@@ -501,13 +482,6 @@ mod tests {
     }
 
     #[test]
-    fn output_is_never_input() {
-        let error = config_with(&[("GIEMSA_RESULTS_BUCKET", "in")]).unwrap_err();
-        assert!(error.to_string().contains("GIEMSA_RESULTS_BUCKET and GIEMSA_INPUT_BUCKET"), "{error}");
-        assert!(config_with(&[("GIEMSA_MODEL_BUCKET", "in")]).is_err());
-    }
-
-    #[test]
     fn production_needs_a_report_unless_the_setting_says_otherwise() {
         for (stage, setting, policy) in [
             ("prod", "", GatePolicy::Required),
@@ -520,6 +494,16 @@ mod tests {
         }
         let error = config_with(&[("GIEMSA_GATE", "no")]).unwrap_err();
         assert!(error.to_string().contains("GIEMSA_GATE is \"no\""), "{error}");
+    }
+
+    #[test]
+    fn links_live_for_a_while_and_not_for_ever() {
+        let seconds = |text| config_with(&[("GIEMSA_LINK_SECONDS", text)]);
+        assert_eq!(seconds("").unwrap().limits.link_lifetime, Duration::from_secs(900));
+        assert_eq!(seconds("2").unwrap().limits.link_lifetime, Duration::from_secs(2));
+        for wrong in ["0", "43201", "a day"] {
+            assert!(seconds(wrong).unwrap_err().to_string().contains("GIEMSA_LINK_SECONDS is "), "{wrong}");
+        }
     }
 
     #[test]
@@ -540,19 +524,6 @@ mod tests {
                 .to_string()
                 .contains("GIEMSA_MODEL_BUCKET is not set")
         );
-    }
-
-    #[test]
-    fn own_output_is_recognised() {
-        let config = config_with(&[]).unwrap();
-        assert!(config.is_own_output("out", "results/stage=prod/x.json"));
-        assert!(config.is_own_output("models", "dev/model.onnx"));
-        assert!(config.is_own_output("out", "backfill/20261123/manifest.csv"));
-        assert!(config.is_own_output("out", "compacted/stage=prod/date=2026-11-22/part-0001-0.parquet"));
-        assert!(!config.is_own_output("out", "backfilled/x.png"));
-        assert!(!config.is_own_output("in", "backfill/x.png"));
-        assert!(!config.is_own_output("out", "results-of-tuesday/x.png"));
-        assert!(!config.is_own_output("in", "results/x.png"));
     }
 
     #[test]

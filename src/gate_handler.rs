@@ -26,7 +26,7 @@ use crate::model::{
 use crate::object::ObjectRef;
 
 /// Folders of the model bucket that are no stages.
-const NO_STAGES: [&str; 3] = ["archive", "golden", "reports"];
+const NO_STAGES: [&str; 4] = ["archive", "golden", "golden-sets", "reports"];
 
 /// Answers events of the model bucket.
 #[derive(Debug)]

@@ -17,6 +17,8 @@ pub mod backfill;
 pub mod classification;
 pub mod config;
 pub mod cpu_pool;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 pub mod digest;
 pub mod event;
 #[cfg(feature = "local")]
@@ -38,7 +40,7 @@ pub mod outcome;
 pub mod pipeline;
 #[cfg(feature = "local")]
 pub mod price;
-#[cfg(feature = "local")]
+#[cfg(feature = "dashboard")]
 pub mod queues;
 pub mod reclassify;
 #[cfg(feature = "local")]

@@ -94,9 +94,8 @@ impl Aws<'_> {
 
     /// The one record of a slide with one image.
     fn only_record(&self, slide: &str) -> Record {
-        let path = format!("/api/slide?name={slide}");
-        let answer: Value = serde_json::from_str(&self.stack.get(&path)).unwrap();
-        let records = answer["records"].as_array().unwrap();
+        let answer = self.stack.get_json(&format!("/api/results?slide={slide}"));
+        let records = answer["results"].as_array().unwrap();
         assert_eq!(records.len(), 1, "{answer}");
         serde_json::from_value(records[0].clone()).unwrap()
     }
@@ -320,8 +319,8 @@ fn a_model_is_replaced_by_a_copy(aws: &Aws<'_>, folder: &Path) {
     aws.stack.wait_until_answered();
     let first = std::fs::read(project("models/thin-smear.onnx")).unwrap();
     assert_eq!(aws.only_record("back").model.sha256, sha256_hex(&first));
-    wait_for("the status page to name the model", || {
-        let serving = aws.stack.status()["model"]["model"]["sha256"] == sha256_hex(&first).as_str();
+    wait_for("the dashboard to name the model", || {
+        let serving = aws.stack.model("prod")["model"]["sha256"] == sha256_hex(&first).as_str();
         serving.then_some(())
     });
 

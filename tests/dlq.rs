@@ -177,7 +177,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
     assert_eq!(record.image.object_version(), version_of(&image));
-    wait_for("the queue to be empty", || (stack.status()["unanswered"] == 0).then_some(()));
+    wait_for("the queue to be empty", || (stack.unanswered().0 == 0).then_some(()));
     let left = json_of(&stack, &["list"]);
     let expected: Vec<&Value> = vec![letter(&listed, "elsewhere"), letter(&listed, "hello")];
     assert_eq!(left["letters"], json!(expected), "the others are as they were");

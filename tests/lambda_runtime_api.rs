@@ -64,6 +64,7 @@ impl Cloud {
             s3_port: 0,
             dynamodb_port: 0,
             subscriptions: Vec::new(),
+            browser_origins: Vec::new(),
         };
         let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
         let servers = Servers::start(&settings, queue).await.unwrap();
@@ -374,4 +375,72 @@ async fn cargo_lambda_invokes_the_binary() {
     assert_eq!(answer, json!({"batchItemFailures": []}));
     cloud.assert_classified().await;
     cloud.servers.shutdown().await;
+}
+
+/// What API Gateway sends of an HTTP API, format 2.0.
+fn http_event(method: &str, path: &str, query: &str, headers: &Value) -> Value {
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "api-id",
+            "domainName": "api-id.execute-api.eu-central-1.amazonaws.com",
+            "domainPrefix": "api-id",
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "x"},
+            "requestId": "request-1",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "22/Nov/2026:10:00:00 +0000",
+            "timeEpoch": 1_795_341_600_000_i64,
+        },
+        "isBase64Encoded": false,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_answers_requests_of_a_gateway() {
+    let cloud = Cloud::start().await;
+    let mut api = RuntimeApi::start().await;
+    // The classifier's environment, with what it does not read: the dashboard needs no stage and no limits.
+    let mut command = cloud.classifier(&api.address.to_string());
+    let settings: Vec<_> =
+        command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+    command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
+    command.env_clear().env("GIEMSA_STAGES", "prod,dev");
+    command.envs(settings.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let _process = Process(command.spawn().unwrap());
+    let minute = Duration::from_secs(60);
+    let host = "api-id.execute-api.eu-central-1.amazonaws.com";
+
+    let own = json!({"host": host, "sec-fetch-site": "same-origin", "origin": format!("https://{host}")});
+    let slide = encoded_slide();
+    let event = http_event("GET", "/api/slide", &format!("slide={slide}"), &own);
+    let posted = api.invoke("slide", minute, &event.to_string()).await;
+    assert_eq!((posted.kind.as_str(), &posted.body["statusCode"]), ("response", &json!(200)), "{posted:?}");
+    let body: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
+    assert_eq!((&body["slide"], &body["uploads"]), (&json!("slide-002-falciparum"), &json!(1)));
+    let policy = posted.body["headers"]["content-security-policy"].as_str().unwrap();
+    assert!(policy.contains(&format!("http://{}", cloud.servers.s3)), "{policy}");
+
+    let foreign = json!({"host": host, "origin": "https://evil.example"});
+    let posted =
+        api.invoke("foreign", minute, &http_event("GET", "/api/slides", "", &foreign).to_string()).await;
+    assert_eq!(posted.body["statusCode"], 403, "{posted:?}");
+    let wrong = http_event("GET", "/api/slides", "stage=beta", &json!({"host": host}));
+    let posted = api.invoke("wrong", minute, &wrong.to_string()).await;
+    assert_eq!(posted.body["statusCode"], 400, "{posted:?}");
+    // No queue is named, so nothing is said of queues, and that is no failure.
+    let health = http_event("GET", "/api/health", "", &json!({"host": host}));
+    let posted = api.invoke("health", minute, &health.to_string()).await;
+    let body: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
+    assert_eq!((&body["stages"][0]["queue"], &body["unavailable"]), (&Value::Null, &json!([])), "{body}");
+    cloud.servers.shutdown().await;
+}
+
+fn encoded_slide() -> String {
+    IMAGE.split('/').next().unwrap().replace('-', "%2D")
 }

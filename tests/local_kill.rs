@@ -39,6 +39,7 @@ async fn serve_for_ever() {
         s3_port: 0,
         dynamodb_port: 0,
         subscriptions: vec![Subscription { bucket: BUCKET.into(), queue: QUEUE.into() }],
+        browser_origins: vec![],
     };
     let servers = Servers::start(&settings, queue).await.unwrap();
     println!("\nlistening {}", servers.s3);

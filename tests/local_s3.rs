@@ -588,6 +588,7 @@ async fn objects_and_index_that_do_not_belong_together_are_refused_and_kept() {
         s3_port: 0,
         dynamodb_port: 0,
         subscriptions: vec![],
+        browser_origins: vec![],
     };
     let error = Servers::start(&settings, queue).await.unwrap_err();
     assert!(error.to_string().contains("do not belong together"), "{error}");
@@ -607,6 +608,7 @@ async fn an_undeclared_queue_and_a_port_in_use_are_clear_at_start() {
         s3_port: stack.servers.s3.port(),
         dynamodb_port: 0,
         subscriptions: vec![Subscription { bucket: INPUT.into(), queue: "nobody".into() }],
+        browser_origins: vec![],
     };
     let error = Servers::start(&settings, queue.clone()).await.unwrap_err();
     assert!(error.to_string().contains(INPUT), "{error}");

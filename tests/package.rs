@@ -25,7 +25,9 @@ fn name_of(line: &str) -> &str {
 
 #[test]
 fn functions_start_on_the_c_library_of_lambda() {
-    for binary in [env!("CARGO_BIN_EXE_classifier"), env!("CARGO_BIN_EXE_gate")] {
+    for binary in
+        [env!("CARGO_BIN_EXE_classifier"), env!("CARGO_BIN_EXE_gate"), env!("CARGO_BIN_EXE_dashboard")]
+    {
         let needs = elf::read_needs(&std::fs::read(binary).unwrap()).unwrap();
         assert_eq!(needs.too_new(), [], "{binary}: newer than glibc {:?}", elf::NEWEST_GLIBC);
         // A binary that asks for nothing would be one that was not read.
@@ -51,6 +53,10 @@ fn package_holds_nothing_of_the_local_stack() {
     let found: Vec<_> = local.iter().filter(|name| names.contains(**name)).collect();
     assert!(found.is_empty(), "{found:?} are in the Lambda package");
     assert!(names.contains("lambda_runtime") && names.contains("tract-onnx"), "{names:?}");
+    let dashboard = cargo_tree(&["--no-default-features", "--features", "dashboard", "--edges", "normal"]);
+    let names: BTreeSet<&str> = dashboard.iter().map(|line| name_of(line)).collect();
+    let found: Vec<_> = local.iter().filter(|name| **name != "axum" && names.contains(**name)).collect();
+    assert!(found.is_empty(), "{found:?} are in the dashboard's package");
     // What is looked for exists under these names.
     let all = cargo_tree(&["--edges", "normal"]);
     let names: BTreeSet<&str> = all.iter().map(|line| name_of(line)).collect();

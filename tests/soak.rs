@@ -204,7 +204,7 @@ async fn clean_run(plan: &Arc<Plan>, folder: &std::path::Path, seed: u64) -> Sta
 async fn state_at_rest(folder: &std::path::Path, seed: u64) -> State {
     let process = Process::start(folder, None, seed);
     wait_until_empty(&process).await;
-    let (_, dead) = process.depths().expect("the status page answers");
+    let (_, dead) = process.depths().expect("the dashboard answers");
     assert_eq!(dead, 0, "messages were given up");
     let state = State::of(&process.clients()).await;
     process.stop();

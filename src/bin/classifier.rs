@@ -3,6 +3,8 @@
 //! It never looks into an event and never decides anything; [`Handler`] does. Invariant: an invocation is answered by
 //! the handler or fails, so that its trigger delivers it again.
 
+#[path = "shell/deadline.rs"]
+mod deadline;
 #[path = "shell/lambda.rs"]
 mod lambda;
 
@@ -35,7 +37,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     }
     let handler = &Handler::new(pipeline);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
-        let deadline = lambda::instant_of(event.context.deadline());
+        let deadline = deadline::instant_of(event.context.deadline());
         handler.handle(&event.payload, deadline).await.map_err(Error::from)
     }))
     .await

@@ -3,6 +3,8 @@
 //! It never looks into an event and never judges a model; [`GateHandler`] does. Invariant: a model that was copied has a
 //! report, or the invocation fails, so that its trigger delivers it again.
 
+#[path = "shell/deadline.rs"]
+mod deadline;
 #[path = "shell/lambda.rs"]
 mod lambda;
 
@@ -22,7 +24,7 @@ async fn main() -> ExitCode {
 async fn serve(config: GateConfig) -> Result<(), Error> {
     let handler = &GateHandler::new(config, Clients::from_env().await.s3);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
-        let deadline = lambda::instant_of(event.context.deadline());
+        let deadline = deadline::instant_of(event.context.deadline());
         handler.handle(&event.payload, deadline).await.map_err(Error::from)
     }))
     .await

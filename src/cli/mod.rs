@@ -32,7 +32,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the whole stack on this machine: S3, DynamoDB, classifier and status page, on loopback only.
+    /// Run the whole stack on this machine: S3, DynamoDB, classifier and dashboard, on loopback only.
     Up(UpArguments),
     /// Classify files and folders, without any stack.
     Classify(ClassifyArguments),
@@ -66,7 +66,7 @@ struct UpArguments {
     /// Port of SQS.
     #[arg(long, default_value_t = 9324)]
     sqs_port: u16,
-    /// Port of the status page.
+    /// Port of the dashboard.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
     /// Start the servers only: uploads queue up until a start without this.

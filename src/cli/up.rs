@@ -118,7 +118,7 @@ fn say(text: &str) {
 /// The region goes by its older name: version 1 of the aws client does not read `AWS_REGION`.
 fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
     let (s3, dynamodb, sqs) = (stack.s3_url(), stack.dynamodb_url(), stack.sqs_url());
-    let status = stack.status;
+    let dashboard = stack.dashboard;
     let data_dir = output::printable(&arguments.data_dir.to_string_lossy());
     let model_key = stack.config.model_key();
     format!(
@@ -127,7 +127,7 @@ fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
   S3           {s3}   buckets {INPUT_BUCKET}, {MODEL_BUCKET}, {RESULTS_BUCKET}
   DynamoDB     {dynamodb}   table {TABLE}
   SQS          {sqs}   queues classify-prod, classify-dev, each with a dead-letter queue
-  Status page  http://{status}
+  Dashboard    http://{dashboard}   results, slides, review: open it in a browser
   Model        s3://{MODEL_BUCKET}/dev/model.onnx   copy a file there to try it; reports/ says whether it passed
                s3://{MODEL_BUCKET}/{model_key}   what production serves, once it has passed
 

@@ -13,6 +13,7 @@
 //! Never listens on other addresses than 127.0.0.1. Invariant: killed at any moment and started again, it goes on with
 //! what was uploaded and not answered.
 
+mod dashboard;
 pub mod dynamodb;
 pub mod faults;
 mod furnish;
@@ -24,7 +25,6 @@ mod servers;
 pub mod sqs;
 mod stack;
 mod state;
-mod status;
 mod worker;
 
 pub use lock::{DataDirLock, LockError};

@@ -18,7 +18,7 @@ use super::dynamodb::{self, DynamoDbError};
 use super::faults::{Faults, Front, Protocol};
 use super::listener::{self, ListenError, SHUTDOWN_GRACE};
 use super::queue::{Queue, QueueError};
-use super::s3::{self, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, LocalS3, StoreError};
+use super::s3::{self, BrowserOrigins, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, LocalS3, StoreError};
 
 /// Sends a notification to `queue` for every object created in `bucket`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct ServerSettings {
     pub dynamodb_port: u16,
     /// Who is told of new objects; a bucket can have several.
     pub subscriptions: Vec<Subscription>,
+    /// Origins whose pages may use S3 from a browser, e.g. `http://127.0.0.1:8080`.
+    pub browser_origins: Vec<String>,
 }
 
 /// Why the local stack could not start.
@@ -107,6 +109,7 @@ impl Servers {
 
         let store = LocalS3::open(&settings.data_dir.join("s3"), &queue, &settings.subscriptions).await?;
         let database = dynamodb::open(&settings.data_dir.join("dynamodb.sqlite"))?;
+        let origins = BrowserOrigins::new(&settings.browser_origins);
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         let (s3_listener, dynamodb_listener) = match faults {
@@ -115,7 +118,8 @@ impl Servers {
                 let mut behind = |listener, protocol, server, flag| {
                     let inner = listener::bind_loopback(server, 0, flag)?;
                     let upstream = address_of(&inner, server, 0, flag)?;
-                    let front = Front { faults: faults.clone(), protocol, upstream };
+                    let (faults, origins) = (faults.clone(), origins.clone());
+                    let front = Front { faults, protocol, upstream, origins };
                     tasks.push(tokio::spawn(front.serve(listener, stopped.clone())));
                     Ok::<_, ListenError>(inner)
                 };
@@ -124,7 +128,7 @@ impl Servers {
             }
         };
         tasks.extend([
-            tokio::spawn(listener::serve(s3_listener, s3::service(store), stopped.clone())),
+            tokio::spawn(listener::serve(s3_listener, s3::service(store, origins), stopped.clone())),
             tokio::spawn(dynamodb::serve(dynamodb_listener, database, stopped)),
         ]);
         Ok(Self { s3: s3_address, dynamodb: dynamodb_address, stop, tasks })

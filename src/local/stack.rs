@@ -1,4 +1,4 @@
-//! The whole embedded stack: servers, buckets, table, stages, gate and status page, started in order.
+//! The whole embedded stack: servers, buckets, table, stages, gate and dashboard, started in order.
 //!
 //! It never answers an image itself: the workers call the same handlers as Lambda does. Each stage has its own queue,
 //! workers and model, fed by the same uploads, so that production does not notice what development does. Invariant: one
@@ -12,19 +12,21 @@ use chrono::Utc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::dashboard::{self, LocalOperations, LocalStage};
 use super::faults::{FaultSpec, Faults, FaultsError};
 use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE};
-use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials, status};
+use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
 use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE};
+use crate::dashboard::{Access, Buckets, Dashboard, Pictures, router};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
 use crate::pipeline::Pipeline;
-use crate::store::{StoreError, TableReader};
+use crate::store::{StoreError, TableReader, TableWriter};
 
 /// Bucket that images are uploaded to.
 pub const INPUT_BUCKET: &str = "giemsa-input";
@@ -55,7 +57,7 @@ pub struct StackSettings {
     pub dynamodb_port: u16,
     /// Port of SQS; 0 takes any free one.
     pub sqs_port: u16,
-    /// Port of the status page; 0 takes any free one.
+    /// Port of the dashboard; 0 takes any free one.
     pub http_port: u16,
     /// Whether to classify; without it uploads only queue up.
     pub run_worker: bool,
@@ -77,7 +79,7 @@ pub enum StackError {
     /// A server did not start.
     #[error(transparent)]
     Servers(#[from] LocalError),
-    /// The status page's port cannot be had.
+    /// The dashboard's port cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A bucket or the sample model could not be put in place.
@@ -106,8 +108,8 @@ pub struct Stack {
     pub clients: Clients,
     /// What its classifier of production was told.
     pub config: Config,
-    /// Where the status page is.
-    pub status: SocketAddr,
+    /// Where the dashboard is.
+    pub dashboard: SocketAddr,
     /// Its queues.
     pub queue: Queue,
     /// What goes wrong on purpose.
@@ -150,9 +152,9 @@ impl Stack {
             .into_iter()
             .map(|(bucket, queue, _)| Subscription { bucket: bucket.to_owned(), queue });
 
-        let status_listener = bind_loopback("the status page", settings.http_port, "--http-port")?;
-        let status = status_listener.local_addr().map_err(|source| ListenError::Bind {
-            server: "the status page",
+        let http_listener = bind_loopback("the dashboard", settings.http_port, "--http-port")?;
+        let address = http_listener.local_addr().map_err(|source| ListenError::Bind {
+            server: "the dashboard",
             port: settings.http_port,
             flag: "--http-port",
             source,
@@ -162,6 +164,9 @@ impl Stack {
             s3_port: settings.s3_port,
             dynamodb_port: settings.dynamodb_port,
             subscriptions: subscriptions.collect(),
+            browser_origins: ["127.0.0.1", "localhost"]
+                .map(|host| format!("http://{host}:{}", address.port()))
+                .to_vec(),
         };
         let faults = match &settings.faults {
             Some(spec) => Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?)),
@@ -214,26 +219,45 @@ impl Stack {
             }
         }
         let mut handlers = handlers.into_iter();
-        let of_stage = |stage: &&str| status::StageSource {
+        let of_stage = |stage: &&str| LocalStage {
             stage: (*stage).to_owned(),
             queue_name: classify_queue(stage),
             handler: handlers.next(),
         };
-        let stage_sources = stages.iter().map(of_stage).collect();
-        let page = status::router(status::Source {
-            table: TableReader::new(clients.dynamodb.clone(), &config.table),
+        let operations = LocalOperations {
             queue: queue.clone(),
-            stages: stage_sources,
+            stages: stages.iter().map(of_stage).collect(),
             gate_queue: GATE_QUEUE.to_owned(),
-            address: status,
+        };
+        let page = router(Dashboard {
+            table: TableReader::new(clients.dynamodb.clone(), &config.table),
+            writer: TableWriter::new(clients.dynamodb.clone(), &config.table),
+            s3: clients.s3.clone(),
+            buckets: Buckets::of(&config),
+            stages: stages.iter().map(|stage| (*stage).to_owned()).collect(),
+            limits: config.limits.clone(),
+            operations: Arc::new(operations),
+            pictures: Pictures::new(&config.limits),
+            access: Access::loopback(address, vec![endpoint_url(servers.s3)]),
         });
-        tasks.push(tokio::spawn(status::serve(status_listener, page, stopped.clone())));
+        tasks.push(tokio::spawn(dashboard::serve(http_listener, page, stopped.clone())));
         if let Some(faults) = &faults {
             // Last: a start that meets faults would only be a start that fails.
             faults.arm();
             tasks.push(tokio::spawn(faults.clone().keep_summary(stopped)));
         }
-        Ok(Self { clients, config, status, queue, faults, servers, sqs, stop, tasks, _lock: lock })
+        Ok(Self {
+            clients,
+            config,
+            dashboard: address,
+            queue,
+            faults,
+            servers,
+            sqs,
+            stop,
+            tasks,
+            _lock: lock,
+        })
     }
 
     /// URL of S3.

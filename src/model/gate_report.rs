@@ -92,6 +92,9 @@ pub struct GateModel {
     /// Labels in the order of the scores.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub labels: Vec<String>,
+    /// Labels that count as positive.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub positive: Vec<String>,
 }
 
 impl GateModel {
@@ -100,6 +103,7 @@ impl GateModel {
         self.name = Some(model.metadata.name.clone());
         self.version = Some(model.metadata.version.clone());
         self.labels.clone_from(&model.metadata.labels);
+        self.positive.clone_from(&model.metadata.positive);
     }
 }
 

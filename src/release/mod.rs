@@ -332,6 +332,7 @@ fn untried(entry: &ReleaseEntry, size_bytes: u64) -> Trial {
         sha256: entry.model.sha256.clone(),
         size_bytes,
         labels: Vec::new(),
+        positive: Vec::new(),
     };
     let mut trial = Trial::new(model, GoldenSummary::default(), entry.started_at);
     trial.problems.push("the golden set was not run before this model was released by force".to_owned());

@@ -10,6 +10,7 @@ mod migration;
 mod model_files;
 mod objects;
 mod queries;
+mod rates;
 mod releases;
 mod result_finder;
 mod result_queries;
@@ -43,7 +44,7 @@ pub use uploads::{
     Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded,
 };
 
-pub use verdicts::{Review, ReviewAction, ReviewsPage};
+pub use verdicts::{Review, ReviewAction, ReviewsPage, standing};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]

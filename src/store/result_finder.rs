@@ -86,6 +86,35 @@ impl ResultFinder {
         Ok(false)
     }
 
+    /// The records of a stage of one upload, at most `most`, of whatever models, in no order.
+    ///
+    /// # Errors
+    /// [`UploadsError`].
+    pub async fn records_of(
+        &self,
+        stage: &str,
+        upload: &Upload,
+        most: usize,
+    ) -> Result<Vec<Record>, UploadsError> {
+        let start = result_key_start(&self.prefix, stage, upload);
+        let request = self.s3.list_objects_v2().bucket(&self.bucket).prefix(&start).delimiter("/");
+        let page = request.encoding_type(EncodingType::Url).send().await;
+        let page = page.map_err(|e| failed("ListObjectsV2", &self.bucket, &start, &e))?;
+        let mut records = Vec::new();
+        for key in page.contents().iter().filter_map(|object| object.key()).map(form_decoded) {
+            if records.len() < most
+                && key.strip_prefix(&start).is_some_and(is_result_tail)
+                && let Some(record) = self.read(&key).await?
+                // Long keys are cut in names, and uploads of a day share theirs.
+                && record.image.key == upload.key
+                && upload.is_image(record.image.version_id.as_deref(), record.image.etag.as_deref())
+            {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
     fn is_result_of(&self, tail: &str, input_bucket: &str, upload: &Upload) -> bool {
         let models = self.known_models.lock().expect("nothing panics while it is held");
         let version = upload.object_version();

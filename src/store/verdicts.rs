@@ -108,7 +108,7 @@ impl From<&Review> for Verdict {
 }
 
 /// The verdicts of an image that nobody took back, oldest first. An undo takes the last one of its own reviewer.
-pub(super) fn standing(reviews: &[Review]) -> Vec<&Review> {
+pub fn standing(reviews: &[Review]) -> Vec<&Review> {
     let mut standing: Vec<&Review> = Vec::new();
     for review in reviews {
         match review.action {

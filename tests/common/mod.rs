@@ -50,6 +50,7 @@ impl Lab {
             s3_port: 0,
             dynamodb_port: 0,
             subscriptions: Vec::new(),
+            browser_origins: Vec::new(),
         };
         let servers = Servers::start(&settings, queue).await.unwrap();
         let clients = Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());

@@ -19,6 +19,9 @@ use giemsa::local::{ServerSettings, Servers, Subscription, credentials};
 pub const INPUT: &str = "giemsa-input";
 pub const MODELS: &str = "giemsa-models";
 
+/// Origin of the page that may use it from a browser.
+pub const PAGE: &str = "http://127.0.0.1:8080";
+
 /// The servers on free ports, two queues that follow the input bucket, and a client.
 pub struct Stack {
     pub folder: PathBuf,
@@ -41,6 +44,7 @@ impl Stack {
             s3_port: 0,
             dynamodb_port: 0,
             subscriptions: vec![subscribe("dev"), subscribe("prod")],
+            browser_origins: vec![PAGE.to_owned()],
         };
         let servers = Servers::start(&settings, queue.clone()).await.unwrap();
         let s3 = client(servers.s3, credentials());

@@ -92,6 +92,34 @@ pub fn collect(pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHan
     (text, reader)
 }
 
+/// Host and port of the dashboard, in what a stack has printed so far.
+pub fn dashboard_address(printed: &str) -> Option<String> {
+    let line = printed.lines().find_map(|line| line.trim().strip_prefix("Dashboard"))?;
+    line.split_whitespace().next()?.strip_prefix("http://").map(str::to_owned)
+}
+
+/// Status and body of the answer to `GET path`, as long as there is somebody to answer.
+pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// Messages in the queues that `/api/health` lists: those that wait or are in flight, and those that were given up.
+pub fn depths(health: &serde_json::Value) -> Option<(u64, u64)> {
+    let stages = health["stages"].as_array()?;
+    let queues = stages.iter().map(|stage| &stage["queue"]).chain([&health["gate"]]);
+    queues.into_iter().try_fold((0, 0), |(waiting, dead), queue| {
+        let of = |name: &str| queue[name].as_u64();
+        Some((waiting + of("waiting")? + of("in_flight")?, dead + of("dead_letters")?))
+    })
+}
+
 impl RunningStack {
     /// Starts the stack and waits until it has printed how to use it.
     pub fn start(data_dir: &Path, more: &[&str]) -> Self {
@@ -126,6 +154,13 @@ impl RunningStack {
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
+    /// URL of S3, as printed.
+    pub fn s3_url(&self) -> String {
+        let exports = self.exports();
+        let url = exports.iter().find(|(name, _)| name == "AWS_ENDPOINT_URL_S3");
+        url.expect("the endpoint is printed").1.clone()
+    }
+
     /// SDK clients by what it printed.
     pub fn clients(&self) -> giemsa::aws::Clients {
         let exports = self.exports();
@@ -137,34 +172,42 @@ impl RunningStack {
         )
     }
 
-    /// Host and port of the status page, as printed.
-    pub fn status_address(&self) -> String {
-        let stdout = self.stdout();
-        let line = stdout.lines().find_map(|line| line.trim().strip_prefix("Status page"));
-        line.expect("the status page is printed").trim().strip_prefix("http://").unwrap().to_owned()
+    /// Host and port of the dashboard, as printed.
+    pub fn dashboard_address(&self) -> String {
+        dashboard_address(&self.stdout()).expect("the dashboard is printed")
     }
 
-    /// The body that the status page's server answers to `GET path`.
+    /// The body that the dashboard answers to `GET path`.
     pub fn get(&self, path: &str) -> String {
-        let address = self.status_address();
-        let mut stream = TcpStream::connect(&address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-        body.to_owned()
+        let (status, body) = get(&self.dashboard_address(), path).expect("the dashboard answers");
+        assert_eq!(status, 200, "{path}: {body}");
+        body
     }
 
-    /// What `/api/status` says.
-    pub fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&self.get("/api/status")).unwrap()
+    /// The JSON that the dashboard answers to `GET path`.
+    pub fn get_json(&self, path: &str) -> serde_json::Value {
+        serde_json::from_str(&self.get(path)).unwrap()
+    }
+
+    /// The model that serves in a stage, and why the file in its place does not, as `/api/models` says.
+    pub fn model(&self, stage: &str) -> serde_json::Value {
+        let models = self.get_json("/api/models");
+        let mut stages = models["stages"].as_array().unwrap().iter();
+        stages.find(|found| found["stage"] == stage).expect("the stage is known").clone()
+    }
+
+    /// Uploads that production has not answered, and those it gave up, as `/api/health` says.
+    pub fn unanswered(&self) -> (u64, u64) {
+        let health = self.get_json("/api/health");
+        let queue = &health["stages"][0]["queue"];
+        let of = |name: &str| queue[name].as_u64().unwrap_or_else(|| panic!("{health}"));
+        (of("waiting") + of("in_flight"), of("dead_letters"))
     }
 
     /// Waits until every upload has an answer, and none was given up.
     pub fn wait_until_answered(&self) {
-        wait_for("all uploads to be answered", || (self.status()["unanswered"] == 0).then_some(()));
-        assert_eq!(self.status()["dead_letters"], 0, "{}", self.stderr());
+        wait_for("all uploads to be answered", || (self.unanswered().0 == 0).then_some(()));
+        assert_eq!(self.unanswered().1, 0, "{}", self.stderr());
     }
 
     /// Sends a signal and waits for the end.

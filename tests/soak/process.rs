@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use giemsa::aws::Clients;
-use serde_json::Value;
 
-use crate::running_stack::{PATIENCE, collect, giemsa, send_signal, wait_for, wait_for_exit};
+use crate::running_stack::{PATIENCE, collect, depths, get, giemsa, send_signal, wait_for, wait_for_exit};
 
 /// Address space of the process, KiB: what is more is refused, as where memory runs out.
 const MEMORY_KIB: u64 = 3 << 19;
@@ -83,28 +82,10 @@ impl Process {
         Clients::at(&url(self.ports[0]), &url(self.ports[1]), giemsa::local::credentials())
     }
 
-    /// What `/api/status` says, if it can.
-    pub fn status(&self) -> Option<Value> {
-        use std::io::{Read, Write};
-        let address = format!("127.0.0.1:{}", self.ports[2]);
-        let mut stream = std::net::TcpStream::connect(&address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
-        write!(stream, "GET /api/status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
-    }
-
     /// Messages in all queues: those that wait, and those that were given up.
     pub fn depths(&self) -> Option<(u64, u64)> {
-        let status = self.status()?;
-        let queues = status["stages"].as_array()?.iter().chain([&status["gate"]]);
-        let depth = |queue: &Value| Some((queue["unanswered"].as_u64()?, queue["dead_letters"].as_u64()?));
-        queues.map(depth).try_fold((0, 0), |(waiting, dead), depth| {
-            let (more_waiting, more_dead) = depth?;
-            Some((waiting + more_waiting, dead + more_dead))
-        })
+        let (status, health) = get(&format!("127.0.0.1:{}", self.ports[2]), "/api/health")?;
+        (status == 200).then(|| depths(&serde_json::from_str(&health).ok()?))?
     }
 
     /// Stops it, with what is in progress done, and returns the logs of all its lives.

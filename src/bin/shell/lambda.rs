@@ -1,18 +1,14 @@
-//! What the Lambda functions share: their start, their log, their deadline, and two functions of the C library.
+//! What the Lambda functions share: their start, their log, and two functions of the C library.
 //!
 //! It never looks into an event. Invariant: a package that links this file starts on Lambda's C library.
 
 use std::fmt::Display;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
 
 use giemsa::metrics;
 use lambda_runtime::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-
-/// Lambda's limit.
-const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
 
 /// Starts log and metrics, reads the configuration, and serves until Lambda ends the process.
 pub async fn run<C, E: Display, F: Future<Output = Result<(), Error>>>(
@@ -47,16 +43,6 @@ fn start_log() {
         .without_time()
         .with_env_filter(filter)
         .init();
-}
-
-/// The same moment on the clock that never jumps; one that has just passed is now.
-///
-/// `cargo lambda` sends a length of time where Lambda sends a moment, which reads as 1970: that is no deadline.
-pub fn instant_of(deadline: SystemTime) -> Option<Instant> {
-    let now = SystemTime::now();
-    let is_moment =
-        now.duration_since(deadline).is_ok_and(|passed| passed < LONGEST_INVOCATION) || deadline > now;
-    is_moment.then(|| Instant::now() + deadline.duration_since(now).unwrap_or_default())
 }
 
 /// Two functions that the C library gave a new symbol version in 2.35. Defined here they are not asked of it, so that a

@@ -23,6 +23,7 @@ use super::connection::{Connection, Cut};
 use super::process::kill_process;
 use super::{Faults, Kind, Strike, body, dynamodb, fraction, s3};
 use crate::local::listener;
+use crate::local::s3::{BrowserOrigins, allow};
 
 /// Whatever ends a connection.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -43,6 +44,8 @@ pub(in crate::local) struct Front {
     pub(in crate::local) protocol: Protocol,
     /// The server behind it.
     pub(in crate::local) upstream: SocketAddr,
+    /// Whose pages may read an answer of S3, also that it refuses.
+    pub(in crate::local) origins: BrowserOrigins,
 }
 
 impl Front {
@@ -81,6 +84,7 @@ struct Asked {
 
 impl Client {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+        let origin = self.front.origins.of(request.headers());
         let asked = match self.front.protocol {
             Protocol::S3 => Asked {
                 subject: s3::subject(request.method(), request.uri()),
@@ -118,7 +122,14 @@ impl Client {
             }
             Kind::Reset => Err(self.reset()),
             refused => Ok(match self.front.protocol {
-                Protocol::S3 => s3::refusal(refused),
+                Protocol::S3 => {
+                    let mut refusal = s3::refusal(refused);
+                    // The server behind would let the page see that it is refused.
+                    if let Some(origin) = origin {
+                        allow(&origin, refusal.headers_mut());
+                    }
+                    refusal
+                }
                 Protocol::DynamoDb => dynamodb::refusal(refused),
             }),
         }

@@ -10,6 +10,7 @@
 //! | `versions.rs`, `index.rs` | which file holds which version of a key; how writes and deletions change that |
 //! | `buckets.rs`, `uploads.rs` | which buckets there are, and which are versioned; which uploads are open |
 //! | `listing.rs`, `list_answers.rs` | pages of a listing, for any key, in S3's order; what S3 says of them |
+//! | `browsers.rs` | which pages may use it, and that a presigned link does nothing else |
 //! | `conditions.rs` | `If-Match` and its relatives |
 //! | `notify.rs` | the event notification of a write |
 //! | `keys.rs` | any key → a safe, readable file name |
@@ -22,6 +23,7 @@
 //!
 //! Never answers "200" for a write before bytes, index and notification are on disk. Never serves an unsigned request.
 
+mod browsers;
 mod buckets;
 mod conditions;
 mod deletes;
@@ -51,6 +53,7 @@ use s3s::service::S3ServiceBuilder;
 use s3s::{Body, HttpError, S3Error, S3ErrorCode, S3Result, s3_error};
 use thiserror::Error;
 
+pub(super) use browsers::{BrowserOrigins, allow};
 pub(super) use objects::LocalS3;
 
 use super::queue::QueueError;
@@ -240,9 +243,10 @@ impl S3Auth for LocalKeys {
     }
 }
 
-/// The HTTP service in front of `store`.
+/// The HTTP service in front of `store`; pages of `origins` may use it.
 pub(super) fn service(
     store: LocalS3,
+    origins: BrowserOrigins,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -255,11 +259,21 @@ pub(super) fn service(
     builder.set_auth(LocalKeys);
     let service = builder.build();
     service_fn(move |request: Request<Incoming>| {
-        let service = service.clone();
+        let (service, origins) = (service.clone(), origins.clone());
         async move {
+            if let Some(answer) = origins.answer_preflight(&request) {
+                return Ok(answer);
+            }
+            let origin = origins.of(request.headers());
             let waits_for_continue = request.headers().contains_key(EXPECT);
             let has_no_body = request.body().is_end_stream();
-            let mut answer = service.call(request.map(Body::from)).await?;
+            let mut answer = match browsers::refuse_unsigned(&request) {
+                Some(refusal) => refusal,
+                None => service.call(request.map(Body::from)).await?,
+            };
+            if let Some(origin) = origin {
+                allow(&origin, answer.headers_mut());
+            }
             // s3s writes an XML body to every error, and the length of one to this answer, which must have none.
             if answer.status() == StatusCode::NOT_MODIFIED {
                 *answer.body_mut() = Body::empty();

@@ -55,6 +55,7 @@ impl LocalS3 {
             answer.output.version_id = version_id;
             answer.output.accept_ranges = Some("bytes".to_owned());
             answer.output.content_type.get_or_insert_with(|| DEFAULT_CONTENT_TYPE.to_owned());
+            override_headers(&request.input, &mut answer.output);
             return Ok(answer);
         }
     }
@@ -154,6 +155,20 @@ impl LocalS3 {
         // The version `null` may be another one by now.
         Ok(now.and_then(VersionRow::into_object).is_some_and(|now| now.file == object.file))
     }
+}
+
+/// Headers that a reader asks for in place of the object's own, as signed links do; s3s-fs does not know them.
+fn override_headers(asked: &GetObjectInput, answer: &mut GetObjectOutput) {
+    let replace = |own: &mut Option<String>, asked: &Option<String>| {
+        if asked.is_some() {
+            own.clone_from(asked);
+        }
+    };
+    replace(&mut answer.content_type, &asked.response_content_type);
+    replace(&mut answer.content_disposition, &asked.response_content_disposition);
+    replace(&mut answer.content_encoding, &asked.response_content_encoding);
+    replace(&mut answer.content_language, &asked.response_content_language);
+    replace(&mut answer.cache_control, &asked.response_cache_control);
 }
 
 /// A time in seconds since 1970 as HTTP headers have it.

@@ -28,6 +28,7 @@ fn trial(rows: &[(&str, &str, usize)]) -> Trial {
             sha256: "a".repeat(64),
             size_bytes: 1,
             labels: vec!["sick".to_owned(), "well".to_owned()],
+            positive: vec!["sick".to_owned()],
         },
         golden,
         rules: GateRules::default(),

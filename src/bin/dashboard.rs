@@ -1,0 +1,56 @@
+//! The dashboard as a Lambda function behind an HTTP API of API Gateway: log, configuration, clients, run.
+//!
+//! It never looks into a request; the router of [`giemsa::dashboard`] does, the same as in the embedded stack. Invariant:
+//! a request is answered by that router or the invocation fails.
+
+#[path = "shell/lambda.rs"]
+mod lambda;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use giemsa::aws::{Clients, sqs_client_from_env};
+use giemsa::config::{DashboardConfig, QueueUrls};
+use giemsa::dashboard::{
+    Access, Buckets, Dashboard, Pictures, QueuePair, SqsOperations, link_origins, router,
+};
+use giemsa::queues::QueueClient;
+use giemsa::store::{TableReader, TableWriter};
+use lambda_runtime::Error;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    lambda::run(DashboardConfig::from_env, serve).await
+}
+
+async fn serve(config: DashboardConfig) -> Result<(), Error> {
+    let clients = Clients::from_env().await;
+    let sqs = sqs_client_from_env().await;
+    let pair = |urls: &QueueUrls| QueuePair {
+        queue: QueueClient::new(sqs.clone(), &urls.queue),
+        dead_letters: urls.dead_letters.as_ref().map(|url| QueueClient::new(sqs.clone(), url)),
+    };
+    let operations = SqsOperations {
+        stages: config.queues.iter().map(|(stage, urls)| (stage.clone(), pair(urls))).collect(),
+        gate: config.gate.as_ref().map(pair),
+    };
+    let s3_origins = link_origins(&clients.s3, &[&config.input_bucket, &config.results_bucket]).await?;
+    let pictures = Pictures::new(&config.limits);
+    let dashboard = Dashboard {
+        table: TableReader::new(clients.dynamodb.clone(), &config.table),
+        writer: TableWriter::new(clients.dynamodb, &config.table),
+        s3: clients.s3,
+        buckets: Buckets {
+            input: config.input_bucket,
+            models: config.model_bucket,
+            results: config.results_bucket,
+            results_prefix: config.results_prefix,
+        },
+        stages: config.stages,
+        limits: config.limits,
+        operations: Arc::new(operations),
+        access: Access::any_host(s3_origins),
+        pictures,
+    };
+    lambda_http::run(router(dashboard)).await
+}

@@ -1,0 +1,160 @@
+//! What the dashboard is told from outside.
+//!
+//! It never reads more than it needs. Invariant: every stage that has a queue is one that is shown.
+
+use std::collections::BTreeMap;
+
+use super::{ConfigError, Limits, Settings};
+
+/// Everything the dashboard function is told from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DashboardConfig {
+    /// The stages, the one whose answers count first (`GIEMSA_STAGES`, by commas, default `prod`).
+    pub stages: Vec<String>,
+    /// Bucket that images are uploaded to (`GIEMSA_INPUT_BUCKET`).
+    pub input_bucket: String,
+    /// Bucket that models are copied to (`GIEMSA_MODEL_BUCKET`).
+    pub model_bucket: String,
+    /// Bucket that results are written to (`GIEMSA_RESULTS_BUCKET`).
+    pub results_bucket: String,
+    /// Key prefix of results, without a slash at its end (`GIEMSA_RESULTS_PREFIX`, default `results`).
+    pub results_prefix: String,
+    /// DynamoDB table (`GIEMSA_TABLE`).
+    pub table: String,
+    /// Queues by stage (`GIEMSA_QUEUE_URLS` and `GIEMSA_DLQ_URLS`, `<stage>=<URL>` by commas, default none).
+    pub queues: BTreeMap<String, QueueUrls>,
+    /// The gate's queue (`GIEMSA_GATE_QUEUE_URL` and `GIEMSA_GATE_DLQ_URL`, default none).
+    pub gate: Option<QueueUrls>,
+    /// Bounds on images, by the same names as the classifier's.
+    pub limits: Limits,
+}
+
+/// A queue and its dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueUrls {
+    /// URL of the queue.
+    pub queue: String,
+    /// URL of its dead-letter queue.
+    pub dead_letters: Option<String>,
+}
+
+impl DashboardConfig {
+    /// Reads the process environment.
+    ///
+    /// # Errors
+    /// As [`DashboardConfig::from_lookup`].
+    #[expect(clippy::disallowed_methods, reason = "this is the one folder that reads the environment")]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// Reads settings by name from `lookup`, and checks them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem there is, not only the first.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut settings = Settings { lookup, problems: Vec::new() };
+        let stages = settings.optional("GIEMSA_STAGES").unwrap_or_else(|| super::PRODUCTION_STAGE.to_owned());
+        let stages: Vec<String> = stages.split(',').map(|stage| stage.trim().to_owned()).collect();
+        let queue_urls = settings.by_stage("GIEMSA_QUEUE_URLS", &stages);
+        let mut dead_letter_urls = settings.by_stage("GIEMSA_DLQ_URLS", &stages);
+        let with_dead_letters = |(stage, queue): (String, String)| {
+            let dead_letters = dead_letter_urls.remove(&stage);
+            (stage, QueueUrls { queue, dead_letters })
+        };
+        let queues = queue_urls.into_iter().map(with_dead_letters).collect();
+        let dead_letters = settings.optional("GIEMSA_GATE_DLQ_URL");
+        let config = Self {
+            queues,
+            gate: settings.optional("GIEMSA_GATE_QUEUE_URL").map(|queue| QueueUrls { queue, dead_letters }),
+            input_bucket: settings.required("GIEMSA_INPUT_BUCKET", "the bucket that images are uploaded to"),
+            model_bucket: settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models"),
+            results_bucket: settings.required("GIEMSA_RESULTS_BUCKET", "the bucket for results"),
+            results_prefix: settings
+                .optional("GIEMSA_RESULTS_PREFIX")
+                .unwrap_or_else(|| "results".to_owned()),
+            table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
+            limits: settings.limits(),
+            stages,
+        };
+        let mut problems = settings.problems;
+        config.check_stages(&mut problems);
+        config.limits.check_each(&mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    fn check_stages(&self, problems: &mut Vec<String>) {
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        for (index, stage) in self.stages.iter().enumerate() {
+            let is_stage = (1..=32).contains(&stage.len()) && stage.bytes().all(is_name);
+            if !is_stage || self.stages[..index].contains(stage) {
+                problems.push(format!(
+                    "GIEMSA_STAGES names the stage {stage:?}; expected different stages of up to 32 lower-case letters, \
+                     digits and hyphens, by commas, e.g. prod,dev"
+                ));
+            }
+        }
+    }
+}
+
+impl<L: Fn(&str) -> Option<String>> Settings<L> {
+    /// A list of `<stage>=<value>`.
+    fn by_stage(&mut self, name: &str, stages: &[String]) -> BTreeMap<String, String> {
+        let text = self.optional(name).unwrap_or_default();
+        let mut values = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some((stage, value)) if stages.iter().any(|known| known == stage) && !value.is_empty() => {
+                    values.insert(stage.to_owned(), value.to_owned());
+                }
+                _ => self.problems.push(format!(
+                    "{name} holds {part:?}; expected <stage>=<URL> of a stage of GIEMSA_STAGES, e.g. \
+                     prod=https://sqs.eu-central-1.amazonaws.com/111122223333/classify"
+                )),
+            }
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(changes: &[(&str, &str)]) -> Result<DashboardConfig, ConfigError> {
+        let complete = [
+            ("GIEMSA_INPUT_BUCKET", "in"),
+            ("GIEMSA_MODEL_BUCKET", "models"),
+            ("GIEMSA_RESULTS_BUCKET", "out"),
+            ("GIEMSA_TABLE", "giemsa"),
+        ];
+        DashboardConfig::from_lookup(|name| {
+            let mut all = changes.iter().chain(&complete);
+            all.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn stages_have_their_queues() {
+        assert_eq!(of(&[]).unwrap().stages, ["prod"]);
+        let config = of(&[
+            ("GIEMSA_STAGES", "prod, dev"),
+            ("GIEMSA_QUEUE_URLS", "prod=https://q/a,dev=https://q/b"),
+            ("GIEMSA_DLQ_URLS", "prod=https://q/dead"),
+        ]);
+        let config = config.unwrap();
+        assert_eq!(config.stages, ["prod", "dev"]);
+        assert_eq!(config.queues["prod"].dead_letters.as_deref(), Some("https://q/dead"));
+        assert_eq!(config.queues["dev"], QueueUrls { queue: "https://q/b".to_owned(), dead_letters: None });
+    }
+
+    #[test]
+    fn the_message_names_all_that_is_wrong() {
+        let settings =
+            [("GIEMSA_STAGES", "prod,Prod,prod"), ("GIEMSA_QUEUE_URLS", "beta=x"), ("GIEMSA_TABLE", "")];
+        let message = of(&settings).unwrap_err().to_string();
+        for part in ["stage \"Prod\"", "stage \"prod\"", "\"beta=x\"", "GIEMSA_TABLE is not set"] {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Slides: the list, one of them, its cells, and what of it is not answered.
+//!
+//! It never adds anything up itself. Invariant: the figure of a slide is the store's, computed from its records.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+
+use super::cursor::Filters;
+use super::parameters::{RawQuery, shown, wrong};
+use super::problem::Problem;
+use super::unanswered::{Unanswered, UnansweredImage};
+use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
+use crate::slide::SlideFigure;
+use crate::store::{Cell, SlideEntry};
+
+/// Most slides whose uploads are counted by one request.
+const MAX_COUNTED_SLIDES: usize = 25;
+
+/// Slides whose uploads are counted at once.
+const COUNTED_AT_ONCE: usize = 4;
+
+/// Most cells of a page: compact rows, a whole slide of a day's work in one answer.
+const MAX_CELLS: usize = 2000;
+
+/// Cells of a page unless it is asked otherwise.
+const DEFAULT_CELLS: usize = 1000;
+
+/// Longest text that is searched for, characters.
+const MAX_SEARCH_CHARS: usize = 200;
+
+/// A figure as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct FigureAnswer {
+    #[serde(flatten)]
+    figure: SlideFigure,
+    parasitemia_percent: Option<f64>,
+    parasitemia_interval_percent: Option<(f64, f64)>,
+}
+
+impl From<SlideFigure> for FigureAnswer {
+    fn from(figure: SlideFigure) -> Self {
+        Self {
+            parasitemia_percent: figure.parasitemia_percent(),
+            parasitemia_interval_percent: figure.parasitemia_interval_percent(),
+            figure,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SlideRow {
+    slide: String,
+    last_activity_at: DateTime<Utc>,
+    figure: FigureAnswer,
+    computed_at: DateTime<Utc>,
+}
+
+impl From<SlideEntry> for SlideRow {
+    fn from(entry: SlideEntry) -> Self {
+        Self {
+            slide: entry.slide,
+            last_activity_at: entry.last_activity_at,
+            figure: entry.figure.into(),
+            computed_at: entry.computed_at,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SlidesAnswer {
+    slides: Vec<SlideRow>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CountedSlide {
+    slide: String,
+    uploads: u64,
+    unanswered: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct CountedSlides {
+    slides: Vec<CountedSlide>,
+}
+
+#[derive(Debug, Serialize)]
+struct SlideAnswer {
+    slide: String,
+    stage: String,
+    /// Absent as long as nothing of the slide is answered.
+    last_activity_at: Option<DateTime<Utc>>,
+    figure: FigureAnswer,
+    computed_at: Option<DateTime<Utc>>,
+    uploads: u64,
+    unanswered: u64,
+    unanswered_images: Vec<UnansweredImage>,
+}
+
+#[derive(Debug, Serialize)]
+struct CellRow {
+    #[serde(flatten)]
+    cell: Cell,
+    /// What the last reviewer said of this image, if that stands.
+    verdict: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CellsAnswer {
+    cells: Vec<CellRow>,
+    next: Option<String>,
+}
+
+pub(super) fn routes() -> Router<Arc<Dashboard>> {
+    Router::new()
+        .route("/api/slides", get(slides))
+        .route("/api/slides/unanswered", get(unanswered))
+        .route("/api/slide", get(slide))
+        .route("/api/slide/cells", get(cells))
+}
+
+async fn slides(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<SlidesAnswer>, Problem> {
+    let parameters = query.parameters(&["stage", "search", "limit", "cursor"])?;
+    let stage = parameters.stage(&dashboard.stages)?;
+    let search = parameters.optional("search")?;
+    if let Some(text) = search.filter(|text| text.chars().count() > MAX_SEARCH_CHARS) {
+        return Err(wrong("search", text, &format!("at most {MAX_SEARCH_CHARS} characters")));
+    }
+    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let filters = Filters::of("slides", &[Some(&stage), search]);
+    let after = filters.position(parameters.optional("cursor")?)?;
+    let page = dashboard.table.slides(&stage, search, after.as_deref(), limit).await?;
+    let next = page.next.map(|position| filters.cursor(&position));
+    Ok(Json(SlidesAnswer { slides: page.slides.into_iter().map(SlideRow::from).collect(), next }))
+}
+
+async fn unanswered(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<CountedSlides>, Problem> {
+    let parameters = query.parameters(&["stage", "slide"])?;
+    let stage = parameters.stage(&dashboard.stages)?;
+    let names = parameters.slides(MAX_COUNTED_SLIDES)?;
+    let counts: Vec<_> = names.iter().map(|slide| dashboard.unanswered(&stage, slide, false)).collect();
+    let counts: Vec<Unanswered> = stream::iter(counts).buffered(COUNTED_AT_ONCE).try_collect().await?;
+    let row = |(slide, found): (&str, Unanswered)| CountedSlide {
+        slide: slide.to_owned(),
+        uploads: found.uploads,
+        unanswered: found.unanswered,
+    };
+    let slides = names.into_iter().zip(counts).map(row).collect();
+    Ok(Json(CountedSlides { slides }))
+}
+
+async fn slide(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<SlideAnswer>, Problem> {
+    let parameters = query.parameters(&["stage", "slide"])?;
+    let stage = parameters.stage(&dashboard.stages)?;
+    let slide = parameters.required_slide()?;
+    let (entry, found) =
+        tokio::join!(dashboard.table.slide_entry(&stage, slide), dashboard.unanswered(&stage, slide, true));
+    let (entry, found) = (entry?, found?);
+    if entry.is_none() && found.uploads == 0 {
+        let detail = format!(
+            "there is no slide {:?}: no image of it is answered by {stage}, and none is in the folder of this name of the \
+             input bucket",
+            shown(slide)
+        );
+        return Err(Problem::not_found(detail));
+    }
+    Ok(Json(SlideAnswer {
+        slide: slide.to_owned(),
+        last_activity_at: entry.as_ref().map(|entry| entry.last_activity_at),
+        computed_at: entry.as_ref().map(|entry| entry.computed_at),
+        figure: entry.map(|entry| entry.figure).unwrap_or_default().into(),
+        stage,
+        uploads: found.uploads,
+        unanswered: found.unanswered,
+        unanswered_images: found.unanswered_images,
+    }))
+}
+
+async fn cells(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<CellsAnswer>, Problem> {
+    let parameters = query.parameters(&["stage", "slide", "limit", "cursor"])?;
+    let stage = parameters.stage(&dashboard.stages)?;
+    let slide = parameters.required_slide()?;
+    let limit = parameters.limit(DEFAULT_CELLS, MAX_CELLS)?;
+    let filters = Filters::of("cells", &[Some(&stage), Some(slide)]);
+    let after = filters.position(parameters.optional("cursor")?)?;
+    let (page, verdicts) = tokio::join!(
+        dashboard.table.cells(&stage, slide, after.as_deref(), limit),
+        dashboard.table.verdicts_of_slide(slide),
+    );
+    let (page, verdicts) = (page?, verdicts?);
+    let next = page.next.map(|position| filters.cursor(&position));
+    let row = |cell: Cell| {
+        let review = verdicts.get(&cell.key).filter(|review| review.is_of(&cell.object_version));
+        CellRow { verdict: review.map(|review| review.label.clone()), cell }
+    };
+    Ok(Json(CellsAnswer { cells: page.cells.into_iter().map(row).collect(), next }))
+}

@@ -1,0 +1,69 @@
+//! What was uploaded on each day, and how it was answered.
+//!
+//! It never adds anything up itself. Invariant: days are of UTC, newest first, and only those with images.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use serde::Serialize;
+
+use super::Dashboard;
+use super::parameters::{RawQuery, wrong};
+use super::problem::Problem;
+use crate::store::DaySummary;
+
+/// Days that are answered unless it is asked otherwise.
+const DEFAULT_DAYS: u64 = 30;
+
+/// Most days of one answer.
+const MAX_DAYS: i64 = 366;
+
+#[derive(Debug, Serialize)]
+struct DayAnswer {
+    date: NaiveDate,
+    labels: BTreeMap<String, u64>,
+    rejected: u64,
+    needs_review: u64,
+    computed_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize)]
+struct SummaryAnswer {
+    days: Vec<DayAnswer>,
+}
+
+impl From<DaySummary> for DayAnswer {
+    fn from(day: DaySummary) -> Self {
+        let DaySummary { date, labels, rejected, needs_review, computed_at } = day;
+        Self { date, labels, rejected, needs_review, computed_at }
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<Dashboard>> {
+    Router::new().route("/api/summary", get(summary))
+}
+
+async fn summary(
+    State(dashboard): State<Arc<Dashboard>>,
+    query: RawQuery,
+) -> Result<Json<SummaryAnswer>, Problem> {
+    let parameters = query.parameters(&["stage", "from", "until"])?;
+    let stage = parameters.stage(&dashboard.stages)?;
+    let tomorrow = Utc::now().date_naive() + Days::new(1);
+    let until = parameters.date("until")?.unwrap_or(tomorrow);
+    let from = match parameters.date("from")? {
+        Some(from) => from,
+        None => until.checked_sub_days(Days::new(DEFAULT_DAYS)).unwrap_or(until),
+    };
+    if !(1..=MAX_DAYS).contains(&(until - from).num_days()) {
+        let expected =
+            format!("1 to {MAX_DAYS} days from `from` ({from}) to `until` ({until}), which is not included");
+        return Err(wrong("from", &from.to_string(), &expected));
+    }
+    let days = dashboard.table.days(&stage, from, until).await?;
+    Ok(Json(SummaryAnswer { days: days.into_iter().map(DayAnswer::from).collect() }))
+}

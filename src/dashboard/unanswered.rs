@@ -1,0 +1,137 @@
+//! Which uploads of a slide have no answer yet: the folder in the input bucket against the current results.
+//!
+//! It never trusts a count: two numbers can be equal while an image is missing. Invariant: an upload counts as answered
+//! only if the current result of its key is of this very content.
+
+use aws_sdk_s3::types::EncodingType;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+
+use super::Dashboard;
+use super::problem::Problem;
+use crate::object::{ObjectRef, slide_of_key};
+use crate::store::{BATCH_KEYS, form_decoded};
+
+/// Unanswered images that are named; all are counted.
+const NAMED_IMAGES: usize = 100;
+
+/// Requests to the table at once.
+const CONCURRENCY: usize = 4;
+
+/// What is open of a slide.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Unanswered {
+    /// Images in the slide's folder.
+    pub uploads: u64,
+    /// Those of them without an answer of the stage.
+    pub unanswered: u64,
+    /// The first 100 of those by key.
+    pub unanswered_images: Vec<UnansweredImage>,
+}
+
+/// An upload without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct UnansweredImage {
+    key: String,
+    uploaded_at: Option<DateTime<Utc>>,
+    size_bytes: u64,
+    /// What went wrong at the last try; absent if it was not tried, or is being tried for the first time.
+    reason: Option<String>,
+}
+
+struct Listed {
+    key: String,
+    etag: String,
+    size_bytes: u64,
+    uploaded_at: Option<DateTime<Utc>>,
+}
+
+impl Dashboard {
+    /// What is open of a slide in a stage; images are named only `with_names`.
+    ///
+    /// # Errors
+    /// 503 if S3 or the table do not answer.
+    pub(super) async fn unanswered(
+        &self,
+        stage: &str,
+        slide: &str,
+        with_names: bool,
+    ) -> Result<Unanswered, Problem> {
+        let folder = folder_of(slide);
+        let request = self.s3.list_objects_v2().bucket(&self.buckets.input).prefix(&folder).delimiter("/");
+        let mut pages = request.encoding_type(EncodingType::Url).into_paginator().send();
+        let mut found = Unanswered::default();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.listing_failed(&folder, &error))?;
+            let listed: Vec<Listed> =
+                page.contents().iter().filter_map(|object| self.listed(object, slide)).collect();
+            found.uploads += listed.len() as u64;
+            let batches: Vec<_> = listed.chunks(BATCH_KEYS).map(|batch| self.open_of(stage, batch)).collect();
+            let open: Vec<Vec<&Listed>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
+            for listed in open.into_iter().flatten() {
+                found.unanswered += 1;
+                if with_names && found.unanswered_images.len() < NAMED_IMAGES {
+                    found.unanswered_images.push(UnansweredImage {
+                        key: listed.key.clone(),
+                        uploaded_at: listed.uploaded_at,
+                        size_bytes: listed.size_bytes,
+                        reason: None,
+                    });
+                }
+            }
+        }
+        let keys = found.unanswered_images.iter().map(|image| image.key.clone());
+        let reasons: Vec<_> = keys.map(|key| self.last_failure(stage, key)).collect();
+        let reasons: Vec<Option<String>> = stream::iter(reasons).buffered(CONCURRENCY).try_collect().await?;
+        for (image, reason) in found.unanswered_images.iter_mut().zip(reasons) {
+            image.reason = reason;
+        }
+        Ok(found)
+    }
+
+    /// Why the last try of a key failed.
+    async fn last_failure(&self, stage: &str, key: String) -> Result<Option<String>, Problem> {
+        let notes = self.table.failures(&self.buckets.input, &key, stage).await?;
+        Ok(notes.into_iter().max_by_key(|note| note.last_failed_at).map(|note| note.reason))
+    }
+
+    /// Those of a batch that have no answer.
+    async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Vec<&'a Listed>, Problem> {
+        let keys: Vec<&str> = batch.iter().map(|listed| listed.key.as_str()).collect();
+        let results = self.table.current_results(&self.buckets.input, &keys, stage).await?;
+        let is_open = |listed: &&Listed| {
+            results.get(&listed.key).is_none_or(|result| result.etag.as_deref() != Some(&listed.etag))
+        };
+        Ok(batch.iter().filter(is_open).collect())
+    }
+
+    fn listed(&self, object: &aws_sdk_s3::types::Object, slide: &str) -> Option<Listed> {
+        let key = form_decoded(object.key()?);
+        let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        let is_marker = ObjectRef::new(&self.buckets.input, &key).is_folder_marker(size_bytes);
+        // `a//` lies in the folder `a/`, whose name differs from that of `a`.
+        (!is_marker && slide_of_key(&key) == slide).then(|| Listed {
+            key,
+            etag: object.e_tag().unwrap_or_default().trim_matches('"').to_owned(),
+            size_bytes,
+            uploaded_at: object
+                .last_modified()
+                .and_then(|time| DateTime::from_timestamp(time.secs(), time.subsec_nanos())),
+        })
+    }
+
+    fn listing_failed(&self, folder: &str, error: &dyn std::error::Error) -> Problem {
+        let detail = format!(
+            "s3://{}/{folder} cannot be listed: {}; the permission needed is s3:ListBucket on the bucket",
+            self.buckets.input,
+            aws_sdk_s3::error::DisplayErrorContext(error)
+        );
+        Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
+/// The folder that a slide's keys begin with. A slide without a name is what lies in no folder.
+fn folder_of(slide: &str) -> String {
+    if slide.is_empty() { String::new() } else { format!("{slide}/") }
+}
