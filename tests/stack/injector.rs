@@ -343,7 +343,7 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
                 return Some(Some(status));
             }
             let printed = stdout.lock().unwrap().clone();
-            let address = running_stack::dashboard_address(&printed)?;
+            let address = crate::running_stack::dashboard_address(&printed)?;
             unanswered(&address).filter(|count| *count == 0).map(|_| None)
         });
         match died {
@@ -367,7 +367,7 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
 
 /// Uploads that no stage has answered, as long as there is somebody to say it.
 fn unanswered(address: &str) -> Option<u64> {
-    let (status, health) = running_stack::get(address, "/api/health")?;
-    let depths = running_stack::depths(&serde_json::from_str(&health).ok()?);
+    let (status, health) = crate::running_stack::get(address, "/api/health")?;
+    let depths = crate::running_stack::depths(&serde_json::from_str(&health).ok()?);
     depths.filter(|_| status == 200).map(|(waiting, _)| waiting)
 }

@@ -1,18 +1,13 @@
 //! What a browser can do with the local S3 by a presigned link: exactly what was signed, from the dashboard's page only.
 
-#![cfg(feature = "local")]
-
-mod local_s3_stack;
-mod raw_http;
-
 use std::time::Duration;
 
+use crate::local_s3_stack::{INPUT, MODELS, PAGE, Stack, client};
+use crate::raw_http::ask;
 use aws_sdk_s3::presigning::PresigningConfig;
 use giemsa::local::faults::{FaultSpec, Faults};
 use giemsa::local::queue::Queue;
 use giemsa::local::{ServerSettings, Servers, credentials};
-use local_s3_stack::{INPUT, MODELS, PAGE, Stack, client};
-use raw_http::ask;
 
 const IMAGE: &[u8] = b"sixteen bytes ok";
 

@@ -3,18 +3,15 @@
 //!
 //! It never skips silently: without the tool the test says SKIPPED, and fails with `CI=true`.
 
-#![cfg(feature = "local")]
-
-mod running_stack;
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa::local::INPUT_BUCKET;
-use running_stack::{RunningStack, project};
 use serde_json::Value;
+
+use crate::running_stack::{RunningStack, project};
 
 fn json_file(path: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(project(path)).unwrap()).unwrap()

@@ -2,19 +2,15 @@
 //!
 //! Asked over real HTTP, as a browser or somebody else would. Invariant: what is answered is what `docs/openapi.json` says.
 
-#![cfg(feature = "local")]
-
-mod raw_http;
-mod running_stack;
-
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa::aws::Clients;
 use giemsa::local::INPUT_BUCKET;
-use raw_http::{Answer, ask};
-use running_stack::{RunningStack, project, wait_for};
 use serde_json::{Value, json};
+
+use crate::raw_http::{Answer, ask};
+use crate::running_stack::{self, RunningStack, project, wait_for};
 
 const IMAGE: &str = "slide-002-falciparum/cell-08.png";
 

@@ -1,17 +1,12 @@
 //! The review queue, verdicts, agreement and golden sets of the dashboard, against the running stack over HTTP.
 
-#![cfg(feature = "local")]
-
-mod open_page;
-mod raw_http;
-
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::open_page::{PATIENCE, Page, encoded, keys_of, sample};
 use giemsa::digest::sha256_hex;
 use giemsa::image::{Pixels, encode_jpeg};
 use giemsa::local::MODEL_BUCKET;
-use open_page::{PATIENCE, Page, encoded, keys_of, sample};
 use rand::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
