@@ -37,13 +37,24 @@ up: assets ## start the local stack and keep it, data in .giemsa/
 	$(CARGO) run --bin giemsa -- up
 
 .PHONY: test
-test: assets tools-or-skip ## all tests but test-models (those with aws, cargo lambda and schemathesis: also python3 with venv)
+test: assets tools-or-skip ## all tests but test-models (those with aws, cargo lambda, schemathesis and the browser: also python3 with venv)
 	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; schemathesis='$(VENV)/bin/schemathesis'; \
+	python='$(VENV)/bin/python'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
 	if [ -x '$(VENV)/bin/python' ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
 	if [ -x "$$schemathesis" ]; then export GIEMSA_TEST_SCHEMATHESIS="$$schemathesis"; fi; \
+	if [ -x "$$python" ]; then export GIEMSA_TEST_PYTHON="$$python"; fi; \
 	CARGO='$(CARGO)' tests/run
+
+# As they are in README.md; the tests make them of sample images.
+PICTURES := slides slide image review
+.PHONY: screenshots
+screenshots: assets tools-or-skip ## the pictures of the dashboard in docs/images/, by the tests in a browser (chromium)
+	rm -rf target/screenshots
+	GIEMSA_TEST_PYTHON='$(VENV)/bin/python' $(CARGO) test --test browser -- --nocapture
+	@mkdir -p docs/images
+	cp $(PICTURES:%=target/screenshots/%.png) docs/images/
 
 FUZZ_RUNS ?= 20000
 FUZZ_SECONDS ?= 600

@@ -13,13 +13,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 SAMPLES = PROJECT / "sample-images"
 
 # Longest wait for anything; generous, because builds may run beside the tests.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 30
 
 PORTS = ["--s3-port", "--dynamodb-port", "--sqs-port", "--http-port"]
 
@@ -88,20 +89,24 @@ class Stack:
         """JSON that a route of the query API answers to a JSON body."""
         return post(self.address, path, body)
 
-    def upload(self, name, body):
-        """Puts a file as a script would, by a link of its own; answers its key, or `None` if it was refused."""
-        link = self.post("/api/uploads", {"files": [{"name": name, "size_bytes": len(body), "content_type": ""}]})["uploads"][0]
-        if "problem" in link:
-            return None
-        request = urllib.request.Request(link["url"], data=body, method="PUT", headers=link["headers"])
-        urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
-        return link["key"]
+    def upload(self, files):
+        """Puts files, `{name: bytes}`, as a script would; answers the keys of those that were not refused."""
+        wanted = [{"name": name, "size_bytes": len(body), "content_type": ""} for name, body in files.items()]
+        links = self.post("/api/uploads", {"files": wanted})["uploads"]
+        taken = [link for link in links if "problem" not in link]
 
-    def upload_folder(self, folder, slide=None, only=lambda path: True):
-        """Puts the files of a folder as a slide, but for those that are refused; answers the keys."""
-        files = sorted(path for path in folder.iterdir() if path.is_file() and only(path))
-        keys = [self.upload(f"{slide or folder.name}/{path.name}", path.read_bytes()) for path in files]
-        return [key for key in keys if key]
+        def put(link):
+            request = urllib.request.Request(link["url"], data=files[link["name"]], method="PUT", headers=link["headers"])
+            urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, taken))
+        return [link["key"] for link in taken]
+
+    def upload_folder(self, folder, slide=None):
+        """Puts the files of a folder as a slide; answers as `upload`."""
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return self.upload({f"{slide or folder.name}/{path.name}": path.read_bytes() for path in files})
 
     def wait_until_answered(self):
         """Waits until no stage has anything to do."""
