@@ -34,8 +34,8 @@ mod uploads;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, OriginalUri};
-use axum::http::{Method, StatusCode};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
 use axum::{Router, middleware};
 
 pub use access::{Access, LinkOriginError, link_origins};
@@ -140,12 +140,12 @@ pub fn router(dashboard: Dashboard) -> Router {
         .with_state(Arc::new(dashboard))
 }
 
-async fn no_such_route(OriginalUri(uri): OriginalUri) -> Problem {
+async fn no_such_route(uri: Uri) -> Problem {
     let path = parameters::shown(uri.path());
     Problem::not_found(format!("there is nothing at {path:?}; the routes are listed in /api/openapi.json"))
 }
 
-async fn wrong_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let path = parameters::shown(uri.path());
     let method = parameters::shown(method.as_str());
     let detail = format!("{path:?} does not take {method}; its methods are in the header Allow");

@@ -168,7 +168,11 @@ impl Dashboard {
             Err(error) if error.code() == Some("InvalidRange") => {
                 return Err(NoPicture::Of(format!("{:?} is empty, it has no picture", shown(key))));
             }
-            Err(error) if is_gone(&error) || is_no_name(&error) => {
+            Err(error)
+                if is_gone(&error)
+                    || is_no_name(&error)
+                    || matches!(code_of(&error), Some("NoSuchKey" | "NoSuchVersion")) =>
+            {
                 return Err(NoPicture::Of(not_there(key, version_id)));
             }
             Err(error) => return Err(failed(&DisplayErrorContext(&error))),
@@ -274,7 +278,16 @@ pub(super) fn failed(detail: &dyn std::fmt::Display) -> NoPicture {
 /// Whether S3 could not have given this key or version, whatever is wrong with it; what is wrong with credentials is 400 too.
 fn is_no_name(error: &SdkError<GetObjectError>) -> bool {
     let is_bad_request = error.raw_response().is_some_and(|raw| raw.status().as_u16() == 400);
-    is_bad_request && !matches!(error.code(), None | Some("ExpiredToken" | "InvalidToken"))
+    is_bad_request && !matches!(code_of(error), None | Some("ExpiredToken" | "InvalidToken"))
+}
+
+/// S3's code, also of an answer that repeats a key with characters which XML cannot hold, and which no parser takes.
+fn code_of(error: &SdkError<GetObjectError>) -> Option<&str> {
+    error.code().or_else(|| {
+        let body = std::str::from_utf8(error.raw_response()?.body().bytes()?).ok()?;
+        let (code, _) = body.split_once("<Code>")?.1.split_once("</Code>")?;
+        Some(code)
+    })
 }
 
 fn not_there(key: &str, version_id: Option<&str>) -> String {
