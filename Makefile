@@ -42,6 +42,7 @@ test: assets tools-or-skip ## all tests but test-models (those with aws, cargo l
 	playwright='$(VENV)/bin/playwright'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
 	if [ -x "$$lambda" ]; then export GIEMSA_TEST_CARGO_LAMBDA="$$lambda"; fi; \
+	if [ -x '$(VENV)/bin/python' ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
 	if [ -x "$$schemathesis" ]; then export GIEMSA_TEST_SCHEMATHESIS="$$schemathesis"; fi; \
 	if [ -x "$$playwright" ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
 	CARGO='$(CARGO)' tests/run

@@ -21,6 +21,8 @@ pub mod cpu_pool;
 pub mod dashboard;
 pub mod digest;
 pub mod event;
+#[cfg(feature = "local")]
+pub mod export;
 pub mod gate_handler;
 pub mod golden;
 pub mod handler;

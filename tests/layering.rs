@@ -56,6 +56,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
     ("inventory", &["store"]),
+    ("export", &["digest", "config", "classification", "store"]),
     ("reconcile", &["object", "config", "classification", "store", "inventory"]),
     ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
@@ -119,6 +120,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "pipeline",
             "reclassify",
             "inventory",
+            "export",
             "reconcile",
             "price",
             "backfill",
@@ -168,7 +170,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["std::fs", "tokio::fs", "tempfile", "File::create", "File::open"],
-        &["src/cli/", "src/local/", "src/inventory/"],
+        &["src/cli/", "src/local/", "src/inventory/", "src/export/"],
         "a Lambda writes nothing to its disk; images stay in memory",
     ),
     (&["\"/tmp"], &[], "nothing goes to /tmp"),
@@ -190,7 +192,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (&["axum"], &["src/dashboard/", "src/local/"], "the page and its API are one router"),
     (&["clap", "comfy_table", "indicatif"], &["src/cli/"], "only the command talks to terminals"),
     (&["csv::"], &["src/cli/", "src/inventory/"], "tables for people, and lists that S3 makes"),
-    (&["parquet"], &["src/inventory/"], "lists that S3 makes are read in one place"),
+    (&["parquet"], &["src/inventory/", "src/export/"], "lists that S3 makes, and files of results"),
     (&["anyhow"], &["src/cli/", "src/bin/"], "errors of the library say what they are"),
     (
         &["println!", "eprintln!", "print!", "eprint!", "dbg!"],

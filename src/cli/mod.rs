@@ -12,6 +12,7 @@ mod output;
 mod question;
 mod reclassify;
 mod reconcile;
+mod results;
 mod up;
 
 use std::io::{IsTerminal, Write};
@@ -45,6 +46,8 @@ enum Command {
     Dlq(dlq::DlqArguments),
     /// Prove that every upload has its result, and list those that have none with the reason.
     Reconcile(reconcile::ReconcileArguments),
+    /// Results: list, show, slide, slides, summary, watch, export, compact.
+    Results(results::ResultsArguments),
     /// Answer images that are in the bucket already: those without a result, or without one by a given model.
     Backfill(backfill::BackfillArguments),
 }
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Reclassify(arguments) => runtime.block_on(reclassify::run(&arguments)),
         Command::Dlq(arguments) => runtime.block_on(dlq::run(&arguments)),
         Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
+        Command::Results(arguments) => runtime.block_on(results::run(&arguments)),
         Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
     };
     match done {

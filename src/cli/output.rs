@@ -12,7 +12,7 @@ use giemsa::slide::SlideFigure;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Columns of the CSV.
-const CSV_HEADER: [&str; 16] = [
+pub const CSV_HEADER: [&str; 16] = [
     "slide",
     "key",
     "status",
@@ -61,9 +61,15 @@ pub fn csv_writer<W: Write>(out: W) -> anyhow::Result<csv::Writer<W>> {
 
 /// Writes one record as a row of CSV.
 pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> anyhow::Result<()> {
+    writer.write_record(csv_cells(record).iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
+    Ok(())
+}
+
+/// Cells of a record below [`CSV_HEADER`], not yet neutralised.
+pub fn csv_cells(record: &Record) -> [String; 16] {
     let number = |value: Option<u32>| value.map(|v| v.to_string()).unwrap_or_default();
     let reject = record.reject.as_ref();
-    let row = [
+    [
         record.slide.clone(),
         record.image.key.clone(),
         record.status.as_str().to_owned(),
@@ -80,13 +86,11 @@ pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> 
         record.model.sha256.clone(),
         record.outlier_score.map(|score| score.to_string()).unwrap_or_default(),
         record.outlier.map(|o| o.to_string()).unwrap_or_default(),
-    ];
-    writer.write_record(row.iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
-    Ok(())
+    ]
 }
 
 /// An I/O error stays one, so that a closed pipe is recognised.
-fn csv_error(error: csv::Error) -> anyhow::Error {
+pub fn csv_error(error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),
         other => anyhow::anyhow!("the CSV cannot be written: {other:?}"),
@@ -194,7 +198,8 @@ pub fn new_table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-fn align_right(table: &mut Table, columns: &[usize]) {
+/// Aligns columns of figures.
+pub fn align_right(table: &mut Table, columns: &[usize]) {
     for index in columns {
         if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -213,7 +218,7 @@ fn end_of(slide: &str) -> String {
 
 /// The first characters, as many as let a row fit a terminal 100 characters wide; the record holds the whole
 /// sentence.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     const LONGEST: usize = 42;
     if text.chars().count() <= LONGEST {
         text.to_owned()

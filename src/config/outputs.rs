@@ -8,6 +8,9 @@ use super::Config;
 /// Folder of the results bucket that holds what belongs to backfills: manifests, reports, the mark of a run.
 pub const BACKFILL_PREFIX: &str = "backfill";
 
+/// Folder of the results bucket that holds days of results as Parquet (`giemsa results compact`).
+pub const COMPACTED_PREFIX: &str = "compacted";
+
 /// Folder of the results bucket that holds small copies of images, made by the dashboard.
 pub const THUMBNAIL_PREFIX: &str = "thumbnails";
 
@@ -15,15 +18,16 @@ pub const THUMBNAIL_PREFIX: &str = "thumbnails";
 pub const PYRAMID_PREFIX: &str = "pyramids";
 
 /// Folders of the results bucket that hold no results.
-const OWN_FOLDERS: [(&str, &str); 3] = [
+const OWN_FOLDERS: [(&str, &str); 4] = [
     (BACKFILL_PREFIX, "the manifests and reports of backfills"),
+    (COMPACTED_PREFIX, "days of results as Parquet"),
     (THUMBNAIL_PREFIX, "the dashboard's small copies of images"),
     (PYRAMID_PREFIX, "the dashboard's tiles of large images"),
 ];
 
 impl Config {
-    /// Whether an object is something that Giemsa itself wrote: a result, a model, what a backfill keeps or a copy for
-    /// the dashboard, never input.
+    /// Whether an object is something that Giemsa itself wrote: a result, a model, compacted results, what a backfill
+    /// keeps or a copy for the dashboard, never input.
     pub fn is_own_output(&self, bucket: &str, key: &str) -> bool {
         let is_below = |folder: &str| key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
         let is_output = bucket == self.results_bucket
@@ -82,6 +86,7 @@ mod tests {
         assert!(config.is_own_output("out", "results/stage=prod/x.json"));
         assert!(config.is_own_output("models", "dev/model.onnx"));
         assert!(config.is_own_output("out", "backfill/20261123/manifest.csv"));
+        assert!(config.is_own_output("out", "compacted/stage=prod/date=2026-11-22/part-0001-0.parquet"));
         assert!(config.is_own_output("out", "thumbnails/0a.jpg"));
         assert!(config.is_own_output("out", "pyramids/0a/3/1_2.jpg"));
         assert!(config_with(&[("GIEMSA_RESULTS_PREFIX", "pyramids/x")]).is_err());

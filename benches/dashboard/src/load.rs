@@ -64,12 +64,7 @@ pub async fn run(
     Ok(times)
 }
 
-async fn client(
-    address: &str,
-    seeded: &Seeded,
-    end: Instant,
-    turn: &AtomicUsize,
-) -> anyhow::Result<Times> {
+async fn client(address: &str, seeded: &Seeded, end: Instant, turn: &AtomicUsize) -> anyhow::Result<Times> {
     let mut connection = Connection::open(address).await?;
     let mut times = Times::new();
     // A page that is turned is asked for with the cursor of the one before.

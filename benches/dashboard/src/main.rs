@@ -56,9 +56,6 @@ async fn main() -> anyhow::Result<()> {
         arguments.uploads,
     )
     .await?;
-    report::print(
-        &format!("{} clients, {} uploads a second", arguments.clients, arguments.uploads),
-        &loaded,
-    );
+    report::print(&format!("{} clients, {} uploads a second", arguments.clients, arguments.uploads), &loaded);
     Ok(())
 }

@@ -1,0 +1,154 @@
+//! `giemsa results …`: what became of images, as a list, a figure, a file or live.
+//!
+//! It never changes a result; `compact --delete-json` alone deletes, what it has kept elsewhere. Invariant: stdout has
+//! nothing but results, in the form that `--format` names.
+
+mod activity;
+mod compact;
+mod export;
+mod list;
+mod pages;
+mod rows;
+mod show;
+mod slide;
+mod summary;
+mod target;
+mod watch;
+
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use giemsa::classification::Status;
+use giemsa::store::{Order, ResultQuery};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::model::{PROD, Place, parse_since, parse_stage};
+use super::{Failed, Format};
+
+#[derive(Debug, clap::Args)]
+pub struct ResultsArguments {
+    /// The stage.
+    #[arg(long, global = true, default_value = PROD, value_parser = parse_stage)]
+    stage: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List current results, by slide, label, status, model or time, newest or most suspicious first.
+    List(list::ListArguments),
+    /// Show all that is known of one image: its result in every stage, and its reviews.
+    Show(show::ShowArguments),
+    /// Show the figure of a slide and its images, most suspicious first.
+    Slide(slide::SlideArguments),
+    /// List slides with their figures, last activity first.
+    Slides(slide::SlidesArguments),
+    /// Count results by upload day and label.
+    Summary(summary::SummaryArguments),
+    /// Print results as they land, until Ctrl-C.
+    Watch(watch::WatchArguments),
+    /// Write current results to a CSV or Parquet file, of any number.
+    Export(export::ExportArguments),
+    /// Put the result objects of a day into a few Parquet files below compacted/ of the results bucket.
+    Compact(compact::CompactArguments),
+}
+
+/// Carries out a verb.
+pub async fn run(arguments: &ResultsArguments) -> Result<(), Failed> {
+    let stage = arguments.stage.as_str();
+    match &arguments.verb {
+        Verb::List(more) => list::run(stage, more).await,
+        Verb::Show(more) => show::run(more).await,
+        Verb::Slide(more) => slide::run(stage, more).await,
+        Verb::Slides(more) => slide::list(stage, more).await,
+        Verb::Summary(more) => summary::run(stage, more).await,
+        Verb::Watch(more) => watch::run(stage, more).await,
+        Verb::Export(more) => export::run(stage, more).await,
+        Verb::Compact(more) => compact::run(stage, more).await,
+    }
+}
+
+/// Form of the output.
+#[derive(Debug, clap::Args)]
+struct FormatArgument {
+    /// Form of the output on stdout.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// Which results.
+#[derive(Debug, Clone, clap::Args)]
+struct Filters {
+    /// Only of this slide: the folder part of the key; "" for images without a folder.
+    #[arg(long)]
+    slide: Option<String>,
+    /// Only with this label.
+    #[arg(long)]
+    label: Option<String>,
+    /// Only classified, or only rejected.
+    #[arg(long, value_name = "STATUS", value_parser = parse_status)]
+    status: Option<Status>,
+    /// Only of the model with this SHA-256.
+    #[arg(long, value_name = "SHA256", value_parser = parse_digest)]
+    model: Option<String>,
+    /// Only what the model wants a human to look at; with =false only the rest.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    needs_review: Option<bool>,
+    /// Only images uploaded since a time, or so long ago: 2026-11-22, "2026-11-22 14:30" (UTC), 24h, 7d.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    since: Option<DateTime<Utc>>,
+    /// Only images uploaded before a time, or so long ago.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    until: Option<DateTime<Utc>>,
+}
+
+impl Filters {
+    /// As a question to the table, of `page` results at a time.
+    fn query(&self, stage: &str, order: Order, page: usize) -> ResultQuery {
+        ResultQuery {
+            stage: stage.to_owned(),
+            slide: self.slide.clone(),
+            label: self.label.clone(),
+            status: self.status,
+            model_sha256: self.model.clone(),
+            needs_review: self.needs_review,
+            from: self.since,
+            until: self.until,
+            order,
+            limit: page,
+        }
+    }
+}
+
+fn parse_status(text: &str) -> Result<Status, String> {
+    let all = [Status::Classified, Status::Rejected];
+    let found = all.into_iter().find(|status| status.as_str() == text);
+    found.ok_or_else(|| "expected classified or rejected".to_owned())
+}
+
+fn parse_digest(text: &str) -> Result<String, String> {
+    let digest = text.to_ascii_lowercase();
+    if digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(digest);
+    }
+    Err("expected the 64 hexadecimal digits of a sha256 (giemsa model list --json)".to_owned())
+}
+
+async fn place_of(stage: &str) -> Result<Place, Failed> {
+    Place::of_environment(stage).await
+}
+
+/// Carries out work until it ends or somebody ends it by Ctrl-C or SIGTERM; `left` says what is left then.
+async fn until_interrupted<T>(
+    work: impl Future<Output = Result<T, Failed>>,
+    left: &str,
+) -> Result<T, Failed> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => Err(Failed::Work(anyhow!("interrupted: {left}"))),
+        _ = terminate.recv() => Err(Failed::Work(anyhow!("terminated: {left}"))),
+    }
+}

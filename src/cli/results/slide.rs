@@ -1,0 +1,210 @@
+//! `giemsa results slide` and `slides`: figures of slides, and the images of one.
+//!
+//! It never adds up a figure itself. Invariant: images come most suspicious first.
+
+use std::io::{BufWriter, Write};
+
+use anyhow::anyhow;
+use giemsa::store::{Order, ResultQuery, SlideEntry};
+use serde_json::{Value, json};
+
+use super::super::output;
+use super::super::{Failed, Format, complain};
+use super::pages::{PAGE, Pages, failed};
+use super::rows::{Rows, shown_minute};
+use super::{FormatArgument, place_of};
+
+#[derive(Debug, clap::Args)]
+pub struct SlideArguments {
+    /// The slide: the folder part of its images' keys; "" for images without a folder.
+    slide: String,
+    #[command(flatten)]
+    form: FormatArgument,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SlidesArguments {
+    /// Only slides with this text in their names, in any case.
+    #[arg(long)]
+    search: Option<String>,
+    /// Most slides.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    #[command(flatten)]
+    form: FormatArgument,
+}
+
+/// Shows one slide.
+pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), Failed> {
+    let place = place_of(stage).await?;
+    let slide = arguments.slide.trim_end_matches('/');
+    let entry = place.table.slide_entry(stage, slide).await.map_err(failed)?;
+    let entry = entry.ok_or_else(|| {
+        anyhow!(
+            "no image of the slide {slide:?} has a result in {stage}; expected the folder part of keys: `giemsa \
+             results slides` lists them"
+        )
+    })?;
+    let query = ResultQuery {
+        slide: Some(slide.to_owned()),
+        order: Order::Suspicion,
+        limit: PAGE,
+        ..ResultQuery::of_stage(stage)
+    };
+    let mut pages = Pages::of(place.table.clone(), query, None);
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if arguments.form.format == Format::Json {
+        return write_json(&mut out, &entry, pages).await;
+    }
+    if arguments.form.format == Format::Table {
+        writeln!(out, "{}\n", table(std::slice::from_ref(&entry))).map_err(anyhow::Error::from)?;
+    }
+    let mut rows = Rows::new(out, arguments.form.format)?;
+    while let Some(page) = pages.next().await? {
+        for record in page {
+            rows.write(record)?;
+        }
+    }
+    drop(rows.finish()?);
+    Ok(())
+}
+
+/// One document, written as it is read: the entry, and below it the records.
+async fn write_json(out: &mut impl Write, entry: &SlideEntry, mut pages: Pages) -> Result<(), Failed> {
+    let entry = document(entry).to_string();
+    let begin = entry.strip_suffix('}').expect("an entry is an object");
+    let io = anyhow::Error::from;
+    write!(out, "{begin},\"results\":[").map_err(io)?;
+    let mut comma = "";
+    while let Some(page) = pages.next().await? {
+        for record in page {
+            let record = serde_json::to_string(&record).map_err(anyhow::Error::from)?;
+            write!(out, "{comma}\n{record}").map_err(io)?;
+            comma = ",";
+        }
+    }
+    writeln!(out, "\n]}}").and_then(|()| out.flush()).map_err(io)?;
+    Ok(())
+}
+
+/// An entry as the query API has it: with what its figure comes to.
+fn document(entry: &SlideEntry) -> Value {
+    let mut document = json!(entry);
+    let figure = &entry.figure;
+    document["figure"]["parasitemia_percent"] = json!(figure.parasitemia_percent());
+    document["figure"]["parasitemia_interval_percent"] = json!(figure.parasitemia_interval_percent());
+    document
+}
+
+/// Lists slides.
+pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(), Failed> {
+    let place = place_of(stage).await?;
+    let mut after = None;
+    let mut left = arguments.limit as usize;
+    let mut kept = Vec::new();
+    let mut out = std::io::stdout().lock();
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    csv.write_record(HEADER).map_err(output::csv_error)?;
+    loop {
+        let search = arguments.search.as_deref();
+        let page =
+            place.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
+        left -= page.slides.len().min(left);
+        for entry in page.slides {
+            match arguments.form.format {
+                Format::Table => kept.push(entry),
+                Format::Json => writeln!(out, "{}", document(&entry)).map_err(anyhow::Error::from)?,
+                Format::Csv => {
+                    let cells = cells(&entry).map(|cell| output::neutralised(&cell));
+                    csv.write_record(cells).map_err(output::csv_error)?;
+                }
+            }
+        }
+        after = page.next;
+        if left == 0 || after.is_none() {
+            break;
+        }
+    }
+    match arguments.form.format {
+        Format::Table if kept.is_empty() => complain("No slides."),
+        Format::Table => writeln!(out, "{}", table(&kept)).map_err(anyhow::Error::from)?,
+        Format::Csv => {
+            let bytes = csv.into_inner().map_err(|error| anyhow::Error::from(error.into_error()))?;
+            out.write_all(&bytes).map_err(anyhow::Error::from)?;
+        }
+        Format::Json => {}
+    }
+    if after.is_some() && arguments.form.format == Format::Table {
+        complain(&format!("The first {} slides; --limit shows more.", arguments.limit));
+    }
+    Ok(())
+}
+
+const HEADER: [&str; 13] = [
+    "slide",
+    "stage",
+    "cells",
+    "positives",
+    "parasitemia_percent",
+    "parasitemia_low_percent",
+    "parasitemia_high_percent",
+    "outliers",
+    "needs_review",
+    "rejected",
+    "reviewed",
+    "last_activity_at",
+    "computed_at",
+];
+
+fn cells(entry: &SlideEntry) -> [String; 13] {
+    let figure = &entry.figure;
+    let percent = |value: Option<f64>| value.map(|value| format!("{value:.4}")).unwrap_or_default();
+    let interval = figure.parasitemia_interval_percent();
+    [
+        entry.slide.clone(),
+        entry.stage.clone(),
+        figure.cells.to_string(),
+        figure.positives.to_string(),
+        percent(figure.parasitemia_percent()),
+        percent(interval.map(|(low, _)| low)),
+        percent(interval.map(|(_, high)| high)),
+        figure.outliers.to_string(),
+        figure.needs_review.to_string(),
+        figure.rejected.to_string(),
+        figure.reviewed.to_string(),
+        entry.last_activity_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        entry.computed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+    ]
+}
+
+fn table(entries: &[SlideEntry]) -> String {
+    let mut table = output::new_table([
+        "slide",
+        "cells",
+        "positive",
+        "parasitemia",
+        "95 % interval",
+        "no cell",
+        "review",
+        "rejected",
+        "last activity (UTC)",
+    ]);
+    for entry in entries {
+        let figure = &entry.figure;
+        let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
+        let interval = figure.parasitemia_interval_percent();
+        table.add_row([
+            if entry.slide.is_empty() { "(no folder)".to_owned() } else { output::printable(&entry.slide) },
+            figure.cells.to_string(),
+            figure.positives.to_string(),
+            percent,
+            interval.map(|(low, high)| format!("{low:.1}–{high:.1} %")).unwrap_or_default(),
+            figure.outliers.to_string(),
+            figure.needs_review.to_string(),
+            figure.rejected.to_string(),
+            shown_minute(Some(entry.last_activity_at)),
+        ]);
+    }
+    output::align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
+    table.trim_fmt()
+}

@@ -1,0 +1,85 @@
+//! `giemsa results summary`: how many results of each label there are, by upload day.
+//!
+//! It never counts itself. Invariant: every day that has results is a row.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use chrono::{DateTime, Days, TimeDelta, Utc};
+use giemsa::store::DaySummary;
+use serde_json::json;
+
+use super::super::model::parse_since;
+use super::super::output;
+use super::super::{Failed, Format, complain};
+use super::pages::failed;
+use super::{FormatArgument, place_of};
+
+/// Days that are shown where nothing else is said.
+const DEFAULT_DAYS: i64 = 30;
+
+#[derive(Debug, clap::Args)]
+pub struct SummaryArguments {
+    /// First upload day: 2026-11-22, 7d; default: 30 days ago.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    since: Option<DateTime<Utc>>,
+    #[command(flatten)]
+    form: FormatArgument,
+}
+
+/// Counts results.
+pub(super) async fn run(stage: &str, arguments: &SummaryArguments) -> Result<(), Failed> {
+    let place = place_of(stage).await?;
+    let since = arguments.since.unwrap_or_else(|| Utc::now() - TimeDelta::days(DEFAULT_DAYS));
+    // A clock that is ahead may have put images into tomorrow.
+    let until = Utc::now().date_naive() + Days::new(2);
+    let days = place.table.days(stage, since.date_naive(), until).await.map_err(failed)?;
+    let labels: BTreeSet<&str> = days.iter().flat_map(|day| day.labels.keys().map(String::as_str)).collect();
+    let labels: Vec<&str> = labels.into_iter().collect();
+    let mut out = std::io::stdout().lock();
+    match arguments.form.format {
+        Format::Json => {
+            for day in &days {
+                writeln!(out, "{}", json!(day)).map_err(anyhow::Error::from)?;
+            }
+        }
+        Format::Csv => {
+            let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
+            let header = header(&labels, "label:");
+            csv.write_record(header.iter().map(|cell| output::neutralised(cell)))
+                .map_err(output::csv_error)?;
+            for day in &days {
+                csv.write_record(cells(day, &labels)).map_err(output::csv_error)?;
+            }
+            csv.flush().map_err(anyhow::Error::from)?;
+        }
+        Format::Table if days.is_empty() => {
+            complain(&format!("No results of images uploaded since {}.", since.format("%Y-%m-%d")));
+        }
+        Format::Table => {
+            let mut table = output::new_table::<0>([]);
+            table.set_header(header(&labels, "").iter().map(|cell| output::printable(cell)));
+            for day in &days {
+                table.add_row(cells(day, &labels));
+            }
+            let figures: Vec<usize> = (1..labels.len() + 4).collect();
+            output::align_right(&mut table, &figures);
+            writeln!(out, "{}", table.trim_fmt()).map_err(anyhow::Error::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Labels are apart from the other columns in a CSV, whatever they are called.
+fn header(labels: &[&str], prefix: &str) -> Vec<String> {
+    let labels = labels.iter().map(|label| format!("{prefix}{label}"));
+    let ends = ["rejected", "needs_review", "total"].map(str::to_owned);
+    std::iter::once("date".to_owned()).chain(labels).chain(ends).collect()
+}
+
+fn cells(day: &DaySummary, labels: &[&str]) -> Vec<String> {
+    let counts: Vec<u64> = labels.iter().map(|label| day.labels.get(*label).copied().unwrap_or(0)).collect();
+    let total = counts.iter().sum::<u64>() + day.rejected;
+    let figures = counts.into_iter().chain([day.rejected, day.needs_review, total]);
+    std::iter::once(day.date.to_string()).chain(figures.map(|count| count.to_string())).collect()
+}
