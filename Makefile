@@ -48,7 +48,7 @@ test: assets tools-or-skip ## all tests but test-models (those with aws, cargo l
 	CARGO='$(CARGO)' tests/run
 
 # As they are in README.md; the tests make them of sample images.
-PICTURES := slides slide image review
+PICTURES := slides slide image review models
 .PHONY: screenshots
 screenshots: assets tools-or-skip ## the pictures of the dashboard in docs/images/, by the tests in a browser (chromium)
 	rm -rf target/screenshots
