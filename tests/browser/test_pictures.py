@@ -43,7 +43,7 @@ def test_slides(visit, samples):
 
 def test_slide(visit, samples):
     # Pictures of cells compress badly: a smaller window.
-    page = visit(f"{samples.address}/slide?name=slide-003-mixed-forms", viewport={"width": 1100, "height": 640})
+    page = visit(f"{samples.address}/slide?name=slide-003-mixed-forms", viewport={"width": 1100, "height": 740})
     expect(page.locator("[data-test=tile] img")).to_have_count(20)
     take(page, "slide")
 
@@ -51,7 +51,7 @@ def test_slide(visit, samples):
 def test_image(visit, samples):
     (cell, *_) = samples.get("/api/slide/cells", slide="slide-003-mixed-forms")["cells"]
     page = visit(f"{samples.address}/image?key={cell['key']}")
-    expect(page.locator(".is-waiting")).to_have_count(0)
+    expect(page.locator(".image-stage[aria-busy=false]")).to_be_visible()
     expect(page.get_by_test_id("image-place")).to_have_text("1 of 20")
     take(page, "image")
 

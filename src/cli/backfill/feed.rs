@@ -80,8 +80,10 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
 /// Ends the run of a stage, and drops what it has sent.
 pub async fn stop(place: &Place, stage: &str, json: bool) -> Result<(), Failed> {
     let queue = queue_of(stage).await?;
+    // Before the mark is gone: the command that feeds empties the queue too, as soon as it sees that.
+    let before = queue.depth().await.map_err(anyhow::Error::from)?.total();
     mark_of(place, stage).clear().await.map_err(anyhow::Error::from)?;
-    let dropped = queue.depth().await.map_err(anyhow::Error::from)?.total();
+    let dropped = before.max(queue.depth().await.map_err(anyhow::Error::from)?.total());
     queue.purge().await.map_err(anyhow::Error::from)?;
     print(json, &serde_json::json!({ "dropped": dropped }), |_| {
         format!(

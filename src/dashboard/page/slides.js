@@ -9,6 +9,8 @@ import { uploads } from "./upload.js";
 
 const PAGE = 50;
 const EVERY_MS = 2_000;
+/** How long after the pointer moved over the list its rows stay where they are, so that no click hits another. */
+const AIMING_MS = 3_000;
 const SEARCH_AFTER_MS = 250;
 
 /** Slides of one question for what is unanswered. */
@@ -55,7 +57,9 @@ class SlidesList {
     });
     this.count = el("span", { class: "quiet", "data-test": "slides-count" });
     this.moved = el("button", { class: "button small", type: "button", hidden: true, "data-test": "show-new-order", onclick: () => this.arrange(true) });
+    this.pointerMovedAt = -Infinity;
     this.body = el("tbody", { "data-test": "slides" });
+    this.body.addEventListener("pointermove", () => { this.pointerMovedAt = performance.now(); });
     this.more = el("button", { class: "button", type: "button", hidden: true, "data-test": "more", onclick: () => this.loadMore() }, "Show more slides");
     this.table = el(
       "div",
@@ -149,6 +153,7 @@ class SlidesList {
     // An answer to a search that was changed meanwhile.
     if (search !== this.search) return;
     if (page !== this.page || !this.loaded) this.take(page);
+    else if (!this.moved.hidden) this.arrange(false);
     this.tick();
     await this.askUnanswered();
   }
@@ -298,7 +303,9 @@ class SlidesList {
     const sorted = [...this.slides.values()].sort((a, b) =>
       b.entry.last_activity_at.localeCompare(a.entry.last_activity_at) || a.entry.slide.localeCompare(b.entry.slide));
     const moves = sorted.filter(({ row }, index) => this.body.rows[index] !== row).length;
-    const busy = this.body.matches(":hover") || this.body.querySelector(":focus-visible") !== null;
+    // A pointer that rests on the list, as after a drop, aims at no row.
+    const aims = this.body.matches(":hover") && performance.now() - this.pointerMovedAt < AIMING_MS;
+    const busy = aims || this.body.querySelector(":focus-visible") !== null;
     if (moves === 0 || (busy && !now && this.body.rows.length > 0)) {
       this.moved.hidden = moves === 0;
       const fresh = sorted.filter(({ row }) => !row.isConnected).length;

@@ -106,9 +106,8 @@ class DeepZoom {
       : { type: "image", url: source.url, buildPyramid: false };
     return new Promise((resolve, reject) => {
       // Settles as soon as something can be seen, or it is certain that nothing will.
-      const names = ["open", "open-failed", "tile-drawn", "tile-load-failed"];
+      const names = ["open-failed", "tile-drawn", "tile-load-failed"];
       const handlers = {
-        "open": () => { if (!source.deepZoom) settle(resolve); },
         "tile-drawn": () => settle(resolve),
         "open-failed": (event) => settle(reject, event.message),
         "tile-load-failed": (event) => settle(reject, event.message),
