@@ -81,7 +81,7 @@ HOSTILE_FILES ?= 10000
 hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also through the classifier in 512 MB
 	GIEMSA_HOSTILE_ALL=1 GIEMSA_HOSTILE_FILES=$(HOSTILE_FILES) GIEMSA_HOSTILE_SEED=$${GIEMSA_HOSTILE_SEED:-0} \
 		$(CARGO) test --test hostile -- --nocapture --test-threads 1
-	GIEMSA_HOSTILE_ALL=1 $(CARGO) test --test memory_limit -- --nocapture
+	GIEMSA_HOSTILE_EVERY=1 $(CARGO) test --test memory_limit -- --nocapture
 	GIEMSA_CORPUS_RUNS=$(HOSTILE_FILES) $(CARGO) test --test fuzz_corpus -- --nocapture
 
 SOAK_UPLOADS ?= 10000
@@ -94,7 +94,7 @@ soak: ## the big proof: SOAK_UPLOADS uploads under faults of all kinds, compared
 check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentation, licences, template
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --package package --package engine-timer -- -D warnings
+	$(CARGO) clippy --package package --package engine-timer --package dashboard-load -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
 	$(CARGO) clippy --no-default-features --bin classifier --bin gate -- -D warnings
 	$(CARGO) clippy --no-default-features --features dashboard --bin dashboard -- -D warnings

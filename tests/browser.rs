@@ -28,7 +28,10 @@ const CONCURRENCY: usize = 16;
 /// Names under which Chromium is installed.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-#[allow(clippy::disallowed_methods, reason = "which programs there are is a setting of the machine that tests")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "which programs there are is a setting of the machine that tests"
+)]
 fn tools() -> Option<(PathBuf, PathBuf)> {
     let python = std::env::var_os("GIEMSA_TEST_PYTHON").map(PathBuf::from);
     let browser = std::env::var_os("GIEMSA_TEST_CHROMIUM").map(PathBuf::from).or_else(|| {
@@ -37,7 +40,9 @@ fn tools() -> Option<(PathBuf, PathBuf)> {
         folders.find_map(|folder| BROWSERS.iter().map(|name| folder.join(name)).find(|file| file.is_file()))
     });
     let missing = match (&python, &browser) {
-        (None, _) => "GIEMSA_TEST_PYTHON is not set; expected a Python with tests/requirements.txt (make test)",
+        (None, _) => {
+            "GIEMSA_TEST_PYTHON is not set; expected a Python with tests/requirements.txt (make test)"
+        }
         (_, None) => {
             "no Chromium is on the path; install it (Debian: apt-get install chromium) or set GIEMSA_TEST_CHROMIUM"
         }

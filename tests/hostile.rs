@@ -224,7 +224,7 @@ fn number_from(name: &str, default: u64) -> u64 {
 
 #[test]
 fn damaged_files_get_one_finding_each() {
-    let count = number_from("GIEMSA_HOSTILE_FILES", 500);
+    let count = number_from("GIEMSA_HOSTILE_FILES", 100);
     let first = number_from("GIEMSA_HOSTILE_SEED", 0);
     let tally = watched(move |tell| {
         let (model, seeds) = (toy(), fixtures());

@@ -122,8 +122,17 @@ def drop(page, *paths):
     page.get_by_test_id("upload-button").wait_for()
     client = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
+
+    def move(kind):
         client.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
+
+    move("dragEnter")
+    expect(page.get_by_test_id("drop-overlay")).to_be_visible()
+    # The browser drops only where the page's answer to a move has arrived; no hand is quicker than that.
+    for _ in range(3):
+        move("dragOver")
+        page.wait_for_timeout(20)
+    move("drop")
     client.detach()
 
 

@@ -277,7 +277,8 @@ class Review {
     const name = await askReviewer(this.reviewer);
     if (name) this.reviewer = name;
     this.#drawReviewer();
-    this.card.focus({ preventScroll: true });
+    // Whoever was quick has a field already.
+    if (!this.#isTyping()) this.card.focus({ preventScroll: true });
   }
 
   #drawReviewer() {

@@ -137,7 +137,7 @@ class Uploads extends EventTarget {
       this.list,
       this.rest,
     );
-    this.overlay = el("div", { class: "drop-overlay", hidden: true, "aria-hidden": "true" }, el("div", {}, icon("upload"), el("p", {}, "Drop to upload"), el("p", { class: "quiet" }, "A folder becomes a slide")));
+    this.overlay = el("div", { class: "drop-overlay", hidden: true, "aria-hidden": "true", "data-test": "drop-overlay" }, el("div", {}, icon("upload"), el("p", {}, "Drop to upload"), el("p", { class: "quiet" }, "A folder becomes a slide")));
     document.body.append(this.folderInput, this.fileInput, this.panel, this.overlay);
     this.#draw();
   }
