@@ -1,7 +1,8 @@
 //! Files that are made to do harm, and thousands of damaged ones: each gets exactly one finding, in time and within the
 //! memory that the limits and `docs/hostile-files.md` say.
 //!
-//! `GIEMSA_HOSTILE_FILES` sets how many damaged files are tried (`make hostile`), `GIEMSA_HOSTILE_SEED` where they begin.
+//! `GIEMSA_HOSTILE_FILES` sets how many damaged files are tried (`make hostile`), `GIEMSA_HOSTILE_SEED` where they begin,
+//! `GIEMSA_HOSTILE_EVERY` which of the files made to do harm are taken (`tests/run`).
 
 #![cfg(all(feature = "local", target_os = "linux"))]
 #![allow(unsafe_code, reason = "a counting allocator measures what an analysis holds")]
@@ -168,7 +169,7 @@ fn toy() -> Arc<Model> {
 
 #[test]
 fn files_made_to_do_harm_get_one_finding_each() {
-    let takes_all = takes_all();
+    let every = every();
     let tally = watched(move |tell| {
         let model = toy();
         let mut number = 0;
@@ -177,7 +178,7 @@ fn files_made_to_do_harm_get_one_finding_each() {
             for File { name, bytes } in part() {
                 number += 1;
                 // Small files are cheap, and most kinds of harm.
-                if !takes_all && bytes.len() > 4_000 && number % 3 != 0 {
+                if bytes.len() > 4_000 && number % (every / 8).max(1) != 0 {
                     continue;
                 }
                 tell(&name);
@@ -196,7 +197,7 @@ fn files_made_to_do_harm_get_one_finding_each() {
     for end in ["classified", "corrupt", "too_large", "not_an_image", "unsupported_format", "empty"] {
         assert!(tally.ends.contains_key(end), "no file ends as {end}: the files reach too little");
     }
-    assert!(tally.ends.values().sum::<u64>() > if takes_all { 1_000 } else { 400 });
+    assert!(tally.ends.values().sum::<u64>() > if every == 1 { 1_000 } else { 400 });
 }
 
 /// Seeds of damaged files: all fixtures, under their names.
@@ -213,9 +214,9 @@ fn fixtures() -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// `make hostile` takes all files, `make test` those that are quick and some of the others.
-fn takes_all() -> bool {
-    std::env::var_os("GIEMSA_HOSTILE_ALL").is_some()
+/// Which of the files are taken: each `n`th. `make hostile` takes all, CI each 24th of what takes longest.
+fn every() -> usize {
+    usize::try_from(number_from("GIEMSA_HOSTILE_EVERY", 96)).unwrap()
 }
 
 fn number_from(name: &str, default: u64) -> u64 {
@@ -246,7 +247,7 @@ fn damaged_files_get_one_finding_each() {
 #[test]
 fn each_analysis_ends_soon_after_its_deadline() {
     const ALLOWED: Duration = Duration::from_millis(150);
-    let takes_all = takes_all();
+    let every = every();
     let tally = watched(move |tell| {
         let model = toy();
         let mut number = 0;
@@ -254,7 +255,7 @@ fn each_analysis_ends_soon_after_its_deadline() {
         for part in PARTS {
             for File { name, bytes } in part() {
                 number += 1;
-                if !takes_all && number % 4 != 0 {
+                if number % (every / 6).max(1) != 0 {
                     continue;
                 }
                 tell(&name);
