@@ -20,6 +20,7 @@ mod parameters;
 mod pictures;
 mod problem;
 mod pyramids;
+mod recent;
 mod results;
 mod revalidation;
 mod reviewed;
