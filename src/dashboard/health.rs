@@ -97,7 +97,10 @@ async fn health(
     let mut stages = Vec::new();
     for stage in &dashboard.stages {
         let queue = dashboard.operations.queue(stage).await.map_err(Problem::from);
-        let rates = known(&mut unavailable, figures.rates.answer(stage, dashboard.count_rates(stage, Utc::now())).await);
+        let rates = known(
+            &mut unavailable,
+            figures.rates.answer(stage, dashboard.count_rates(stage, Utc::now())).await,
+        );
         let failing = known(&mut unavailable, figures.failing.answer(stage, dashboard.failing(stage)).await);
         stages.push(StageHealth {
             stage: stage.clone(),

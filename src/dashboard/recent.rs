@@ -66,7 +66,8 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(counted.fetch_add(1, Ordering::Relaxed))
         };
-        let failed = recent.answer("prod", async { Err(Problem::internal(&std::io::Error::other("down"))) }).await;
+        let failed =
+            recent.answer("prod", async { Err(Problem::internal(&std::io::Error::other("down"))) }).await;
         assert_eq!(failed.unwrap_err().status, StatusCode::INTERNAL_SERVER_ERROR);
         let both = tokio::join!(recent.answer("prod", count()), recent.answer("prod", count()));
         assert_eq!((both.0.unwrap(), both.1.unwrap()), (0, 0));
