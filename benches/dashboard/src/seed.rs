@@ -99,7 +99,7 @@ fn record(
     // One in thirty needs a look, and certainty differs from image to image.
     let confidence = 0.5 + (number % 1_000) as f64 / 2_001.0;
     record.confidence = Some(confidence);
-    record.needs_review = number % 30 == 0;
+    record.needs_review = number.is_multiple_of(30);
     record.review_reason = record.needs_review.then(|| "confidence is below its limit".to_owned());
     record.outlier = record.outlier.map(|_| false);
     record
