@@ -6,8 +6,8 @@ use std::io::Write;
 
 use anyhow::anyhow;
 use giemsa::cost::{
-    Alternative, Assumptions, Bill, CROPS, FIELDS, Preset, RATES, RateReport, Workload, alternatives, bill,
-    by_service, simulate,
+    Alternative, Assumptions, Bill, CROPS, FIELDS, Limit, Preset, RATES, RateReport, Workload, alternatives,
+    bill, by_service, simulate,
 };
 use giemsa::price::{Architecture, Charge, Estimate, PRICES_AS_OF, PRICES_REGION};
 use serde::Serialize;
@@ -299,23 +299,20 @@ fn shown_rates(assumptions: &Assumptions, reports: &[RateReport]) -> String {
     output::align_right(&mut table, &columns);
     push_lines(&mut text, &table.trim_fmt());
     text.push('\n');
-    let mut shown: Vec<&str> = Vec::new();
     for report in reports {
         let rate = grouped(report.rate.into());
-        let given = report.given();
-        match given.first() {
+        match report.given().first() {
             None => text.push_str(&format!("{rate} images a second: nothing gives.\n")),
-            Some(first) => text.push_str(&format!(
-                "{rate} images a second: gives first at about {} a second: {}.\n",
-                grouped((f64::from(report.rate) / first.part()).floor()),
-                first.limit.name
-            )),
+            Some(first) => text.push_str(&format!("{rate} images a second: first {}.\n", first.limit.name)),
         }
-        shown.extend(given.iter().map(|used| used.limit.name));
     }
-    text.push_str("\nWhat moves those that give:\n");
-    for used in limits.iter().filter(|used| shown.contains(&used.limit.name)) {
-        text.push_str(&format!("- {}: {}.\n", used.limit.name, used.limit.setting));
+    text.push_str("\nWhat gives, in this order, and what moves it:\n");
+    if let Some(report) = reports.last() {
+        for used in report.given() {
+            let gives_at = grouped((f64::from(report.rate) / used.part()).floor());
+            let Limit { name, setting, .. } = used.limit;
+            text.push_str(&format!("- about {gives_at} a second: {name}: {setting}.\n"));
+        }
     }
     text
 }
