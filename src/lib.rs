@@ -16,6 +16,8 @@ pub mod aws;
 pub mod backfill;
 pub mod classification;
 pub mod config;
+#[cfg(feature = "local")]
+pub mod cost;
 pub mod cpu_pool;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;

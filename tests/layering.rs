@@ -60,6 +60,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("reconcile", &["object", "config", "classification", "store", "inventory"]),
     ("handler", &["object", "event", "outcome", "notes", "pipeline"]),
     ("gate_handler", &["object", "event", "config", "metrics", "model", "golden"]),
+    ("cost", &["digest", "price", "object", "classification", "store"]),
     ("backfill", &["digest", "object", "config", "price", "store", "queues", "reconcile"]),
     // Shells.
     (
@@ -123,6 +124,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "export",
             "reconcile",
             "price",
+            "cost",
             "backfill",
             "local",
         ],

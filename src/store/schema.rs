@@ -280,14 +280,14 @@ fn text_attribute(name: &str) -> AttributeDefinition {
 
 /// An index of the table, as it is made.
 #[derive(Debug)]
-struct Index {
-    name: &'static str,
-    projection: ProjectionType,
-    attributes: &'static [&'static str],
+pub(super) struct Index {
+    pub(super) name: &'static str,
+    pub(super) projection: ProjectionType,
+    pub(super) attributes: &'static [&'static str],
 }
 
 /// All indexes. The model index was not there from the first, the four after it neither.
-const INDEXES: &[Index] = &[
+pub(super) const INDEXES: &[Index] = &[
     Index { name: SLIDE_INDEX, projection: ProjectionType::All, attributes: &[] },
     Index { name: LABEL_INDEX, projection: ProjectionType::All, attributes: &[] },
     Index { name: REVIEW_INDEX, projection: ProjectionType::All, attributes: &[] },
@@ -299,11 +299,11 @@ const INDEXES: &[Index] = &[
 ];
 
 impl Index {
-    fn partition_key(&self) -> String {
+    pub(super) fn partition_key(&self) -> String {
         format!("{}_pk", self.name)
     }
 
-    fn sort_key(&self) -> String {
+    pub(super) fn sort_key(&self) -> String {
         format!("{}_sk", self.name)
     }
 

@@ -231,7 +231,7 @@ pub(super) fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<Item, StoreError> {
+pub(super) fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<Item, StoreError> {
     let key = &record.image.key;
     let uploaded_ms = record.image.uploaded_at.map_or(0, |at| at.timestamp_millis());
     let mut item: Item = serde_dynamo::to_item(record)
