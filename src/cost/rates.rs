@@ -306,7 +306,7 @@ fn record(key: &str, second: u32, chance: &Chance, assumptions: &Assumptions) ->
             [("parasitized".to_owned(), 0.012_346), ("uninfected".to_owned(), 0.987_654)].into(),
         ),
         positive: Some(!is_common),
-        outlier_score: Some(-3.141_59),
+        outlier_score: Some(-3.271_46),
         outlier: Some(false),
         needs_review,
         review_reason: needs_review
