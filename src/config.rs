@@ -21,7 +21,7 @@ use crate::image::DecodeLimits;
 #[cfg(feature = "local")]
 pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
 #[cfg(feature = "dashboard")]
-pub use command::{QueueNames, user_name};
+pub use command::{QueueNames, stages_of_command, user_name};
 #[cfg(feature = "dashboard")]
 pub use dashboard::{DashboardConfig, QueueUrls};
 pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
@@ -73,6 +73,12 @@ const LINK_SECONDS: std::ops::RangeInclusive<u64> = 1..=43_200;
 
 /// The stage whose answers count for people; its models need a passing golden report unless the setting says otherwise.
 pub const PRODUCTION_STAGE: &str = "prod";
+
+/// The stage in which a model is tried on the same uploads.
+pub const DEVELOPMENT_STAGE: &str = "dev";
+
+/// The stages of the embedded stack, and those that commands take for all unless `GIEMSA_STAGES` names them.
+pub const DEFAULT_STAGES: [&str; 2] = [PRODUCTION_STAGE, DEVELOPMENT_STAGE];
 
 /// Which models a stage may serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -105,7 +105,10 @@ impl Cloud {
 
     /// The record of the image as the table has it, if it has one.
     async fn record(&self) -> Option<Record> {
-        let history = TableReader::new(self.dynamodb.clone(), TABLE).image(INPUT, IMAGE).await.unwrap();
+        let history = TableReader::new(self.dynamodb.clone(), TABLE)
+            .image(INPUT, IMAGE, &giemsa::config::DEFAULT_STAGES)
+            .await
+            .unwrap();
         assert!(history.results.len() <= 1);
         history.results.into_iter().next()
     }

@@ -13,6 +13,7 @@ use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use giemsa::classification::Record;
+use giemsa::config::PRODUCTION_STAGE;
 use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
 use giemsa::store::TableReader;
 
@@ -189,7 +190,9 @@ async fn read_answers(stack: &Stack, expected: &[Expected]) -> anyhow::Result<BT
         .iter()
         .map(|Expected { path, .. }| {
             let table = table.clone();
-            async move { Ok::<_, anyhow::Error>(table.image(INPUT_BUCKET, path).await?.results) }
+            async move {
+                Ok::<_, anyhow::Error>(table.image(INPUT_BUCKET, path, &[PRODUCTION_STAGE]).await?.results)
+            }
         })
         .collect();
     let histories: Vec<Vec<Record>> = stream::iter(reads).buffer_unordered(UPLOADS).try_collect().await?;

@@ -21,7 +21,7 @@ use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
-use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE};
+use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE};
 use crate::dashboard::{Access, Buckets, Dashboard, Pictures, router};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
@@ -36,9 +36,6 @@ pub const MODEL_BUCKET: &str = "giemsa-models";
 pub const RESULTS_BUCKET: &str = "giemsa-results";
 /// DynamoDB table.
 pub const TABLE: &str = "giemsa";
-
-/// The stage in which a model is tried on the same uploads.
-const DEVELOPMENT_STAGE: &str = "dev";
 
 /// Queue of the model bucket's notifications.
 const GATE_QUEUE: &str = "gate";

@@ -38,7 +38,7 @@ pub use result_queries::{Order, ResultQuery, ResultsPage};
 pub use results::{result_key, upload_day, write_result};
 pub use schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_ATTRIBUTES, RECENT_INDEX,
-    REVIEW_INDEX, SHARDS, SLIDE_INDEX, SUSPECT_ATTRIBUTES, SUSPECT_INDEX, create_table,
+    REVIEW_INDEX, SHARDS, SLIDE_INDEX, SUSPECT_ATTRIBUTES, SUSPECT_INDEX, create_table, leading_keys,
 };
 pub use slides::{Cell, CellsPage, SlideEntry, SlidesPage};
 pub use table::{LedgerEntry, TableWriter};

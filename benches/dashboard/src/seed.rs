@@ -73,7 +73,7 @@ async fn template(stack: &Stack) -> anyhow::Result<Record> {
     s3.put_object().bucket(INPUT_BUCKET).key(key).body(body).send().await?;
     let table = TableReader::new(stack.clients.dynamodb.clone(), TABLE);
     loop {
-        let history = table.image(INPUT_BUCKET, key).await?;
+        let history = table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await?;
         if let Some(record) = history.results.into_iter().find(|record| record.stage == "prod") {
             return Ok(record);
         }
