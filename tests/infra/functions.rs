@@ -193,6 +193,8 @@ fn a_backfill_is_the_classifier_with_a_concurrency_of_its_own() {
         assert_eq!(backfill["ReservedConcurrentExecutions"], template.parameter("BackfillConcurrency"));
         assert_eq!(template.parameter("BackfillConcurrency"), "10", "as GIEMSA_BACKFILL_CONCURRENCY");
         assert!(classifier["ReservedConcurrentExecutions"].is_null());
+        let none = Template::with(&[("BackfillConcurrency", "0")]).properties(&format!("{stage}Backfill"));
+        assert!(none["ReservedConcurrentExecutions"].is_null());
         // Nothing but a job invokes it, and it takes nothing from the queue of live uploads.
         assert!(backfill["Events"].is_null(), "{backfill:?}");
         let mut rights = template.statements(&format!("{stage}ClassifierRole"));

@@ -10,5 +10,7 @@ mod athena;
 mod functions;
 mod permissions;
 mod resources;
+#[cfg(all(feature = "local", unix))]
+mod scripts;
 mod table;
 mod template;

@@ -54,10 +54,17 @@ impl Template {
         let Value::Tagged(function) = value else { panic!("no condition: {value:?}") };
         let arguments = function.value.as_sequence().unwrap();
         match function.tag.to_string().as_str() {
-            "!Equals" => self.answered(&arguments[0]) == self.answered(&arguments[1]),
+            "!Equals" => self.text(&arguments[0]) == self.text(&arguments[1]),
             "!Not" => !self.truth(&arguments[0]),
             "!Or" => arguments.iter().any(|argument| self.truth(argument)),
             other => panic!("{other} is not known here"),
+        }
+    }
+
+    fn text(&self, value: &Value) -> String {
+        match self.answered(value) {
+            Value::Number(number) => number.to_string(),
+            text => text.as_str().unwrap().to_owned(),
         }
     }
 
