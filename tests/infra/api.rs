@@ -6,7 +6,7 @@ use super::functions::{as_deployed, timeout_s};
 use super::template::{Template, read, texts};
 
 /// Method, path and whether a token is needed.
-fn routes(template: &Template) -> Vec<(String, String, bool)> {
+fn routes(template: &Template<'_>) -> Vec<(String, String, bool)> {
     let names = template.of_type("AWS::ApiGatewayV2::Route");
     let route = |name: String| {
         let properties = template.properties(&name);

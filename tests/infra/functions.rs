@@ -17,7 +17,7 @@ pub fn as_deployed(text: &str) -> String {
 }
 
 /// Settings of a function, with what Lambda adds.
-pub fn settings(template: &Template, function: &str) -> Vec<(String, String)> {
+pub fn settings(template: &Template<'_>, function: &str) -> Vec<(String, String)> {
     let variables = template.properties(function)["Environment"]["Variables"].clone();
     let variables = variables.as_mapping().unwrap().iter();
     variables
@@ -30,7 +30,7 @@ fn found(settings: &[(String, String)], name: &str) -> Option<String> {
     settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
 }
 
-fn classifier(template: &Template, function: &str, without: &str) -> Result<Config, ConfigError> {
+fn classifier(template: &Template<'_>, function: &str, without: &str) -> Result<Config, ConfigError> {
     let settings = settings(template, function);
     Config::from_lookup(|name| (name != without).then(|| found(&settings, name)).flatten())
 }
@@ -40,7 +40,7 @@ pub fn config(stage: &str) -> Config {
     classifier(&Template::default(), &format!("{stage}Classifier"), "").unwrap()
 }
 
-pub fn timeout_s(template: &Template, function: &str) -> u64 {
+pub fn timeout_s(template: &Template<'_>, function: &str) -> u64 {
     let own = template.properties(function)["Timeout"].as_u64();
     own.unwrap_or_else(|| template.raw()["Globals"]["Function"]["Timeout"].as_u64().unwrap())
 }
@@ -50,9 +50,9 @@ fn every_memory_size_makes_configurations_that_fit_it() {
     let template = Template::default();
     let sizes = template.raw()["Parameters"]["Memory"]["AllowedValues"].as_sequence().unwrap();
     assert_eq!(template.parameter("Memory"), "1769", "one processor");
-    for size in sizes.iter().map(|size| size.as_u64().unwrap()) {
-        let text: &'static str = size.to_string().leak();
-        let template = Template::with(&[("Memory", text)]);
+    for size in sizes.iter().map(|size| size.as_str().unwrap()) {
+        let template = Template::with(&[("Memory", size)]);
+        let size: u64 = size.parse().unwrap();
         for (prefix, stage) in STAGES {
             for kind in ["Classifier", "Backfill"] {
                 let config = classifier(&template, &format!("{prefix}{kind}"), "").unwrap();

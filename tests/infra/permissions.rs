@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 use super::functions::config;
 use super::template::{STAGES, Template, texts};
 
-fn statement(template: &Template, role: &str, sid: &str) -> Value {
+fn statement(template: &Template<'_>, role: &str, sid: &str) -> Value {
     let statements = template.statements(role);
     statements.into_iter().find(|s| s["Sid"] == sid).unwrap_or_else(|| panic!("{role} has no {sid}"))
 }

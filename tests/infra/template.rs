@@ -13,13 +13,13 @@ pub fn read(path: &str) -> String {
 }
 
 /// The template with some parameters, the others as they are by default.
-pub struct Template {
+pub struct Template<'a> {
     raw: Value,
-    parameters: Vec<(&'static str, &'static str)>,
+    parameters: Vec<(&'a str, &'a str)>,
 }
 
-impl Template {
-    pub fn with(parameters: &[(&'static str, &'static str)]) -> Self {
+impl<'a> Template<'a> {
+    pub fn with(parameters: &[(&'a str, &'a str)]) -> Self {
         let raw = serde_yaml_ng::from_str(&read("infra/template.yaml")).unwrap();
         Self { raw, parameters: parameters.to_vec() }
     }
