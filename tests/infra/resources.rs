@@ -112,7 +112,7 @@ fn the_page_may_send_files_to_the_input_bucket() {
     let input = cors("InputBucket");
     let origin = &template.raw()["Outputs"]["DashboardUrl"]["Value"];
     let origin = template.answered(origin).as_str().unwrap().trim_end_matches('/').to_owned();
-    assert_eq!(texts(&input[0]["AllowedOrigins"]), [origin.clone()]);
+    assert_eq!(texts(&input[0]["AllowedOrigins"]), std::slice::from_ref(&origin));
     assert!(texts(&input[0]["AllowedMethods"]).contains(&"PUT".to_owned()));
     assert_eq!(texts(&input[0]["ExposedHeaders"]), ["ETag"]);
     assert_eq!(texts(&cors("ResultsBucket")[0]["AllowedOrigins"]), [origin]);
