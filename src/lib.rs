@@ -50,3 +50,4 @@ pub mod shadow;
 pub mod slide;
 pub mod statistics;
 pub mod store;
+pub mod xray;
