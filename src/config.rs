@@ -66,6 +66,8 @@ pub struct Config {
     pub table: String,
     /// Which models the stage may serve (`GIEMSA_GATE`, default `required` for the stage `prod`, else `off`).
     pub gate: GatePolicy,
+    /// Memory of the function, MB, on Lambda (`AWS_LAMBDA_FUNCTION_MEMORY_SIZE`).
+    pub memory_mb: Option<u32>,
     /// Bounds on work and memory.
     pub limits: Limits,
 }
@@ -266,10 +268,12 @@ impl Config {
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
             gate: GatePolicy::Off,
+            memory_mb: None,
             limits: settings.limits(),
         };
         config.gate = settings.gate_policy(&config.stage);
         let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+        config.memory_mb = memory_mb.and_then(|memory_mb| memory_mb.try_into().ok());
         let mut problems = settings.problems;
         config.check_stage(&mut problems);
         config.check_outputs(&mut problems);

@@ -112,7 +112,10 @@ impl Handler {
         }
         let counts = count(&event, &outcomes);
         if !event.deliveries.is_empty() {
-            record_batch(self.pipeline.stage(), &figures(&event, &objects, &outcomes, counts));
+            let mut figures = figures(&event, &objects, &outcomes, counts);
+            let answered = figures.step_times.store.len() as u64;
+            figures.cost_dollars = self.pipeline.cost_dollars(started.elapsed(), answered);
+            record_batch(self.pipeline.stage(), &figures);
         }
         tracing::info!(
             classified = counts.classified,

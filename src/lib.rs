@@ -38,7 +38,6 @@ pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;
-#[cfg(feature = "local")]
 pub mod price;
 #[cfg(feature = "dashboard")]
 pub mod queues;

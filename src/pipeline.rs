@@ -26,6 +26,7 @@ use crate::model::{Model, Registry, RegistryError, Release};
 use crate::notes::NoteKeeper;
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
+use crate::price::{Architecture, batch_cost};
 use crate::store::{
     FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
     fetch_object, place, upload_day, write_result,
@@ -124,6 +125,13 @@ impl Pipeline {
     /// The stage whose model answers.
     pub fn stage(&self) -> &str {
         &self.config.stage
+    }
+
+    /// What an invocation that takes `duration` and stores `answered` results costs, US dollars; `None` outside Lambda.
+    pub fn cost_dollars(&self, duration: Duration, answered: u64) -> Option<f64> {
+        let architecture =
+            if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 };
+        self.config.memory_mb.map(|memory_mb| batch_cost(architecture, memory_mb, duration, answered))
     }
 
     /// Keeps why images of this pipeline are not answered yet.
@@ -228,7 +236,8 @@ impl Pipeline {
             Err(error @ FetchError::NotFound { .. }) => match self.answer_before(object).await {
                 Ok(Some(record)) => {
                     let days = vec![upload_day(&record)];
-                    return Outcome::Answered(Answer { timings_ms: None, ..answer_of(record, Some(days), None) });
+                    let was_there = answer_of(record, Some(days), None);
+                    return Outcome::Answered(Answer { timings_ms: None, ..was_there });
                 }
                 Ok(None) => Err(error),
                 Err(error) => return Outcome::Retry(error.into()),

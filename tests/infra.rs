@@ -8,7 +8,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use giemsa::config::{BACKFILL_PREFIX, Config, GateConfig};
-use giemsa::metrics::{self, Metric};
 use giemsa::store::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, MODEL_INDEX, RECENT_INDEX, REVIEW_INDEX, SLIDE_INDEX,
     SUSPECT_INDEX,
@@ -144,16 +143,6 @@ fn gate_is_what_make_package_builds_and_writes_no_model_of_a_stage() {
 }
 
 #[test]
-fn alarms_watch_the_metrics_that_the_code_counts() {
-    let alarm = properties("RefusedModel");
-    assert_eq!(alarm["Namespace"], metrics::NAMESPACE);
-    assert_eq!(alarm["MetricName"], Metric::ModelRefused.name());
-    assert_eq!(alarm["Dimensions"][0]["Name"], "Stage");
-    let queue = &properties("UnreportedModels")["Dimensions"][0]["Value"];
-    assert_eq!(*untagged(queue), Value::from("GateDeadLetterQueue.QueueName"));
-}
-
-#[test]
 fn no_message_is_lost_between_queue_and_classifier() {
     let uploads = properties("Classifier")["Events"]["Uploads"]["Properties"].clone();
     let answers = uploads["FunctionResponseTypes"].as_sequence().unwrap();
@@ -171,10 +160,6 @@ fn no_message_is_lost_between_queue_and_classifier() {
     assert_eq!(*untagged(&queue["RedrivePolicy"]["deadLetterTargetArn"]), Value::from("DeadLetterQueue.Arn"));
     // Nothing in the dead-letter queue expires before a person could have seen the alarm.
     assert_eq!(properties("DeadLetterQueue")["MessageRetentionPeriod"].as_u64(), Some(14 * 24 * 3600));
-    assert_eq!(
-        *untagged(&properties("UnansweredImages")["Dimensions"][0]["Value"]),
-        Value::from("DeadLetterQueue.QueueName")
-    );
 
     // One image may take its whole time and the invocation still ends by itself.
     let limits = config_on("1769", "").unwrap().limits;

@@ -53,6 +53,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "cpu_pool",
             "notes",
             "activity",
+            "price",
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),
