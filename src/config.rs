@@ -25,8 +25,8 @@ pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
 pub use command::{QueueNames, user_name};
 #[cfg(feature = "dashboard")]
 pub use dashboard::{DashboardConfig, QueueUrls};
-pub use process::ProcessInfo;
 pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
+pub use process::ProcessInfo;
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.

@@ -195,7 +195,11 @@ fn figures(
         let Outcome::Answered(Answer { timings_ms, store_ms, .. }) = outcome else { continue };
         if let Some(times) = timings_ms {
             // 0 stands for a step that the image did not reach.
-            let note = |values: &mut Vec<f64>, ms: f64| if ms > 0.0 { values.push(ms) };
+            let note = |values: &mut Vec<f64>, ms: f64| {
+                if ms > 0.0 {
+                    values.push(ms)
+                }
+            };
             note(&mut step_times.fetch, times.fetch);
             note(&mut step_times.decode, times.decode);
             note(&mut step_times.preprocess, times.preprocess);
@@ -213,8 +217,7 @@ fn figures(
     // Nobody waits for what a backfill answers.
     let is_live = !matches!(event.trigger, Trigger::S3Batch { .. });
     let oldest = objects.iter().filter_map(|object| object.event_time).min().filter(|_| is_live);
-    let oldest_upload_age_s =
-        oldest.map(|at| (Utc::now() - at).num_milliseconds().max(0) as f64 / 1e3);
+    let oldest_upload_age_s = oldest.map(|at| (Utc::now() - at).num_milliseconds().max(0) as f64 / 1e3);
     BatchFigures { images, retries, oldest_upload_age_s, step_times, cost_dollars: None }
 }
 

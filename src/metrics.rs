@@ -200,10 +200,8 @@ impl Line {
 
     fn finish(mut self, timestamp_ms: i64) -> Value {
         let directives = std::mem::take(&mut self.directives);
-        self.root.insert(
-            "_aws".to_owned(),
-            json!({"Timestamp": timestamp_ms, "CloudWatchMetrics": directives}),
-        );
+        self.root
+            .insert("_aws".to_owned(), json!({"Timestamp": timestamp_ms, "CloudWatchMetrics": directives}));
         Value::Object(self.root)
     }
 }
@@ -250,7 +248,10 @@ mod tests {
         let lines = batch_lines("prod", &figures, 1_700_000_000_000);
         let [line] = lines.as_slice() else { panic!("{lines:?}") };
         assert_is_embedded_format(line);
-        assert_eq!((&line["Stage"], &line["Status"], &line["Images"]), (&json!("prod"), &json!("classified"), &json!(2)));
+        assert_eq!(
+            (&line["Stage"], &line["Status"], &line["Images"]),
+            (&json!("prod"), &json!("classified"), &json!(2))
+        );
         assert_eq!((&line["OldestUploadAge"], &line["Retries"]), (&json!(1.5), &json!(0)));
         assert_eq!(line["FetchTime"], json!([1.0, 2.0]));
         // What was not measured is not there.
@@ -268,7 +269,8 @@ mod tests {
         let lines = batch_lines("dev", &figures, 1_700_000_000_000);
         lines.iter().for_each(assert_is_embedded_format);
         let sum = |name: &str| lines.iter().filter_map(|line| line[name].as_u64()).sum::<u64>();
-        let values = |name: &str| lines.iter().filter_map(|line| line[name].as_array()).map(Vec::len).sum::<usize>();
+        let values =
+            |name: &str| lines.iter().filter_map(|line| line[name].as_array()).map(Vec::len).sum::<usize>();
         assert_eq!((lines.len(), sum("Images"), sum("Retries")), (3, 250, 7));
         assert_eq!((values("InferTime"), values("StoreTime")), (243, 10));
     }

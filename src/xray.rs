@@ -68,10 +68,9 @@ impl XRayLayer {
         Ok(Self { socket, ids: RandomState::new(), next: AtomicU64::new(0) })
     }
 
-    /// Whether a span is one of those to send, or the runtime's, which says where they belong. For a filter.
+    /// Whether a span is one of those to send. A filter has to let the runtime's pass too, which says where they belong.
     pub fn takes(metadata: &Metadata<'_>) -> bool {
-        let is_ours = |name| metadata.target() == name || metadata.target().starts_with(&format!("{name}::"));
-        metadata.is_span() && (is_ours("giemsa") || is_ours("lambda_runtime"))
+        metadata.is_span() && metadata.target().starts_with("giemsa::")
     }
 
     /// 16 hexadecimal digits that no other span of the trace has: a keyed hash, with keys of this process.

@@ -236,7 +236,10 @@ async fn next_invocation(State(state): State<ApiState>) -> Response {
             "Lambda-Runtime-Invoked-Function-Arn",
             "arn:aws:lambda:eu-central-1:123456789012:function:classifier".to_owned(),
         ),
-        ("Lambda-Runtime-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=53995c3f42cd8ad8;Sampled=1".to_owned()),
+        (
+            "Lambda-Runtime-Trace-Id",
+            "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=53995c3f42cd8ad8;Sampled=1".to_owned(),
+        ),
     ];
     (AppendHeaders(headers), payload).into_response()
 }
@@ -329,12 +332,18 @@ fn assert_traced(daemon: &std::net::UdpSocket) {
 
 /// That each line is JSON, those of an invocation name it, and the batch's metrics are among them.
 fn assert_logged(log: &str) {
-    let lines: Vec<Value> =
-        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
-    let (metrics, logged): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line.get("_aws").is_some());
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let (metrics, logged): (Vec<&Value>, Vec<&Value>) =
+        lines.iter().partition(|line| line.get("_aws").is_some());
     for line in &logged {
         assert_eq!(line["stage"], "prod", "{line}");
-        assert!(line["level"].is_string() && line["message"].is_string() && line["target"].is_string(), "{line}");
+        assert!(
+            line["level"].is_string() && line["message"].is_string() && line["target"].is_string(),
+            "{line}"
+        );
     }
     let answered: Vec<&&Value> = logged.iter().filter(|line| line["message"] == "batch answered").collect();
     let requests: Vec<&str> = answered.iter().map(|line| line["requestId"].as_str().unwrap()).collect();

@@ -322,7 +322,8 @@ async fn each_alarm_fires_in_its_condition_and_none_in_a_healthy_run() {
         let path = metrics(name);
         RunningStack::start(&data, &[&["--metrics", path.to_str().unwrap()], more].concat())
     };
-    let idle = |stack: &RunningStack| depths(&stack.get_json("/api/health")).is_some_and(|depths| depths.0 == 0);
+    let idle =
+        |stack: &RunningStack| depths(&stack.get_json("/api/health")).is_some_and(|depths| depths.0 == 0);
 
     let stack = start("healthy", &[]);
     for key in ["s/1.png", "s/2.png", "s/3.png"] {
@@ -342,7 +343,8 @@ async fn each_alarm_fires_in_its_condition_and_none_in_a_healthy_run() {
     for stage in ["prod", "dev"] {
         let images = |status| sum("Giemsa", "Images", &[("Stage", stage), ("Status", status)]);
         assert_eq!([images("classified"), images("rejected"), images("retried")], [3.0, 1.0, 0.0], "{stage}");
-        for step in ["FetchTime", "DecodeTime", "PreprocessTime", "InferTime", "StoreTime", "OldestUploadAge"] {
+        for step in ["FetchTime", "DecodeTime", "PreprocessTime", "InferTime", "StoreTime", "OldestUploadAge"]
+        {
             assert!(sum("Giemsa", step, &[("Stage", stage)]) > 0.0, "{step} of {stage}");
         }
         let queue = format!("classify-{stage}");
@@ -399,11 +401,13 @@ fn each_alarm_names_its_section_of_the_runbook() {
     let template: Value = serde_yaml_ng::from_slice(&file("infra/template.yaml")).unwrap();
     let runbook = std::fs::read_to_string(project("docs/runbook.md")).unwrap();
     let headings = runbook.lines().filter_map(|line| line.strip_prefix("## "));
-    let anchors: BTreeSet<String> = headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
+    let anchors: BTreeSet<String> =
+        headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
     for (name, resource) in template["Resources"].as_mapping().unwrap() {
         if resource["Type"] == "AWS::CloudWatch::Alarm" {
             let description = resource["Properties"]["AlarmDescription"].as_str().unwrap();
-            let (_, anchor) = description.rsplit_once(" docs/runbook.md#").unwrap_or_else(|| panic!("{name:?}"));
+            let (_, anchor) =
+                description.rsplit_once(" docs/runbook.md#").unwrap_or_else(|| panic!("{name:?}"));
             assert!(anchors.contains(anchor.trim()), "{name:?}: {anchor} is none of {anchors:?}");
         }
     }

@@ -9,6 +9,7 @@ use giemsa::config::ProcessInfo;
 use giemsa::metrics;
 use giemsa::xray::XRayLayer;
 use lambda_runtime::Error;
+use tracing::Metadata;
 use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,7 +42,7 @@ pub async fn run<C, E: Display, F: Future<Output = Result<(), Error>>>(
 fn start_log(process: &ProcessInfo) {
     let level = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     // Whatever the level is, the runtime's span says which request a line belongs to.
-    let of_runtime = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("lambda_runtime"));
+    let of_runtime = filter_fn(is_of_runtime);
     let mut log = json_subscriber::JsonLayer::stdout();
     log.with_level("level").with_target("target").with_flattened_event().with_top_level_flattened_span_list();
     if let Some(stage) = &process.stage {
@@ -49,7 +50,9 @@ fn start_log(process: &ProcessInfo) {
     }
     let traces = process.trace_daemon.as_deref().map(XRayLayer::connect);
     let (traces, failed) = match traces {
-        Some(Ok(layer)) => (Some(layer.with_filter(filter_fn(XRayLayer::takes))), None),
+        Some(Ok(layer)) => {
+            (Some(layer.with_filter(filter_fn(|span| XRayLayer::takes(span) || is_of_runtime(span)))), None)
+        }
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
@@ -57,6 +60,11 @@ fn start_log(process: &ProcessInfo) {
     if let Some(error) = failed {
         tracing::warn!(%error, "no traces: AWS_XRAY_DAEMON_ADDRESS cannot be used");
     }
+}
+
+/// Whether it is the span of an invocation, with its request and trace.
+fn is_of_runtime(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target().starts_with("lambda_runtime")
 }
 
 /// Two functions that the C library gave a new symbol version in 2.35. Defined here they are not asked of it, so that a
