@@ -70,7 +70,7 @@ impl XRayLayer {
 
     /// Whether a span is one of those to send. A filter has to let the runtime's pass too, which says where they belong.
     pub fn takes(metadata: &Metadata<'_>) -> bool {
-        metadata.is_span() && metadata.target().starts_with("giemsa::")
+        metadata.is_span() && metadata.target().split("::").next() == Some("giemsa")
     }
 
     /// 16 hexadecimal digits that no other span of the trace has: a keyed hash, with keys of this process.
