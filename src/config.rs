@@ -10,6 +10,7 @@ mod command;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 mod outputs;
+mod process;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -25,6 +26,7 @@ pub use command::{QueueNames, stages_of_command, user_name};
 #[cfg(feature = "dashboard")]
 pub use dashboard::{DashboardConfig, QueueUrls};
 pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
+pub use process::ProcessInfo;
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -64,6 +66,8 @@ pub struct Config {
     pub table: String,
     /// Which models the stage may serve (`GIEMSA_GATE`, default `required` for the stage `prod`, else `off`).
     pub gate: GatePolicy,
+    /// Memory of the function, MB, on Lambda (`AWS_LAMBDA_FUNCTION_MEMORY_SIZE`).
+    pub memory_mb: Option<u32>,
     /// Bounds on work and memory.
     pub limits: Limits,
 }
@@ -270,10 +274,12 @@ impl Config {
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
             gate: GatePolicy::Off,
+            memory_mb: None,
             limits: settings.limits(),
         };
         config.gate = settings.gate_policy(&config.stage);
         let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+        config.memory_mb = memory_mb.and_then(|memory_mb| memory_mb.try_into().ok());
         let mut problems = settings.problems;
         config.check_stage(&mut problems);
         config.check_outputs(&mut problems);

@@ -40,7 +40,6 @@ pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;
-#[cfg(feature = "local")]
 pub mod price;
 #[cfg(feature = "dashboard")]
 pub mod queues;
@@ -52,3 +51,4 @@ pub mod shadow;
 pub mod slide;
 pub mod statistics;
 pub mod store;
+pub mod xray;
