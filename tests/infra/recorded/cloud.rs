@@ -88,10 +88,11 @@ impl Cloud {
 
 /// A function as a process, with its Runtime API.
 pub struct Function {
+    // Ends before its Runtime API does.
+    _process: Process,
     pub name: String,
     pub rights: Rights,
     api: RuntimeApi,
-    _process: Process,
     log: tempfile::NamedTempFile,
     invocations: usize,
 }
@@ -137,7 +138,7 @@ impl Function {
         }
         command.envs(changed.iter().copied());
         let process = Process(command.stdout(Stdio::from(log.reopen().unwrap())).spawn().unwrap());
-        Self { name: name.to_owned(), rights, api, _process: process, log, invocations: 0 }
+        Self { _process: process, name: name.to_owned(), rights, api, log, invocations: 0 }
     }
 
     /// Invokes the function, and returns its answer.

@@ -245,23 +245,43 @@ fn a_stage_may_touch_the_keys_that_the_code_names_and_no_others() {
     }
 }
 
-/// Development's program, told that it were production, behind development's role as IAM would enforce it.
+/// Development's program, told that it were production, behind development's role as IAM would enforce it: whichever of
+/// production's doors is opened for it, the next one is closed.
 async fn development_writes_nothing_of_production(cloud: &Cloud) {
-    let role = role_of(&Template::default(), "DevClassifier");
-    let results = async || {
-        let objects = cloud.lab.result_objects().await.into_keys();
-        objects.filter(|key| key.starts_with("results/stage=prod/")).collect::<Vec<_>>()
+    let own = role_of(&Template::default(), "DevClassifier");
+    let of_bucket = |action: &str, bucket: &str, keys: &str| Statement {
+        sid: "Opened".to_owned(),
+        actions: vec![action.to_owned()],
+        resources: vec![format!("arn:${{AWS::Partition}}:s3:::${{{bucket}}}/{keys}")],
+        conditions: Vec::new(),
     };
-    let before = results().await;
-    for (stage, is_answered) in [("dev", true), ("prod", false)] {
+    let model = of_bucket("s3:GetObject", "ModelBucket", "prod/model.onnx");
+    let results = of_bucket("s3:PutObject", "ResultsBucket", "results/stage=prod/*");
+    for (stage, opened, refused) in [
+        ("dev", vec![], None),
+        ("prod", vec![], Some(("s3:GetObject", "prod/model.onnx"))),
+        ("prod", vec![model.clone()], Some(("s3:PutObject", "results/stage=prod/"))),
+        ("prod", vec![model, results], Some(("dynamodb:PutItem", "result#prod#"))),
+    ] {
+        let role = [own.clone(), opened.clone()].concat();
         let changed = [("GIEMSA_STAGE", stage), ("GIEMSA_GATE", "off")];
         let mut function = Function::start_as(cloud, "DevClassifier", Some(role.clone()), &changed).await;
-        let answered = classifiers::answer_one(cloud, &mut function, &format!("enforced/{stage}.png")).await;
-        assert_eq!(answered, is_answered, "{stage}: {}", function.log());
-        let key = format!("enforced/{stage}.png");
+        let key = format!("enforced/{stage}-{}.png", opened.len());
+        let is_answered = classifiers::answer_one(cloud, &mut function, &key).await;
+        assert_eq!(is_answered, refused.is_none(), "{stage}: {}", function.log());
         let history = cloud.lab.table().image(super::common::INPUT, &key, &[stage]).await.unwrap();
-        assert_eq!((history.results.len(), history.failures.len()), (usize::from(is_answered), 0));
+        assert_eq!((history.results.len(), history.failures.len()), (usize::from(is_answered), 0), "{key}");
+        if let Some((action, what)) = refused {
+            let asked = function.rights.lock().unwrap().clone();
+            let is_it = |right: &&Right| {
+                let keys = right.leading_keys.iter().any(|key| key.starts_with(what));
+                right.action == action && (right.resource.contains(what) || keys)
+            };
+            let right = asked
+                .iter()
+                .find(is_it)
+                .unwrap_or_else(|| panic!("{key}: {action} was not tried: {asked:?}"));
+            assert!(!allows(&role, right), "{right:?}");
+        }
     }
-    assert_eq!(results().await, before);
-    assert!(!before.is_empty());
 }
