@@ -9,6 +9,7 @@
 //! | `recorder.rs` | the proxies |
 //! | `calls.rs` | which rights a request needs, by AWS's documentation |
 //! | `roles.rs` | what a role allows, and what is wrong with it |
+//! | `sources.rs` | which operations the code names, so that none is left out |
 //! | `classifiers.rs`, `gate.rs`, `dashboard.rs` | what the functions live through |
 
 mod calls;
@@ -20,6 +21,7 @@ mod recorder;
 mod roles;
 #[path = "../../common/runtime_api.rs"]
 mod runtime_api;
+mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,6 +109,14 @@ async fn roles_grant_what_functions_ask_for_and_nothing_else() {
     assert_eq!(needed.keys().cloned().collect::<BTreeSet<_>>(), functions, "every function was run");
     let found = all_problems(&needed, |name| role_of(&template, name));
     assert!(found.is_empty(), "{found:#?}");
+    // What was left out of the recording would not be missed above.
+    let operation = |right: &Right| right.because.split(' ').next().unwrap_or_default().to_owned();
+    let mut recorded: BTreeMap<String, BTreeSet<String>> =
+        needed.iter().map(|(name, rights)| (name.clone(), rights.iter().map(operation).collect())).collect();
+    let left = sources::problems(&recorded);
+    assert!(left.is_empty(), "{left:#?}");
+    recorded.get_mut("Gate").unwrap().remove("ListObjectsV2");
+    assert_eq!(sources::problems(&recorded).len(), 1);
 
     every_grant_is_needed(&template, &needed);
     every_surplus_is_named(&template, &needed);
