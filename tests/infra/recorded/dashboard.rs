@@ -213,7 +213,6 @@ pub async fn live(cloud: &Cloud, production: &mut Classifier, development: &mut 
     page.upload().await;
     page.follow_links(cloud, &folder).await;
     page.review(cloud, production).await;
-    page.look(&folder).await;
 
     let api: Value = serde_json::from_slice(&file("docs/openapi.json")).unwrap();
     let operations = api["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {

@@ -77,10 +77,8 @@ fn needed_by_lambda(template: &Template<'_>, function: &str) -> Vec<Right> {
 /// Rights that each function of the template needs.
 type Needed = BTreeMap<String, Vec<Right>>;
 
-fn all_problems(needed: &Needed, role_of: impl Fn(&str) -> Vec<Statement>) -> BTreeSet<String> {
-    let of_all: BTreeSet<Right> = needed.values().flatten().cloned().collect();
-    let of_all = Vec::from_iter(of_all);
-    needed.iter().flat_map(|(name, own)| problems(name, &role_of(name), own, &of_all)).collect()
+fn of_all(needed: &Needed) -> Vec<Right> {
+    Vec::from_iter(needed.values().flatten().cloned().collect::<BTreeSet<Right>>())
 }
 
 async fn record_all(template: &Template<'_>, cloud: &Cloud) -> Needed {
@@ -107,7 +105,10 @@ async fn roles_grant_what_functions_ask_for_and_nothing_else() {
     let needed = record_all(&template, &cloud).await;
     let functions: BTreeSet<String> = template.of_type(FUNCTION).into_iter().collect();
     assert_eq!(needed.keys().cloned().collect::<BTreeSet<_>>(), functions, "every function was run");
-    let found = all_problems(&needed, |name| role_of(&template, name));
+    let of_all = of_all(&needed);
+    let problems_of =
+        |(name, own): (&String, &Vec<Right>)| problems(name, &role_of(&template, name), own, &of_all);
+    let found: BTreeSet<String> = needed.iter().flat_map(problems_of).collect();
     assert!(found.is_empty(), "{found:#?}");
     // What was left out of the recording would not be missed above.
     let operation = |right: &Right| right.because.split(' ').next().unwrap_or_default().to_owned();
@@ -155,14 +156,11 @@ fn every_grant_is_needed(template: &Template<'_>, needed: &Needed) {
 
 /// Gives each role more, in each way that a template can: the report has to name it.
 fn every_surplus_is_named(template: &Template<'_>, needed: &Needed) {
+    let of_all = of_all(needed);
     let surplus = |name: &str, change: &dyn Fn(&mut Vec<Statement>), named: &str| {
-        let found = all_problems(needed, |other| {
-            let mut role = role_of(template, other);
-            if other == name {
-                change(&mut role);
-            }
-            role
-        });
+        let mut role = role_of(template, name);
+        change(&mut role);
+        let found = problems(name, &role, &needed[name], &of_all);
         let is_named = |problem: &String| problem.starts_with(name) && problem.contains(named);
         assert!(found.iter().any(is_named), "{name} with {named}: {found:?}");
     };
