@@ -25,6 +25,9 @@ const CELLS: usize = 3_000;
 /// Records written at once.
 const CONCURRENCY: usize = 16;
 
+/// Files of tests that run at once.
+const WORKERS: &str = "2";
+
 /// Names under which Chromium is installed.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
@@ -98,7 +101,9 @@ fn cell(template: &Record, number: usize) -> Record {
 /// Runs the tests in Python; answers whether they passed.
 fn run(python: &Path, browser: &Path, seeded: &RunningStack) -> bool {
     let status = Command::new(python)
-        .args(["-m", "pytest", "-q", "-rs", "-s", "-p", "no:cacheprovider", "--durations=5"])
+        .args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5"])
+        // By files, each with a browser and a stack of its own: the tests of a page wait more than they compute.
+        .args(["--numprocesses", WORKERS, "--dist", "loadfile"])
         .arg(project("tests/browser"))
         .env("GIEMSA_TEST_CHROMIUM", browser)
         .env("GIEMSA_TEST_PROGRAM", env!("CARGO_BIN_EXE_giemsa"))
