@@ -238,6 +238,17 @@ def declare_function(kind):
     declare(kind, "FunctionName", create).has_cfn_attr = LambdaFunction.has_cfn_attr
 
 
+def leave_out_no_value():
+    """moto leaves a null in a list where the template says AWS::NoValue."""
+    of_moto = parsing.clean_json
+
+    def corrected(value, resources):
+        cleaned = of_moto(value, resources)
+        return [inner for inner in cleaned if inner is not None] if isinstance(cleaned, list) else cleaned
+
+    parsing.clean_json = corrected
+
+
 def of_moto():
     """The types that moto makes by itself."""
     return {model.cloudformation_type() for model in CloudFormationModel.__subclasses__()}
@@ -246,6 +257,7 @@ def of_moto():
 def complete():
     """Tells moto of all types here. Returns the types that it knew before."""
     known = of_moto()
+    leave_out_no_value()
     for kind, (service, make) in COMPLETED.items():
         declare_completed(kind, service, make)
     declare_finished("AWS::S3::Bucket", FakeBucket, bucket)

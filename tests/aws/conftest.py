@@ -1,9 +1,12 @@
-"""What the tests share: one account with the stack in it."""
+"""What the tests share: one account with the stack in it, and how far its use has come.
 
-import boto3
+Each fixture from `lab` on is a chapter that follows the one it asks for; a test asks for the one it begins with.
+"""
+
 import completion
 import pytest
-from cloud import Stack, aws, packaged, start_account, transformed
+from cloud import PROJECT, Stack, aws, packaged, start_account, transformed
+from lab import IMAGE, MODEL, SAMPLES, Lab
 
 PARAMETERS = {"AlarmEmail": "oncall@lab.example"}
 
@@ -33,3 +36,39 @@ def template(account, tmp_path_factory):
 def stack(known_to_moto, template):
     """The stack `giemsa`, both stages."""
     return Stack("giemsa", template, PARAMETERS)
+
+
+@pytest.fixture(scope="session")
+def lab(stack, tmp_path_factory):
+    """The stack before anybody used it."""
+    stack.withdraw_bucket_policies()
+    lab = Lab(stack, tmp_path_factory.mktemp("logs"))
+    yield lab
+    for function in lab.functions.values():
+        function.stop()
+
+
+@pytest.fixture(scope="session")
+def early(lab):
+    """An image that was uploaded before there was a model, by the aws client as users do, delivered once to each stage."""
+    aws("s3", "cp", "--only-show-errors", SAMPLES / IMAGE, f"s3://{lab.input}/{IMAGE}")
+    return lab.poll()
+
+
+@pytest.fixture(scope="session")
+def released(lab, early):
+    """The sample model, tried on the sample golden set and released by the commands of docs/deploy.md."""
+    aws("s3", "cp", "--recursive", "--only-show-errors", "--exclude", "*", "--include", "*.png",
+        PROJECT / "models/golden", f"s3://{lab.models}/golden/")
+    assert lab.model_events() == [], "a golden image is no model"
+    aws("s3", "cp", "--only-show-errors", MODEL, f"s3://{lab.models}/dev/model.onnx")
+    (event,) = lab.model_events()
+    answer = lab.functions["Gate"].invoke(event)
+    aws("s3", "cp", "--only-show-errors", MODEL, f"s3://{lab.models}/prod/model.onnx")
+    return answer
+
+
+@pytest.fixture(scope="session")
+def answered(lab, released):
+    """The early image, delivered again now that there is a model."""
+    return lab.poll()

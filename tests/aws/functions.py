@@ -132,14 +132,13 @@ class Function:
 class Poller:
     """Lambda's between a queue and a function, as the event source mapping in moto says."""
 
-    def __init__(self, function):
+    def __init__(self, function, mapping):
         self.function = function
-        name = function.configuration["FunctionName"]
-        client = boto3.client("lambda")
-        (self.mapping,) = client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+        self.mapping = mapping
+        assert mapping["FunctionArn"] == function.configuration["FunctionArn"]
         # moto would run the function in a container.
-        client.update_event_source_mapping(UUID=self.mapping["UUID"], Enabled=False)
-        self.arn = self.mapping["EventSourceArn"]
+        boto3.client("lambda").update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        self.arn = mapping["EventSourceArn"]
         self.sqs = boto3.client("sqs")
         self.url = self.sqs.get_queue_url(QueueName=self.arn.rsplit(":", 1)[1])["QueueUrl"]
 
@@ -160,9 +159,9 @@ class Poller:
             return [], []
         records = [self.record(message) for message in taken]
         answer = self.function.invoke({"Records": records})
-        # Without this type of response Lambda would not look at the list, and delete all.
-        assert self.mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-        failed = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+        # Without this type of response Lambda does not look at the list.
+        reports = self.mapping.get("FunctionResponseTypes") == ["ReportBatchItemFailures"]
+        failed = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]] if reports else []
         assert set(failed) <= {record["messageId"] for record in records}, answer
         deleted = [record for record in records if record["messageId"] not in failed]
         for record in records:

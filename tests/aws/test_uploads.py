@@ -1,171 +1,18 @@
 """An upload becomes a result: the functions' real binaries on the stack in moto, with the events that moto sends.
 
 What an image goes through is moto's from upload to message: S3 tells EventBridge, the rule of the template matches, its
-targets are queues. Only Lambda is played by the tests (functions.py). Each fixture is a chapter, from the empty stack on.
+targets are queues. Only Lambda is played by the tests (functions.py, lab.py).
 """
 
-import csv
 import hashlib
 import json
 import urllib.parse
-import uuid
 
 import boto3
 import pytest
 from boto3.dynamodb.conditions import Key
-from cloud import PROJECT, attributes, aws, of_all_pages
-from functions import Function, Poller
-
-STAGES = ["prod", "dev"]
-MODEL = PROJECT / "models/thin-smear.onnx"
-SAMPLES = PROJECT / "sample-images"
-# Blanks, a plus and letters beyond ASCII: in EventBridge's events a key is as it is, in S3's own it is encoded.
-IMAGE = "slide 004 été +50%/cell a+b.jpg"
-
-
-def expected(image):
-    with open(SAMPLES / "expected.csv", encoding="utf-8", newline="") as file:
-        (row,) = (row for row in csv.DictReader(file) if row["path"] == image)
-    return row
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-class Lab:
-    """The stack in use: its buckets and table, and its functions."""
-
-    def __init__(self, stack, logs):
-        self.stack = stack
-        self.input, self.models, self.results = (stack.outputs[f"{name}Bucket"] for name in ["Input", "Model", "Results"])
-        self.table = boto3.resource("dynamodb").Table(stack.outputs["Table"])
-        self.s3 = boto3.client("s3")
-        self.functions = {
-            name: Function(stack.id(name), binary, logs / f"{name}.log")
-            for name, binary in [
-                ("ProdClassifier", "classifier"),
-                ("ProdBackfill", "classifier"),
-                ("DevClassifier", "classifier"),
-                ("Gate", "gate"),
-                ("Dashboard", "dashboard"),
-            ]
-        }
-        self.pollers = {stage: Poller(self.functions[f"{stage.title()}Classifier"]) for stage in STAGES}
-        self.gate_queue = self.stand_in_for_the_gate()
-
-    def stand_in_for_the_gate(self):
-        """moto's rules invoke no function, so a queue takes the gate's place as their target."""
-        sqs, events = boto3.client("sqs"), boto3.client("events")
-        rule = self.stack.id("ModelRule")
-        (target,) = events.list_targets_by_rule(Rule=rule)["Targets"]
-        assert target["Arn"] == self.functions["Gate"].configuration["FunctionArn"]
-        url = sqs.create_queue(QueueName="in-place-of-the-gate")["QueueUrl"]
-        events.put_targets(Rule=rule, Targets=[{"Id": target["Id"], "Arn": attributes(url)["QueueArn"]}])
-        return url
-
-    def upload(self, image, key=None):
-        self.s3.upload_file(SAMPLES / image, self.input, key or image)
-
-    def poll(self):
-        """One batch in each stage: for each stage the records, and those of them that were deleted."""
-        return {stage: poller.poll() for stage, poller in self.pollers.items()}
-
-    def model_events(self):
-        """What moto sent the gate since it was last asked."""
-        sqs, events = boto3.client("sqs"), []
-        while messages := sqs.receive_message(QueueUrl=self.gate_queue, MaxNumberOfMessages=10).get("Messages", []):
-            for message in messages:
-                events.append(json.loads(message["Body"]))
-                sqs.delete_message(QueueUrl=self.gate_queue, ReceiptHandle=message["ReceiptHandle"])
-        return events
-
-    def item(self, stage, key):
-        """The current result of an image, if the table has one."""
-        pk = f"result#{stage}#{self.input}/{key}"
-        return self.table.get_item(Key={"pk": pk, "sk": "result"}, ConsistentRead=True).get("Item")
-
-    def objects(self, prefix):
-        """Names of results, each with the ETags of its versions: written again, it has to be the same."""
-        found = {}
-        for version in of_all_pages(self.s3, "list_object_versions", "Versions", Bucket=self.results, Prefix=prefix):
-            found.setdefault(version["Key"], set()).add(version["ETag"])
-        assert all(len(etags) == 1 for etags in found.values()), found
-        return sorted(found)
-
-    def result_key(self, stage, key, result_id):
-        """As design and record schema promise it."""
-        day = self.s3.head_object(Bucket=self.input, Key=key)["LastModified"].strftime("%Y-%m-%d")
-        return f"results/stage={stage}/date={day}/{key}.{result_id}.json"
-
-    def object(self, bucket, key):
-        return json.load(self.s3.get_object(Bucket=bucket, Key=key)["Body"])
-
-    def dashboard(self, path, **parameters):
-        """What API Gateway asks the function for `GET path`, with the claims of a token, and its answer."""
-        api = self.stack.id("DashboardApi")
-        host = urllib.parse.urlsplit(self.stack.outputs["DashboardUrl"]).netloc
-        answer = self.functions["Dashboard"].invoke({
-            "version": "2.0",
-            "routeKey": "GET /api/{proxy+}",
-            "rawPath": path,
-            "rawQueryString": urllib.parse.urlencode(parameters),
-            "headers": {"accept": "application/json", "host": host},
-            "queryStringParameters": parameters,
-            "requestContext": {
-                "accountId": "123456789012",
-                "apiId": api,
-                "authorizer": {"jwt": {"claims": {"sub": "1", "email": "you@lab.example"}, "scopes": None}},
-                "domainName": host,
-                "http": {
-                    "method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test",
-                },
-                "requestId": str(uuid.uuid4()),
-                "routeKey": "GET /api/{proxy+}",
-                "stage": "$default",
-                "time": "23/Nov/2026:10:00:00 +0000",
-                "timeEpoch": 1795428000000,
-            },
-            "isBase64Encoded": False,
-        })
-        assert answer["statusCode"] == 200, answer
-        return json.loads(answer["body"])
-
-
-@pytest.fixture(scope="module")
-def lab(stack, tmp_path_factory):
-    """The stack before anybody used it."""
-    stack.withdraw_bucket_policies()
-    lab = Lab(stack, tmp_path_factory.mktemp("logs"))
-    yield lab
-    for function in lab.functions.values():
-        function.stop()
-
-
-@pytest.fixture(scope="module")
-def early(lab):
-    """An image that was uploaded before there was a model, by the aws client as users do, delivered once to each stage."""
-    aws("s3", "cp", "--only-show-errors", SAMPLES / IMAGE, f"s3://{lab.input}/{IMAGE}")
-    return lab.poll()
-
-
-@pytest.fixture(scope="module")
-def released(lab, early):
-    """The sample model, tried on the sample golden set and released by the commands of docs/deploy.md."""
-    aws("s3", "cp", "--recursive", "--only-show-errors", "--exclude", "*", "--include", "*.png",
-        PROJECT / "models/golden", f"s3://{lab.models}/golden/")
-    assert lab.model_events() == [], "a golden image is no model"
-    aws("s3", "cp", "--only-show-errors", MODEL, f"s3://{lab.models}/dev/model.onnx")
-    (event,) = lab.model_events()
-    answer = lab.functions["Gate"].invoke(event)
-    aws("s3", "cp", "--only-show-errors", MODEL, f"s3://{lab.models}/prod/model.onnx")
-    return answer
-
-
-@pytest.fixture(scope="module")
-def answered(lab, released):
-    """The early image, delivered again now that there is a model."""
-    return lab.poll()
+from cloud import aws
+from lab import IMAGE, MODEL, SAMPLES, STAGES, digest, expected
 
 
 def test_without_a_model_uploads_wait(lab, early):
@@ -211,7 +58,8 @@ def test_an_upload_becomes_a_result_in_the_table_and_in_the_bucket(lab, answered
     assert (image["bucket"], image["key"], image["version_id"]) == (lab.input, IMAGE, head["VersionId"])
     assert (image["size_bytes"], image["sha256"]) == (head["ContentLength"], digest(SAMPLES / IMAGE))
     assert f'"{image["etag"]}"' == head["ETag"]
-    assert lab.objects(f"results/stage={stage}/") == [lab.result_key(stage, IMAGE, item["result_id"])]
+    name = lab.result_key(stage, IMAGE, item["result_id"])
+    assert lab.objects(name.rsplit(".", 2)[0]) == [name]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -238,7 +86,8 @@ def test_the_same_message_again_changes_nothing(lab, answered):
         answer = lab.functions[f"{stage.title()}Classifier"].invoke({"Records": records})
         assert answer == {"batchItemFailures": []}
         assert lab.item(stage, IMAGE)["result_id"] == before["result_id"]
-        assert lab.objects(f"results/stage={stage}/") == [lab.result_key(stage, IMAGE, before["result_id"])]
+        name = lab.result_key(stage, IMAGE, before["result_id"])
+        assert lab.objects(name.rsplit(".", 2)[0]) == [name]
 
 
 def test_only_what_cannot_be_read_is_handed_back_and_ends_as_a_dead_letter(lab, answered):
@@ -333,8 +182,8 @@ def test_the_newest_image_of_a_key_wins(lab, answered):
         assert (len(records), deleted) == (2, records)
         item = lab.item(stage, key)
         assert item["label"] == expected(second)["label"]
-        # Both versions have a result, however the first was answered after it was replaced.
-        assert sum(f"/{key}." in name for name in lab.objects(f"results/stage={stage}/")) == 2
+        # The first was answered after it was replaced, and has its result too.
+        assert len(lab.objects(lab.result_key(stage, key, item["result_id"]).rsplit(".", 2)[0])) == 2
 
 
 def test_a_job_of_s3_batch_operations_answers_what_was_there_before(lab, released):
@@ -357,12 +206,3 @@ def test_a_job_of_s3_batch_operations_answers_what_was_there_before(lab, release
     # The event of the upload comes too, and leaves the same result under the same name.
     lab.poll()
     assert lab.objects(result) == [result]
-
-
-def test_the_dashboard_answers_with_the_results(lab, answered):
-    image = lab.dashboard("/api/image", key=IMAGE)
-    print(json.dumps(image, indent=1)[:3000])
-    print(json.dumps(lab.dashboard("/api/results", stage="prod", label="parasitized"), indent=1)[:1500])
-    print(json.dumps(lab.dashboard("/api/health"), indent=1)[:1500])
-    print(json.dumps(lab.dashboard("/api/models"), indent=1)[:1500])
-    print(json.dumps(lab.dashboard("/api/slides", stage="prod"), indent=1)[:1500])
