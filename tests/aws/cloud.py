@@ -4,6 +4,8 @@ The template is packaged by the aws client, transformed by SAM's own translator,
 Invariant: nothing leaves this machine; credentials and endpoint are moto's before any client exists.
 """
 
+import copy
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import boto3
 from moto.core.serialize import S3Serializer
+from moto.events.models import Rule
 from moto.server import ThreadedMotoServer
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
@@ -24,6 +27,8 @@ FUNCTIONS = ["classifier", "gate", "dashboard"]
 
 # The root of S3's answer, where moto names it after the operation; the SDK of the functions insists on S3's.
 ROOTS = {"GetBucketVersioning": "VersioningConfiguration"}
+# moto's events of S3 all have this one, by which nothing is newer than anything.
+SEQUENCER = "617f08299329d189"
 
 
 def name_roots_as_s3():
@@ -41,9 +46,24 @@ def name_roots_as_s3():
     S3Serializer._serialized_result_to_response = corrected
 
 
+def number_events_of_s3():
+    """Gives each event of S3 a sequencer above those before it, as S3 does."""
+    of_moto, numbers = Rule.send_to_targets, itertools.count(int(SEQUENCER, 16))
+
+    def corrected(self, event, **arguments):
+        if event["source"] == "aws.s3":
+            event = copy.deepcopy(event)
+            assert event["detail"]["object"]["sequencer"] == SEQUENCER, "moto is right by now"
+            event["detail"]["object"]["sequencer"] = f"{next(numbers):016X}"
+        of_moto(self, event, **arguments)
+
+    Rule.send_to_targets = corrected
+
+
 def start_account():
     """moto on loopback, and the environment in which every client here, and every program, asks it. Ended by `stop`."""
     name_roots_as_s3()
+    number_events_of_s3()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -17,11 +17,6 @@ from moto.dynamodb.models.table import Table
 from moto.s3.models import FakeBucket
 
 
-def capitalised(value, **renamed):
-    """Keys under other names; what is not renamed stays."""
-    return {renamed.get(key, key): inner for key, inner in value.items()}
-
-
 def nothing_left(what, properties):
     if properties:
         raise ValueError(f"{what} has properties that tests/aws/completion.py does not know: {sorted(properties)}")
@@ -46,6 +41,15 @@ def topic_policy(client, name, properties):
     for topic in properties["Topics"]:
         client.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
     return name
+
+
+def user_pool(client, _name, properties):
+    # Second factors are turned on by a request of its own.
+    assert properties.pop("EnabledMfas") == ["SOFTWARE_TOKEN_MFA"]
+    factors = {"MfaConfiguration": properties.pop("MfaConfiguration"), "SoftwareTokenMfaConfiguration": {"Enabled": True}}
+    pool = client.create_user_pool(PoolName=properties.pop("UserPoolName"), **properties)["UserPool"]["Id"]
+    client.set_user_pool_mfa_config(UserPoolId=pool, **factors)
+    return pool
 
 
 def domain(client, _name, properties):
@@ -90,11 +94,11 @@ def event_invoke_config(client, name, properties):
     return name
 
 
-def made_by(operation, answer, **renamed):
-    """The resource that `operation` makes of properties that have the same names, and its id in the answer."""
+def made_by(operation, *answer):
+    """The resource that `operation` makes of the properties as they are, and where its id is in the answer."""
 
     def make(client, _name, properties):
-        said = getattr(client, operation)(**capitalised(properties, **renamed))
+        said = getattr(client, operation)(**properties)
         for key in answer:
             said = said[key]
         return said
@@ -106,38 +110,22 @@ COMPLETED = {
     "AWS::S3::BucketPolicy": ("s3", bucket_policy),
     "AWS::SQS::QueuePolicy": ("sqs", queue_policy),
     "AWS::SNS::TopicPolicy": ("sns", topic_policy),
-    "AWS::SNS::Subscription": ("sns", made_by("subscribe", ["SubscriptionArn"])),
-    "AWS::ApiGatewayV2::Api": ("apigatewayv2", made_by("create_api", ["ApiId"])),
+    "AWS::SNS::Subscription": ("sns", made_by("subscribe", "SubscriptionArn")),
+    "AWS::ApiGatewayV2::Api": ("apigatewayv2", made_by("create_api", "ApiId")),
     "AWS::ApiGatewayV2::Stage": ("apigatewayv2", stage),
-    "AWS::ApiGatewayV2::Integration": ("apigatewayv2", made_by("create_integration", ["IntegrationId"])),
-    "AWS::ApiGatewayV2::Authorizer": ("apigatewayv2", made_by("create_authorizer", ["AuthorizerId"])),
-    "AWS::ApiGatewayV2::Route": ("apigatewayv2", made_by("create_route", ["RouteId"])),
-    "AWS::Cognito::UserPool": (
-        "cognito-idp",
-        # Turned on by a request of its own.
-        lambda client, name, properties: user_pool(client, properties),
-    ),
-    "AWS::Cognito::UserPoolClient": (
-        "cognito-idp", made_by("create_user_pool_client", ["UserPoolClient", "ClientId"]),
-    ),
+    "AWS::ApiGatewayV2::Integration": ("apigatewayv2", made_by("create_integration", "IntegrationId")),
+    "AWS::ApiGatewayV2::Authorizer": ("apigatewayv2", made_by("create_authorizer", "AuthorizerId")),
+    "AWS::ApiGatewayV2::Route": ("apigatewayv2", made_by("create_route", "RouteId")),
+    "AWS::Cognito::UserPool": ("cognito-idp", user_pool),
+    "AWS::Cognito::UserPoolClient": ("cognito-idp", made_by("create_user_pool_client", "UserPoolClient", "ClientId")),
     "AWS::Cognito::UserPoolDomain": ("cognito-idp", domain),
     "AWS::Glue::Database": ("glue", database),
     "AWS::Glue::Table": ("glue", table_of_results),
     "AWS::Athena::WorkGroup": ("athena", work_group),
-    "AWS::Athena::NamedQuery": ("athena", made_by("create_named_query", ["NamedQueryId"])),
+    "AWS::Athena::NamedQuery": ("athena", made_by("create_named_query", "NamedQueryId")),
     "AWS::CloudWatch::Alarm": ("cloudwatch", alarm),
     "AWS::Lambda::EventInvokeConfig": ("lambda", event_invoke_config),
 }
-
-
-def user_pool(client, properties):
-    assert properties.pop("EnabledMfas") == ["SOFTWARE_TOKEN_MFA"]
-    mode = properties.pop("MfaConfiguration")
-    pool = client.create_user_pool(**capitalised(properties, UserPoolName="PoolName"))["UserPool"]["Id"]
-    client.set_user_pool_mfa_config(
-        UserPoolId=pool, MfaConfiguration=mode, SoftwareTokenMfaConfiguration={"Enabled": True}
-    )
-    return pool
 
 
 # --- types that moto makes without some of their properties
@@ -160,7 +148,8 @@ def bucket(name, properties):
     rules = [lifecycle_rule(rule) for rule in properties.pop("LifecycleConfiguration")["Rules"]]
     client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
     if cors := properties.pop("CorsConfiguration", None):
-        rules = [capitalised(rule, ExposedHeaders="ExposeHeaders", MaxAge="MaxAgeSeconds") for rule in cors["CorsRules"]]
+        names = {"ExposedHeaders": "ExposeHeaders", "MaxAge": "MaxAgeSeconds"}
+        rules = [{names.get(key, key): value for key, value in rule.items()} for rule in cors["CorsRules"]]
         client.put_bucket_cors(Bucket=name, CORSConfiguration={"CORSRules": rules})
     # moto fails on a log bucket whose policy has the principal "*": it reads each principal as a list of services.
     properties.pop("LoggingConfiguration", None)

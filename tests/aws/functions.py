@@ -18,7 +18,6 @@ from cloud import PROJECT, REGION, attributes
 
 # A cold start of a debug build on a busy machine takes seconds; what takes longer hangs.
 LONGEST_WAIT_SECONDS = 120
-
 BINARIES = PROJECT / "target/debug"
 NEXT = "/2018-06-01/runtime/invocation/next"
 
@@ -147,32 +146,36 @@ class Poller:
         said = attributes(self.url)
         return int(said["ApproximateNumberOfMessages"]), int(said["ApproximateNumberOfMessagesNotVisible"])
 
-    def poll(self):
-        """Gives the function one batch. Returns the records, and which of them were deleted."""
+    def take(self):
+        """One batch, as records of an event."""
         taken = self.sqs.receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=min(self.mapping["BatchSize"], 10),
             AttributeNames=["All"],
             MessageAttributeNames=["All"],
-        ).get("Messages", [])
-        if not taken:
-            return [], []
-        records = [self.record(message) for message in taken]
+        )
+        return [self.record(message) for message in taken.get("Messages", [])]
+
+    def give(self, records):
+        """Invokes the function with a batch, and deletes what it answered. Returns what was deleted."""
         answer = self.function.invoke({"Records": records})
         # Without this type of response Lambda does not look at the list.
         reports = self.mapping.get("FunctionResponseTypes") == ["ReportBatchItemFailures"]
         failed = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]] if reports else []
         assert set(failed) <= {record["messageId"] for record in records}, answer
-        deleted = [record for record in records if record["messageId"] not in failed]
         for record in records:
-            if record in deleted:
-                self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=record["receiptHandle"])
+            message = {"QueueUrl": self.url, "ReceiptHandle": record["receiptHandle"]}
+            if record["messageId"] not in failed:
+                self.sqs.delete_message(**message)
             else:
                 # Not after the queue's twelve minutes, but at once.
-                self.sqs.change_message_visibility(
-                    QueueUrl=self.url, ReceiptHandle=record["receiptHandle"], VisibilityTimeout=0
-                )
-        return records, deleted
+                self.sqs.change_message_visibility(**message, VisibilityTimeout=0)
+        return [record for record in records if record["messageId"] not in failed]
+
+    def poll(self):
+        """Gives the function one batch, if there is one. Returns the records, and which of them were deleted."""
+        records = self.take()
+        return records, self.give(records) if records else []
 
     def record(self, message):
         """A message as Lambda hands it over."""

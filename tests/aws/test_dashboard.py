@@ -50,9 +50,11 @@ def test_a_review_is_kept_and_takes_the_image_off_the_queue(lab, answered):
     lab.poll()
     item = lab.item("prod", image)
     queue = Key("review_pk").eq(item["review_pk"])
-    waits = lambda: item["pk"] in [
-        row["pk"] for row in lab.table.query(IndexName="review", KeyConditionExpression=queue)["Items"]
-    ]
+
+    def waits():
+        found = lab.table.query(IndexName="review", KeyConditionExpression=queue)["Items"]
+        return item["pk"] in [row["pk"] for row in found]
+
     assert waits()
     lab.dashboard("/api/reviews", {
         "key": image, "stage": "prod", "result_id": item["result_id"],
