@@ -4,7 +4,9 @@ The template is packaged by the aws client, transformed by SAM's own translator,
 Invariant: nothing leaves this machine; credentials and endpoint are moto's before any client exists.
 """
 
+import contextlib
 import copy
+import io
 import itertools
 import json
 import os
@@ -14,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import boto3
+from botocore.exceptions import ClientError
 from moto.core.serialize import S3Serializer
 from moto.events.models import Rule
 from moto.server import ThreadedMotoServer
@@ -93,7 +96,7 @@ def aws(*arguments):
 def packaged(folder, bucket):
     """The template as `aws cloudformation package` sends it, with YAML's aliases written out and packages in `bucket`.
 
-    moto runs no function, so the packages hold a word; the functions are run from what cargo built.
+    moto runs no function, so a package holds the name of the binary that cargo built, which is what is run.
     """
     for name in ["infra", "target/lambda"]:
         (folder / name).mkdir(parents=True)
@@ -117,7 +120,6 @@ class Stack:
     """A stack that moto made, and what it was made of."""
 
     def __init__(self, name, template, parameters):
-        self.name = name
         self.template = template
         client = boto3.client("cloudformation")
         client.create_stack(
@@ -133,7 +135,7 @@ class Stack:
         self.withdrawn = {}
         resources = {made["LogicalResourceId"]: made for page in pages for made in page["StackResourceSummaries"]}
         # What a condition leaves out moto lists without a name.
-        self.resources = {name: made for name, made in resources.items() if name}
+        self.resources = {resource: made for resource, made in resources.items() if resource}
 
         # The tests stand in for what these do, and take them out of their way.
         lambdas, events = boto3.client("lambda"), boto3.client("events")
@@ -169,9 +171,19 @@ class Stack:
         """The configuration of a function."""
         return boto3.client("lambda").get_function_configuration(FunctionName=self.id(resource))
 
+    def binary(self, resource):
+        """Name of the binary in the package that the template gives a function."""
+        code = self.template["Resources"][resource]["Properties"]["Code"]
+        body = boto3.client("s3").get_object(Bucket=code["S3Bucket"], Key=code["S3Key"])["Body"]
+        with zipfile.ZipFile(io.BytesIO(body.read())) as package:
+            return package.read("bootstrap").decode()
+
     def withdraw_bucket_policies(self):
         """Takes the policies off the buckets: moto carries out a denial without its condition, and so denies all."""
         client = boto3.client("s3")
+        with contextlib.suppress(ClientError):
+            client.put_object(Bucket=self.id("InputBucket"), Key="denied", Body=b"")
+            raise AssertionError("moto is right by now")
         for resource in self.of_type("AWS::S3::Bucket"):
             policy = self.bucket_policy(resource)
             client.delete_bucket_policy(Bucket=self.id(resource))

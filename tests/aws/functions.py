@@ -68,8 +68,8 @@ class RuntimeApi(BaseHTTPRequestHandler):
 class Function:
     """A function of the stack in moto, run by its real binary. Starts at its first invocation, as in Lambda."""
 
-    def __init__(self, name, binary, log):
-        self.configuration = boto3.client("lambda").get_function_configuration(FunctionName=name)
+    def __init__(self, configuration, binary, log):
+        self.configuration = configuration
         self.binary = BINARIES / binary
         self.log = log
         self.process = None

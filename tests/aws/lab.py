@@ -40,14 +40,8 @@ class Lab:
         self.table = boto3.resource("dynamodb").Table(stack.outputs["Table"])
         self.s3 = boto3.client("s3")
         self.functions = {
-            name: Function(stack.id(name), binary, logs / f"{name}.log")
-            for name, binary in [
-                ("ProdClassifier", "classifier"),
-                ("ProdBackfill", "classifier"),
-                ("DevClassifier", "classifier"),
-                ("Gate", "gate"),
-                ("Dashboard", "dashboard"),
-            ]
+            name: Function(stack.function(name), stack.binary(name), logs / f"{name}.log")
+            for name in ["ProdClassifier", "ProdBackfill", "DevClassifier", "Gate", "Dashboard"]
         }
         self.pollers = {
             stage: Poller(
