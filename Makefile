@@ -113,7 +113,7 @@ check-template: assets template-tools-or-skip tools-or-skip
 		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 '$(TEMPLATE_VENV)/bin/sam' validate --lint --template infra/template.yaml; \
 		'$(TEMPLATE_VENV)/bin/checkov' --quiet --compact --skip-download --framework cloudformation --file infra/template.yaml; fi
 	@if [ -f '$(TEMPLATE_VENV)/.installed' ] && [ -x '$(VENV)/bin/aws' ]; then set -x; \
-		$(CARGO) build --bin classifier --bin gate --bin dashboard; \
+		$(CARGO) build --bins; \
 		GIEMSA_TEST_AWS='$(VENV)/bin/aws' '$(TEMPLATE_VENV)/bin/python' -B -m pytest -p no:cacheprovider -q --tb=short tests/aws; fi
 
 # The dashboard apart: with its features the others would be other bytes.

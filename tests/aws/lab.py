@@ -7,18 +7,24 @@ function as moto sent it.
 import csv
 import hashlib
 import json
+import os
+import subprocess
 import urllib.parse
 import uuid
 
 import boto3
 from cloud import PROJECT, attributes, of_all_pages
-from functions import Function, Poller
+from functions import BINARIES, Function, Poller
 
 STAGES = ["prod", "dev"]
 MODEL = PROJECT / "models/thin-smear.onnx"
 SAMPLES = PROJECT / "sample-images"
 # Blanks, a plus and letters beyond ASCII: in EventBridge's events a key is as it is, in S3's own it is encoded.
 IMAGE = "slide 004 été +50%/cell a+b.jpg"
+# Given up after all tries, as there was no model yet.
+GIVEN_UP = "slide-003-mixed-forms/cell-04.tif"
+# As many as the template gives a message.
+TRIES = 5
 
 
 def expected(image):
@@ -63,6 +69,26 @@ class Lab:
 
     def upload(self, image, key=None):
         self.s3.upload_file(SAMPLES / image, self.input, key or image)
+
+    def giemsa(self, stage, *arguments):
+        """Runs the command with the outputs of the stack in its environment, as docs/deploy.md says. Returns what it prints."""
+        outputs, name = self.stack.outputs, stage.title()
+        environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_")} | {
+            "GIEMSA_INPUT_BUCKET": self.input,
+            "GIEMSA_MODEL_BUCKET": self.models,
+            "GIEMSA_RESULTS_BUCKET": self.results,
+            "GIEMSA_TABLE": outputs["Table"],
+            "GIEMSA_QUEUE_URL": outputs[f"{name}QueueUrl"],
+            "GIEMSA_DLQ_URL": outputs[f"{name}DeadLetterQueueUrl"],
+        }
+        command = [BINARIES / "giemsa", *arguments, "--stage", stage]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{command} failed:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def dead_letters(self, stage):
+        """What was given up."""
+        return json.loads(self.giemsa(stage, "dlq", "list", "--json"))["letters"]
 
     def poll(self):
         """One batch in each stage: for each stage the records, and those of them that were deleted."""
