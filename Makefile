@@ -105,12 +105,16 @@ check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentat
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
 	@$(MAKE) --no-print-directory check-template
 
-# SAM's own validation, and security rules; what is excepted says why in the template's Metadata. Neither asks AWS anything.
+# SAM's own validation, and security rules; what is excepted says why in the template's Metadata. Neither asks AWS anything,
+# nor does the stack that moto makes of it, on which the functions run as cargo builds them for all other tests.
 .PHONY: check-template
-check-template: template-tools-or-skip
+check-template: assets template-tools-or-skip tools-or-skip
 	@if [ -f '$(TEMPLATE_VENV)/.installed' ]; then set -x; \
 		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 '$(TEMPLATE_VENV)/bin/sam' validate --lint --template infra/template.yaml; \
 		'$(TEMPLATE_VENV)/bin/checkov' --quiet --compact --skip-download --framework cloudformation --file infra/template.yaml; fi
+	@if [ -f '$(TEMPLATE_VENV)/.installed' ] && [ -x '$(VENV)/bin/aws' ]; then set -x; \
+		$(CARGO) build --bins; \
+		GIEMSA_TEST_AWS='$(VENV)/bin/aws' '$(TEMPLATE_VENV)/bin/python' -B -m pytest -p no:cacheprovider -q --tb=short tests/aws; fi
 
 # The dashboard apart: with its features the others would be other bytes.
 LAMBDA_BUILDS := --no-default-features --bin classifier --bin gate
@@ -224,7 +228,7 @@ $(ASSETS)/.installed: $(LIBRARY)/package.json $(LIBRARY)/package-lock.json
 .PHONY: tools-or-skip
 tools-or-skip:
 	@$(MAKE) --no-print-directory $(VENV)/.installed || { \
-		echo 'SKIPPED: the tests and checks with aws, cargo lambda, schemathesis and cfn-lint: their tools could not be installed;' \
+		echo 'SKIPPED: the tests and checks with aws (tests/aws too), cargo lambda, schemathesis and cfn-lint: their tools could not be installed;' \
 			'they need python3 with venv (Debian: apt-get install python3-venv)' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 
@@ -239,7 +243,7 @@ $(VENV)/.installed: tests/requirements.txt
 .PHONY: template-tools-or-skip
 template-tools-or-skip:
 	@$(MAKE) --no-print-directory $(TEMPLATE_VENV)/.installed || { \
-		echo 'SKIPPED: sam validate and checkov of infra/template.yaml: they could not be installed;' \
+		echo 'SKIPPED: sam validate, checkov and the stack in moto (tests/aws): they could not be installed;' \
 			'they need python3 with venv (Debian: apt-get install python3-venv)' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Dashboard;
 use super::problem::Problem;
 use crate::object::{ObjectRef, slide_of_key};
-use crate::store::{BATCH_KEYS, form_decoded};
+use crate::store::{BATCH_KEYS, listed_key};
 
 /// Unanswered images that are named; all are counted.
 const NAMED_IMAGES: usize = 100;
@@ -64,8 +64,11 @@ impl Dashboard {
         let mut found = Unanswered::default();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.listing_failed(&folder, &error))?;
-            let listed: Vec<Listed> =
-                page.contents().iter().filter_map(|object| self.listed(object, slide)).collect();
+            let listed: Vec<Listed> = page
+                .contents()
+                .iter()
+                .filter_map(|object| self.listed(page.encoding_type(), object, slide))
+                .collect();
             found.uploads += listed.len() as u64;
             let batches: Vec<_> = listed.chunks(BATCH_KEYS).map(|batch| self.open_of(stage, batch)).collect();
             let open: Vec<Vec<&Listed>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
@@ -106,8 +109,13 @@ impl Dashboard {
         Ok(batch.iter().filter(is_open).collect())
     }
 
-    fn listed(&self, object: &aws_sdk_s3::types::Object, slide: &str) -> Option<Listed> {
-        let key = form_decoded(object.key()?);
+    fn listed(
+        &self,
+        encoding: Option<&EncodingType>,
+        object: &aws_sdk_s3::types::Object,
+        slide: &str,
+    ) -> Option<Listed> {
+        let key = listed_key(encoding, object.key()?);
         let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         let is_marker = ObjectRef::new(&self.buckets.input, &key).is_folder_marker(size_bytes);
         // `a//` lies in the folder `a/`, whose name differs from that of `a`.

@@ -14,7 +14,7 @@ use futures::stream::{self, Stream};
 
 use super::ExportError;
 use crate::config::COMPACTED_PREFIX;
-use crate::store::form_decoded;
+use crate::store::listed_key;
 
 /// Rows of one compacted file; a day of more has several.
 pub const COMPACTED_ROWS: u64 = 250_000;
@@ -114,7 +114,8 @@ impl ResultsBucket {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| self.failed("ListObjectsV2", &start, &e))?;
             let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix());
-            days.extend(folders.map(form_decoded).filter_map(|folder| {
+            days.extend(folders.filter_map(|folder| {
+                let folder = listed_key(page.encoding_type(), folder);
                 let date = folder.strip_prefix(&start)?.trim_end_matches('/').parse().ok()?;
                 Some(Day { stage: stage.to_owned(), date })
             }));
@@ -152,7 +153,7 @@ impl Listing {
         let request = request.set_start_after(self.last.clone()).encoding_type(EncodingType::Url);
         let page = request.send().await.map_err(|e| self.bucket.failed("ListObjectsV2", &self.folder, &e))?;
         for object in page.contents() {
-            let key = form_decoded(object.key().unwrap_or_default());
+            let key = listed_key(page.encoding_type(), object.key().unwrap_or_default());
             if self.last.as_ref().is_some_and(|last| *last >= key) {
                 return Err(ExportError::Order {
                     bucket: name.clone(),

@@ -43,7 +43,7 @@ pub use schema::{
 pub use slides::{Cell, CellsPage, SlideEntry, SlidesPage};
 pub use table::{LedgerEntry, TableWriter};
 pub use uploads::{
-    Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded,
+    Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded, listed_key,
 };
 
 pub use verdicts::{Review, ReviewAction, ReviewsPage, standing};

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 
-use super::uploads::{Upload, UploadsError, failed, form_decoded, permissions};
+use super::uploads::{Upload, UploadsError, failed, listed_key, permissions};
 use crate::classification::Record;
 use crate::digest::short_id;
 
@@ -62,7 +62,11 @@ impl ResultFinder {
         let mut pages = request.encoding_type(EncodingType::Url).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| failed("ListObjectsV2", &self.bucket, &start, &e))?;
-            let keys = page.contents().iter().filter_map(|object| object.key()).map(form_decoded);
+            let keys = page
+                .contents()
+                .iter()
+                .filter_map(|object| object.key())
+                .map(|key| listed_key(page.encoding_type(), key));
             let keys: Vec<String> =
                 keys.filter(|key| key.strip_prefix(&start).is_some_and(is_result_tail)).collect();
             let mut unread: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -101,7 +105,8 @@ impl ResultFinder {
         let page = request.encoding_type(EncodingType::Url).send().await;
         let page = page.map_err(|e| failed("ListObjectsV2", &self.bucket, &start, &e))?;
         let mut records = Vec::new();
-        for key in page.contents().iter().filter_map(|object| object.key()).map(form_decoded) {
+        let keys = page.contents().iter().filter_map(|object| object.key());
+        for key in keys.map(|key| listed_key(page.encoding_type(), key)) {
             if records.len() < most
                 && key.strip_prefix(&start).is_some_and(is_result_tail)
                 && let Some(record) = self.read(&key).await?

@@ -177,8 +177,11 @@ impl UploadListing {
             .send()
             .await
             .map_err(|e| failed("ListObjectsV2", &self.bucket, &self.prefix, &e))?;
-        let uploads: Vec<Upload> =
-            page.contents().iter().map(|object| self.upload_of_object(object)).collect::<Result<_, _>>()?;
+        let uploads: Vec<Upload> = page
+            .contents()
+            .iter()
+            .map(|object| self.upload_of_object(page.encoding_type(), object))
+            .collect::<Result<_, _>>()?;
         let more = page.is_truncated() == Some(true);
         let last = uploads.last().filter(|_| more);
         let next = last.map(|upload| UploadMarker { key: upload.key.clone(), version_id: None });
@@ -197,11 +200,12 @@ impl UploadListing {
             .send()
             .await
             .map_err(|e| failed("ListObjectVersions", &self.bucket, &self.prefix, &e))?;
-        let uploads = page.versions().iter().map(|version| self.upload_of_version(version));
+        let uploads =
+            page.versions().iter().map(|version| self.upload_of_version(page.encoding_type(), version));
         let uploads: Vec<Upload> = uploads.collect::<Result<_, _>>()?;
         let next = match (page.is_truncated(), page.next_key_marker()) {
             (Some(true), Some(key)) => Some(UploadMarker {
-                key: form_decoded(key),
+                key: listed_key(page.encoding_type(), key),
                 version_id: page.next_version_id_marker().map(str::to_owned),
             }),
             (Some(true), None) => return Err(self.incomplete("next key marker")),
@@ -210,9 +214,13 @@ impl UploadListing {
         Ok((uploads, next))
     }
 
-    fn upload_of_object(&self, object: &Object) -> Result<Upload, UploadsError> {
+    fn upload_of_object(
+        &self,
+        encoding: Option<&EncodingType>,
+        object: &Object,
+    ) -> Result<Upload, UploadsError> {
         Ok(Upload {
-            key: form_decoded(object.key().ok_or_else(|| self.incomplete("key"))?),
+            key: listed_key(encoding, object.key().ok_or_else(|| self.incomplete("key"))?),
             version: UploadVersion::Null,
             etag: unquoted(object.e_tag().ok_or_else(|| self.incomplete("ETag"))?),
             size_bytes: self.size(object.size())?,
@@ -221,9 +229,13 @@ impl UploadListing {
         })
     }
 
-    fn upload_of_version(&self, version: &ObjectVersion) -> Result<Upload, UploadsError> {
+    fn upload_of_version(
+        &self,
+        encoding: Option<&EncodingType>,
+        version: &ObjectVersion,
+    ) -> Result<Upload, UploadsError> {
         Ok(Upload {
-            key: form_decoded(version.key().ok_or_else(|| self.incomplete("key"))?),
+            key: listed_key(encoding, version.key().ok_or_else(|| self.incomplete("key"))?),
             version: UploadVersion::of_text(version.version_id().unwrap_or_default()),
             etag: unquoted(version.e_tag().ok_or_else(|| self.incomplete("ETag"))?),
             size_bytes: self.size(version.size())?,
@@ -292,6 +304,16 @@ pub fn form_encoded(key: &str) -> String {
     utf8_percent_encode(key, KEPT).to_string().replace(' ', "+")
 }
 
+/// A key of a listing for which encoded keys were asked; `encoding` is what the answer says of its keys.
+///
+/// Servers other than AWS may list keys as they are and then say nothing: decoded, `a+b` would be another key.
+pub fn listed_key(encoding: Option<&EncodingType>, key: &str) -> String {
+    match encoding {
+        Some(EncodingType::Url) => form_decoded(key),
+        _ => key.to_owned(),
+    }
+}
+
 /// The key of its form-encoded text.
 pub fn form_decoded(encoded: &str) -> String {
     // S3 keys are UTF-8, and so is what they are decoded to.
@@ -325,5 +347,16 @@ where
         key: key.to_owned(),
         detail: DisplayErrorContext(error).to_string(),
         permissions: permissions(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_key_is_decoded_only_if_the_answer_says_that_it_is_encoded() {
+        assert_eq!(listed_key(Some(&EncodingType::Url), "a+b%2B100%25.png"), "a b+100%.png");
+        assert_eq!(listed_key(None, "a+b%2B100%25.png"), "a+b%2B100%25.png");
     }
 }
