@@ -10,6 +10,8 @@ mod command;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 mod outputs;
+#[cfg(feature = "dashboard")]
+mod sign_in;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -25,6 +27,8 @@ pub use command::{QueueNames, user_name};
 #[cfg(feature = "dashboard")]
 pub use dashboard::{DashboardConfig, QueueUrls};
 pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
+#[cfg(feature = "dashboard")]
+pub use sign_in::{SignInSettings, SignInSettingsError, secure_origin};
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.

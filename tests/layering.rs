@@ -70,6 +70,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "image",
             "statistics",
             "config",
+            "aws",
             "queues",
             "model",
             "classification",

@@ -96,6 +96,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         run_worker: true,
         with_development: false,
         faults: None,
+        sign_in: None,
     };
     let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
     let started = Instant::now();

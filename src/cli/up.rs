@@ -7,6 +7,7 @@ use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use giemsa::aws::LOCAL_REGION;
+use giemsa::config::SignInSettings;
 use giemsa::local::faults::{FaultSpec, Faults};
 use giemsa::local::{
     INPUT_BUCKET, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, MODEL_BUCKET, RESULTS_BUCKET, Stack,
@@ -28,6 +29,7 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         run_worker: !arguments.no_worker,
         with_development: true,
         faults: arguments.faults.as_deref().map(read_faults).transpose()?,
+        sign_in: sign_in(arguments)?,
     };
     // Before anything is printed: whoever reads the endpoints may stop us at once.
     let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;
@@ -67,6 +69,13 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         say(&format!("Faults injected, over all starts in this folder: {}\n", counts_shown(&faults)));
     }
     Ok(())
+}
+
+/// The issuer of `--oidc-issuer`; the parser wants both flags or none.
+fn sign_in(arguments: &UpArguments) -> Result<Option<SignInSettings>, Failed> {
+    let both = arguments.oidc_issuer.as_deref().zip(arguments.oidc_client_id.as_deref());
+    let settings = both.map(|(issuer, client_id)| SignInSettings::new(issuer, client_id)).transpose();
+    settings.map_err(|error| Failed::Usage(anyhow!("--oidc-issuer, --oidc-client-id: {error}")))
 }
 
 /// The faults of `--faults`: a list, or a file of lists after `@`.

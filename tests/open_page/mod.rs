@@ -37,6 +37,7 @@ impl Page {
             run_worker: true,
             with_development: false,
             faults: None,
+            sign_in: None,
         };
         let stack = Stack::start(&settings).await.unwrap();
         let url = format!("http://{}", stack.dashboard);
