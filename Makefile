@@ -8,6 +8,7 @@ CARGO ?= cargo
 PYTHON ?= python3
 TOOLS := $(CURDIR)/target/tools
 VENV := $(TOOLS)/venv
+TEMPLATE_VENV := $(TOOLS)/template
 DENY_VERSION := 0.20.2
 
 HOST_ARCH := $(patsubst aarch64,arm64,$(shell uname -m))
@@ -19,8 +20,9 @@ TARGET = $(TARGET_$(ARCH))
 # Built by the cross-build tool: always for the other processor, and on a machine whose C library is too new.
 CROSS ?= $(if $(filter $(ARCH),$(HOST_ARCH)),,1)
 GLIBC := 2.34
-PACKAGE := target/lambda/classifier.zip
-GATE_PACKAGE := target/lambda/gate.zip
+# A function for each, and its features beside the default none.
+PACKAGES := classifier gate dashboard
+PACKAGE_FILES := $(PACKAGES:%=target/lambda/%.zip)
 # Whoever builds it, wherever: the same bytes, and nobody's folders in them.
 PACKAGE_RUSTFLAGS := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/giemsa
 
@@ -101,12 +103,23 @@ check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentat
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
+	@$(MAKE) --no-print-directory check-template
 
+# SAM's own validation, and security rules; what is excepted says why in the template's Metadata. Neither asks AWS anything.
+.PHONY: check-template
+check-template: template-tools-or-skip
+	@if [ -f '$(TEMPLATE_VENV)/.installed' ]; then set -x; \
+		SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-central-1 '$(TEMPLATE_VENV)/bin/sam' validate --lint --template infra/template.yaml; \
+		'$(TEMPLATE_VENV)/bin/checkov' --quiet --compact --skip-download --framework cloudformation --file infra/template.yaml; fi
+
+# The dashboard apart: with its features the others would be other bytes.
+LAMBDA_BUILDS := --no-default-features --bin classifier --bin gate
+DASHBOARD_BUILD := --no-default-features --features dashboard --bin dashboard
 .PHONY: package
-package: assets ## target/lambda/classifier.zip and gate.zip for ARCH=x86_64 or arm64 (default: this machine's)
+package: assets ## target/lambda/*.zip of the functions for ARCH=x86_64 or arm64 (default: this machine's)
 	@case '$(ARCH)' in x86_64|arm64) ;; *) \
 		echo "make package: ARCH is '$(ARCH)'; expected x86_64 or arm64" >&2; exit 2;; esac
-	@mkdir -p $(dir $(PACKAGE)); rm -f $(PACKAGE) $(GATE_PACKAGE)
+	@mkdir -p target/lambda; rm -f $(PACKAGE_FILES)
 ifeq ($(CROSS),1)
 	@if [ ! -d "$$(rustc --print target-libdir --target $(TARGET))" ]; then \
 		printf '%s\n' "make package: Rust's standard library for $(TARGET) is not installed. Install it with" \
@@ -114,17 +127,32 @@ ifeq ($(CROSS),1)
 	@$(MAKE) --no-print-directory $(VENV)/.cross || { printf '%s\n' \
 		'make package: the cross-build tool could not be installed. Install python3 with venv, or put it there yourself:' \
 		'    pip install cargo-lambda' >&2; exit 1; }
-	PATH="$(VENV)/bin:$$PATH" RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' cargo-lambda lambda build --release --no-default-features \
-		--bin classifier --bin gate --target $(TARGET).$(GLIBC)
-	@cp target/lambda/classifier/bootstrap target/lambda/bootstrap
-	@cp target/lambda/gate/bootstrap target/lambda/gate-bootstrap
+	for build in '$(LAMBDA_BUILDS)' '$(DASHBOARD_BUILD)'; do \
+		PATH="$(VENV)/bin:$$PATH" RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' cargo-lambda lambda build --release $$build \
+			--target $(TARGET).$(GLIBC); done
+	@for name in $(PACKAGES); do cp target/lambda/$$name/bootstrap target/lambda/$$name-bootstrap; done
 else
-	RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' $(CARGO) build --release --locked --no-default-features --bin classifier --bin gate
-	@cp target/release/classifier target/lambda/bootstrap
-	@cp target/release/gate target/lambda/gate-bootstrap
+	for build in '$(LAMBDA_BUILDS)' '$(DASHBOARD_BUILD)'; do \
+		RUSTFLAGS='$(PACKAGE_RUSTFLAGS)' $(CARGO) build --release --locked $$build; done
+	@for name in $(PACKAGES); do cp target/release/$$name target/lambda/$$name-bootstrap; done
 endif
-	@$(CARGO) run --quiet --locked --package package -- target/lambda/bootstrap $(PACKAGE) $(ARCH)
-	@$(CARGO) run --quiet --locked --package package -- target/lambda/gate-bootstrap $(GATE_PACKAGE) $(ARCH)
+	@for name in $(PACKAGES); do $(CARGO) run --quiet --locked --package package -- \
+		target/lambda/$$name-bootstrap target/lambda/$$name.zip $(ARCH); done
+
+# The client that the tests use, where there is no other.
+DEPLOY_AWS = $(or $(AWS),$(shell command -v aws),$(VENV)/bin/aws)
+# What the template deploys by default, whatever this machine is.
+DEPLOY_ARCH := $(if $(filter-out file,$(origin ARCH)),$(ARCH),arm64)
+.PHONY: deploy
+deploy: ## the stack in your AWS account, after it was asked; STACK=giemsa PARAMETERS='AlarmEmail=…' (docs/deploy.md)
+	@[ -n "$(AWS)$$(command -v aws)" ] || $(MAKE) --no-print-directory $(VENV)/.installed
+	@$(MAKE) --no-print-directory package ARCH=$(DEPLOY_ARCH)
+	@AWS='$(DEPLOY_AWS)' ARCH='$(DEPLOY_ARCH)' STACK='$(STACK)' PARAMETERS='$(PARAMETERS)' infra/deploy
+
+.PHONY: destroy
+destroy: ## remove the stack; what holds data only after it was asked for twice
+	@[ -n "$(AWS)$$(command -v aws)" ] || $(MAKE) --no-print-directory $(VENV)/.installed
+	@AWS='$(DEPLOY_AWS)' STACK='$(STACK)' infra/destroy
 
 .PHONY: bench
 bench: ## speed of the stages, and end to end against a Python handler (python3 with venv)
@@ -205,6 +233,20 @@ $(VENV)/.installed: tests/requirements.txt
 	@rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/requirements.txt
+	@touch $@
+
+# Apart, as they ask for other versions of what the tests use; half a gigabyte.
+.PHONY: template-tools-or-skip
+template-tools-or-skip:
+	@$(MAKE) --no-print-directory $(TEMPLATE_VENV)/.installed || { \
+		echo 'SKIPPED: sam validate and checkov of infra/template.yaml: they could not be installed;' \
+			'they need python3 with venv (Debian: apt-get install python3-venv)' >&2; \
+		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
+
+$(TEMPLATE_VENV)/.installed: infra/requirements.txt
+	@rm -rf $(TEMPLATE_VENV)
+	$(PYTHON) -m venv $(TEMPLATE_VENV)
+	$(TEMPLATE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r infra/requirements.txt
 	@touch $@
 
 $(VENV)/.cross: $(VENV)/.installed

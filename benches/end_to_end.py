@@ -255,7 +255,7 @@ class Bench:
     def items(self, name: str, images) -> list[dict]:
         found = []
         for image in images:
-            key = {"pk": {"S": f"image#{INPUT}/{image['key']}"}, "sk": {"S": f"result#{stage_of(name)}"}}
+            key = {"pk": {"S": f"result#{stage_of(name)}#{INPUT}/{image['key']}"}, "sk": {"S": "result"}}
             item = self.dynamodb.get_item(TableName=TABLE, Key=key).get("Item")
             if item is None or item["status"]["S"] != "classified":
                 raise SystemExit(f"{name} did not classify {image['key']}: {item}")

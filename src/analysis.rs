@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use tracing::debug_span;
+
 use crate::classification::{Finding, ImageInfo, Reject, TimingsMs, decide};
 use crate::digest::sha256_hex;
 use crate::image::{DecodeError, DecodeLimits, decode_until, preprocess};
@@ -92,6 +94,7 @@ pub fn analyse_image_until(
     let sha256 = sha256_hex(bytes);
 
     let started = Instant::now();
+    let span = debug_span!("decode").entered();
     before(Step::Decode);
     let decoded = match decode_until(bytes, limits, deadline) {
         Ok(decoded) => decoded,
@@ -110,17 +113,22 @@ pub fn analyse_image_until(
         }
     };
     timings_ms.decode = elapsed_ms(started);
+    drop(span);
 
     check_time()?;
     let started = Instant::now();
+    let span = debug_span!("preprocess").entered();
     let tensor = preprocess(&decoded.pixels, &model.metadata.input);
     timings_ms.preprocess = elapsed_ms(started);
+    drop(span);
 
     check_time()?;
     let started = Instant::now();
+    let span = debug_span!("infer").entered();
     before(Step::Infer);
     let scores = model.network.run(tensor)?;
     timings_ms.infer = elapsed_ms(started);
+    drop(span);
 
     Ok(Analysis {
         finding: Finding::Classified(decide(&scores, &model.metadata)),

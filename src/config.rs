@@ -12,6 +12,7 @@ mod dashboard;
 mod outputs;
 #[cfg(feature = "dashboard")]
 mod sign_in;
+mod process;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -23,12 +24,13 @@ use crate::image::DecodeLimits;
 #[cfg(feature = "local")]
 pub use batch::{BatchSettings, has_own_queue_endpoint, own_control_endpoint};
 #[cfg(feature = "dashboard")]
-pub use command::{QueueNames, user_name};
+pub use command::{QueueNames, stages_of_command, user_name};
 #[cfg(feature = "dashboard")]
 pub use dashboard::{DashboardConfig, QueueUrls};
 pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
 #[cfg(feature = "dashboard")]
 pub use sign_in::{SignInSettings, SignInSettingsError, secure_origin};
+pub use process::ProcessInfo;
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.
@@ -68,6 +70,8 @@ pub struct Config {
     pub table: String,
     /// Which models the stage may serve (`GIEMSA_GATE`, default `required` for the stage `prod`, else `off`).
     pub gate: GatePolicy,
+    /// Memory of the function, MB, on Lambda (`AWS_LAMBDA_FUNCTION_MEMORY_SIZE`).
+    pub memory_mb: Option<u32>,
     /// Bounds on work and memory.
     pub limits: Limits,
 }
@@ -77,6 +81,12 @@ const LINK_SECONDS: std::ops::RangeInclusive<u64> = 1..=43_200;
 
 /// The stage whose answers count for people; its models need a passing golden report unless the setting says otherwise.
 pub const PRODUCTION_STAGE: &str = "prod";
+
+/// The stage in which a model is tried on the same uploads.
+pub const DEVELOPMENT_STAGE: &str = "dev";
+
+/// The stages of the embedded stack, and those that commands take for all unless `GIEMSA_STAGES` names them.
+pub const DEFAULT_STAGES: [&str; 2] = [PRODUCTION_STAGE, DEVELOPMENT_STAGE];
 
 /// Which models a stage may serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,10 +278,12 @@ impl Config {
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
             gate: GatePolicy::Off,
+            memory_mb: None,
             limits: settings.limits(),
         };
         config.gate = settings.gate_policy(&config.stage);
         let memory_mb: Option<u64> = settings.parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+        config.memory_mb = memory_mb.and_then(|memory_mb| memory_mb.try_into().ok());
         let mut problems = settings.problems;
         config.check_stage(&mut problems);
         config.check_outputs(&mut problems);

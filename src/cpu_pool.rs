@@ -79,7 +79,9 @@ impl CpuPool {
         let image_deadline = Instant::now() + limit;
         let deadline = stop_at.map_or(image_deadline, |stop_at| stop_at.min(image_deadline));
         let (decode_limits, before_step) = (self.decode_limits, self.before_step(key));
+        let span = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
+            let _span = span.entered();
             // Released when the work ends, which is soon after its deadline, not when somebody stops waiting for it.
             let _permit = permit;
             analyse_image_until(&bytes, &model, &decode_limits, Some(deadline), before_step)

@@ -48,6 +48,8 @@ pub struct Delivery {
     pub id: String,
     /// Whether the queue has delivered it before, as far as the trigger tells.
     pub is_redelivery: bool,
+    /// X-Ray's id of the trace that the upload began, if the message carries one.
+    pub trace_id: Option<String>,
     /// The notices in it, or why it could not be read. An unreadable delivery is never dropped.
     pub notices: Result<Vec<Notice>, EventError>,
 }
@@ -109,6 +111,7 @@ pub fn parse_event(event: &Value) -> Result<TriggerEvent, EventError> {
                         .attributes
                         .get("ApproximateReceiveCount")
                         .is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 1)),
+                    trace_id: message.attributes.get("AWSTraceHeader").and_then(|header| trace_root(header)),
                     id: message.message_id.unwrap_or_default(),
                     notices: parse_message_body(message.body.as_deref().unwrap_or_default()),
                 })
@@ -121,6 +124,7 @@ pub fn parse_event(event: &Value) -> Result<TriggerEvent, EventError> {
             deliveries: vec![Delivery {
                 id: String::new(),
                 is_redelivery: false,
+                trace_id: None,
                 notices: Ok(parse_notices(event)?),
             }],
         }),
@@ -279,6 +283,7 @@ fn parse_batch(event: &Value) -> Result<TriggerEvent, EventError> {
         .map(|task| Delivery {
             id: task.task_id.clone().unwrap_or_default(),
             is_redelivery: false,
+            trace_id: None,
             notices: notice_of_task(task).map(|notice| vec![notice]),
         })
         .collect();
@@ -295,6 +300,11 @@ fn notice_of_task(task: S3BatchJobTask) -> Result<Notice, EventError> {
     let mut object = ObjectRef::new(bucket, decode_form_encoded_key(&key)?);
     object.version_id = real_version(task.s3_version_id);
     Ok(Notice::Created(object))
+}
+
+/// The trace of a header such as `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`.
+fn trace_root(header: &str) -> Option<String> {
+    header.split(';').find_map(|part| part.trim().strip_prefix("Root=")).map(str::to_owned)
 }
 
 /// Decodes a key as S3 notifications and S3 Batch manifests carry it: `+` is a space, then percent-decoding.

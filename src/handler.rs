@@ -8,9 +8,12 @@ use std::time::Instant;
 
 use aws_lambda_events::event::s3::batch_job::{S3BatchJobResponse, S3BatchJobResult};
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
+use chrono::Utc;
 use serde_json::{Value, json};
+use tracing::{Instrument, debug_span};
 
 use crate::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
+use crate::metrics::{BatchFigures, StepTimes, record_batch};
 use crate::notes::{Note, NoteKeeper};
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Outcome};
@@ -77,8 +80,12 @@ impl Handler {
     /// [`HandlerError`] if the event cannot be read, or, for asynchronous triggers, if anything in it has to
     /// be delivered again. SQS and S3 Batch Operations are told which parts instead.
     pub async fn handle(&self, event: &Value, deadline: Option<Instant>) -> Result<Value, HandlerError> {
+        self.answer(event, deadline).instrument(debug_span!("batch")).await
+    }
+
+    async fn answer(&self, event: &Value, deadline: Option<Instant>) -> Result<Value, HandlerError> {
         let started = Instant::now();
-        let event = parse_event(event)?;
+        let event = debug_span!("receive").in_scope(|| receive(event))?;
         // One object can come several times in a batch; it is answered once.
         let mut objects: Vec<ObjectRef> = Vec::new();
         let mut index_of: HashMap<ObjectRef, usize> = HashMap::new();
@@ -104,6 +111,12 @@ impl Handler {
             self.note_keeper.keep(notes.collect(), deadline).await;
         }
         let counts = count(&event, &outcomes);
+        if !event.deliveries.is_empty() {
+            let mut figures = figures(&event, &objects, &outcomes, counts);
+            let answered = figures.step_times.store.len() as u64;
+            figures.cost_dollars = self.pipeline.cost_dollars(started.elapsed(), answered);
+            record_batch(self.pipeline.stage(), &figures);
+        }
         tracing::info!(
             classified = counts.classified,
             rejected = counts.rejected,
@@ -122,6 +135,17 @@ impl Handler {
             Trigger::Asynchronous => answer_asynchronous(&objects, &outcomes, counts),
         }
     }
+}
+
+/// Takes an event apart; each message that belongs to the trace of its upload says so in ours.
+fn receive(event: &Value) -> Result<TriggerEvent, EventError> {
+    let event = parse_event(event)?;
+    for delivery in &event.deliveries {
+        if let Some(upload_trace) = &delivery.trace_id {
+            let _ = debug_span!("message", delivery = %delivery.id, %upload_trace).entered();
+        }
+    }
+    Ok(event)
 }
 
 /// All objects of an event, and whether each was delivered before.
@@ -157,6 +181,44 @@ fn count(event: &TriggerEvent, outcomes: &[Outcome]) -> Counts {
         }
     }
     counts
+}
+
+/// What CloudWatch is told of a batch.
+fn figures(
+    event: &TriggerEvent,
+    objects: &[ObjectRef],
+    outcomes: &[Outcome],
+    counts: Counts,
+) -> BatchFigures {
+    let mut step_times = StepTimes::default();
+    for outcome in outcomes {
+        let Outcome::Answered(Answer { timings_ms, store_ms, .. }) = outcome else { continue };
+        if let Some(times) = timings_ms {
+            // 0 stands for a step that the image did not reach.
+            let note = |values: &mut Vec<f64>, ms: f64| {
+                if ms > 0.0 {
+                    values.push(ms)
+                }
+            };
+            note(&mut step_times.fetch, times.fetch);
+            note(&mut step_times.decode, times.decode);
+            note(&mut step_times.preprocess, times.preprocess);
+            note(&mut step_times.infer, times.infer);
+        }
+        step_times.store.extend(store_ms);
+    }
+    let retries = counts.retried + counts.unreadable_deliveries;
+    let images = vec![
+        ("classified", counts.classified),
+        ("rejected", counts.rejected),
+        ("skipped", counts.skipped),
+        ("retried", retries),
+    ];
+    // Nobody waits for what a backfill answers.
+    let is_live = !matches!(event.trigger, Trigger::S3Batch { .. });
+    let oldest = objects.iter().filter_map(|object| object.event_time).min().filter(|_| is_live);
+    let oldest_upload_age_s = oldest.map(|at| (Utc::now() - at).num_milliseconds().max(0) as f64 / 1e3);
+    BatchFigures { images, retries, oldest_upload_age_s, step_times, cost_dollars: None }
 }
 
 /// Exactly the messages that could not be read or hold something to retry.

@@ -16,6 +16,8 @@ pub mod aws;
 pub mod backfill;
 pub mod classification;
 pub mod config;
+#[cfg(feature = "local")]
+pub mod cost;
 pub mod cpu_pool;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
@@ -38,7 +40,6 @@ pub mod notes;
 pub mod object;
 pub mod outcome;
 pub mod pipeline;
-#[cfg(feature = "local")]
 pub mod price;
 #[cfg(feature = "dashboard")]
 pub mod queues;
@@ -50,3 +51,4 @@ pub mod shadow;
 pub mod slide;
 pub mod statistics;
 pub mod store;
+pub mod xray;

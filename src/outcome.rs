@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::classification::GONE_CODE;
+use crate::classification::{GONE_CODE, TimingsMs};
 use crate::image::DecodeError;
 use crate::model::{ModelError, RegistryError};
 use crate::store::{FetchError, QueryError, StoreError};
@@ -22,7 +22,7 @@ pub enum Outcome {
 }
 
 /// The terminal state of an image, as it was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// Name of the stored result.
     pub result_id: String,
@@ -34,6 +34,10 @@ pub struct Answer {
     pub is_current: bool,
     /// Upload days of the image and, if it is another, of the result that this one replaced: `YYYY-MM-DD` or `unknown`.
     pub days: Vec<String>,
+    /// How long the steps took; `None` for an answer that was there before.
+    pub timings_ms: Option<TimingsMs>,
+    /// How long storing took, milliseconds; `None` if nothing was stored.
+    pub store_ms: Option<f64>,
 }
 
 /// Why an object needs no answer.

@@ -12,6 +12,7 @@ use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{StreamExt, stream};
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
+use tracing::{Instrument, debug_span};
 
 use crate::activity::ActivityKeeper;
 use crate::analysis::elapsed_ms;
@@ -25,6 +26,7 @@ use crate::model::{Model, Registry, RegistryError, Release};
 use crate::notes::NoteKeeper;
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
+use crate::price::{Architecture, batch_cost};
 use crate::store::{
     FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
     fetch_object, place, upload_day, write_result,
@@ -104,7 +106,10 @@ impl Pipeline {
         // Made one by one as there is room for them: ten thousand that wait would take more memory than their images.
         let answer = |index: usize| {
             let release = release.clone();
-            async move { (index, self.answer_by(&objects[index], release, stop_at).await) }.boxed()
+            let span = debug_span!("image", key = %objects[index].key);
+            async move { (index, self.answer_by(&objects[index], release, stop_at).await) }
+                .instrument(span)
+                .boxed()
         };
         let mut outcomes: Vec<(usize, Outcome)> =
             stream::iter((0..objects.len()).map(answer)).buffer_unordered(in_flight.get()).collect().await;
@@ -112,8 +117,21 @@ impl Pipeline {
         let mut outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
         // Most of the margin may be needed by many slides; the rest is left for the answer.
         let stop_telling_at = deadline.map(|deadline| stop_before(deadline, margin / 4));
-        self.activity.tell(objects, &mut outcomes, stop_telling_at).await;
+        let telling = self.activity.tell(objects, &mut outcomes, stop_telling_at);
+        telling.instrument(debug_span!("tell")).await;
         outcomes
+    }
+
+    /// The stage whose model answers.
+    pub fn stage(&self) -> &str {
+        &self.config.stage
+    }
+
+    /// What an invocation that takes `duration` and stores `answered` results costs, US dollars; `None` outside Lambda.
+    pub fn cost_dollars(&self, duration: Duration, answered: u64) -> Option<f64> {
+        let architecture =
+            if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 };
+        self.config.memory_mb.map(|memory_mb| batch_cost(architecture, memory_mb, duration, answered))
     }
 
     /// Keeps why images of this pipeline are not answered yet.
@@ -204,8 +222,8 @@ impl Pipeline {
             });
         }
         let started = Instant::now();
-        let (fetched, release) =
-            tokio::join!(fetch_object(&self.s3, object, self.config.limits.max_object_bytes), release);
+        let fetched = fetch_object(&self.s3, object, self.config.limits.max_object_bytes);
+        let (fetched, release) = tokio::join!(fetched.instrument(debug_span!("fetch")), release);
         let fetch_ms = elapsed_ms(started);
         let model = match release {
             Ok(release) => release.model,
@@ -218,7 +236,8 @@ impl Pipeline {
             Err(error @ FetchError::NotFound { .. }) => match self.answer_before(object).await {
                 Ok(Some(record)) => {
                     let days = vec![upload_day(&record)];
-                    return Outcome::Answered(answer_of(record, Some(days)));
+                    let was_there = answer_of(record, Some(days), None);
+                    return Outcome::Answered(Answer { timings_ms: None, ..was_there });
                 }
                 Ok(None) => Err(error),
                 Err(error) => return Outcome::Retry(error.into()),
@@ -226,10 +245,15 @@ impl Pipeline {
             fetched => fetched,
         };
         match self.record_of(object, fetched, fetch_ms, &model, stop_at).await {
-            Ok(record) => match self.store(record, object).await {
-                Ok((record, days)) => Outcome::Answered(answer_of(record, days)),
-                Err(error) => Outcome::Retry(error.into()),
-            },
+            Ok(record) => {
+                let started = Instant::now();
+                match self.store(record, object).instrument(debug_span!("store")).await {
+                    Ok((record, days)) => {
+                        Outcome::Answered(answer_of(record, days, Some(elapsed_ms(started))))
+                    }
+                    Err(error) => Outcome::Retry(error.into()),
+                }
+            }
             Err(failure) => Outcome::Retry(failure),
         }
     }
@@ -308,9 +332,11 @@ impl Pipeline {
 /// One look for a model, shared by all objects of a batch.
 type SharedRelease<'a> = Shared<BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
 
-/// The answer of a record, with the days that it has changed if it is the current one.
-fn answer_of(record: Record, days: Option<Vec<String>>) -> Answer {
+/// The answer of a record, with the days that it has changed if it is the current one, and how long storing it took.
+fn answer_of(record: Record, days: Option<Vec<String>>, store_ms: Option<f64>) -> Answer {
     Answer {
+        timings_ms: record.timings_ms,
+        store_ms,
         result_id: record.result_id,
         label: record.label,
         reject: record.reject.map(|reject| (reject.code, reject.message)),

@@ -1,7 +1,9 @@
 //! List prices of AWS, of one date and region, each with the page that states it.
 //!
-//! It never asks AWS, and knows no discount, no free tier and no tax. Invariant: an estimate names the date of its
-//! prices and shows every quantity that it multiplies.
+//! It never asks AWS, and knows no discount, no free tier and no tax. Invariant: there is no other table of prices in this
+//! project; an estimate names the date of its prices and shows every quantity that it multiplies.
+
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -25,16 +27,80 @@ pub enum Charge {
     S3Put,
     /// One GET or HEAD of S3.
     S3Get,
+    /// One GB kept in S3 Standard for a month.
+    S3GbMonth,
+    /// One event that S3 sends to EventBridge, up to 64 KB: as an event that was opted in to.
+    UploadEvent,
+    /// One request to a standard queue.
+    QueueRequest,
     /// One write unit of DynamoDB on demand: 1 KB.
     TableWriteUnit,
     /// One read unit of DynamoDB on demand: 4 KB, or 8 KB eventually consistent.
     TableReadUnit,
-    /// One request to a standard queue.
-    QueueRequest,
+    /// One GB kept in a table or its indexes for a month.
+    TableGbMonth,
+    /// One GB of a table that can be restored to any second, for a month.
+    TableBackupGbMonth,
+    /// One GB written to CloudWatch logs.
+    LogGb,
+    /// One GB of logs kept for a month.
+    LogGbMonth,
+    /// One metric of our own for a month.
+    MetricMonth,
+    /// One metric that an alarm looks at, for a month.
+    AlarmMonth,
     /// One job of S3 Batch Operations.
     BatchJob,
     /// One object of a job of S3 Batch Operations.
     BatchObject,
+    /// One hour of one virtual processor of a container on arm64.
+    FargateVcpuHourArm64,
+    /// One hour of one virtual processor of a container on `x86_64`.
+    FargateVcpuHourX86,
+    /// One hour of one GB of a container on arm64.
+    FargateGbHourArm64,
+    /// One hour of one GB of a container on `x86_64`.
+    FargateGbHourX86,
+    /// One hour of an ml.c5.xlarge, four virtual processors, in a job of batch transform.
+    SageMakerHour,
+}
+
+/// A service as the bill names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// Functions.
+    Lambda,
+    /// Buckets, and jobs over them.
+    S3,
+    /// The way of an event from bucket to queue.
+    EventBridge,
+    /// Queues.
+    Sqs,
+    /// The table.
+    DynamoDb,
+    /// Logs, metrics, alarms.
+    CloudWatch,
+    /// Containers.
+    Fargate,
+    /// Jobs of machine learning.
+    SageMaker,
+}
+
+impl Service {
+    /// Name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lambda => "Lambda",
+            Self::S3 => "S3",
+            Self::EventBridge => "EventBridge",
+            Self::Sqs => "SQS",
+            Self::DynamoDb => "DynamoDB",
+            Self::CloudWatch => "CloudWatch",
+            Self::Fargate => "Fargate",
+            Self::SageMaker => "SageMaker",
+        }
+    }
 }
 
 /// What a charge costs.
@@ -42,6 +108,8 @@ pub enum Charge {
 pub struct Price {
     /// The charge.
     pub charge: Charge,
+    /// The service that charges it.
+    pub service: Service,
     /// Name for people.
     pub name: &'static str,
     /// US dollars for `per` of it.
@@ -54,25 +122,50 @@ pub struct Price {
 
 const LAMBDA_PAGE: &str = "https://aws.amazon.com/lambda/pricing/";
 const S3_PAGE: &str = "https://aws.amazon.com/s3/pricing/";
-const DYNAMODB_PAGE: &str = "https://aws.amazon.com/dynamodb/pricing/on-demand/";
+const EVENTBRIDGE_PAGE: &str = "https://aws.amazon.com/eventbridge/pricing/";
 const SQS_PAGE: &str = "https://aws.amazon.com/sqs/pricing/";
+const DYNAMODB_PAGE: &str = "https://aws.amazon.com/dynamodb/pricing/on-demand/";
+const CLOUDWATCH_PAGE: &str = "https://aws.amazon.com/cloudwatch/pricing/";
+const FARGATE_PAGE: &str = "https://aws.amazon.com/fargate/pricing/";
+const SAGEMAKER_PAGE: &str = "https://aws.amazon.com/sagemaker/pricing/";
 
 /// All prices that this project reckons with.
-pub const PRICES: [Price; 10] = [
-    price(Charge::LambdaGbSecondArm64, "Lambda GB-seconds, arm64", 0.000_013_333_4, 1.0, LAMBDA_PAGE),
-    price(Charge::LambdaGbSecondX86, "Lambda GB-seconds, x86_64", 0.000_016_666_7, 1.0, LAMBDA_PAGE),
-    price(Charge::LambdaRequest, "Lambda requests", 0.20, 1e6, LAMBDA_PAGE),
-    price(Charge::S3Put, "S3 PUT and LIST requests", 0.005, 1e3, S3_PAGE),
-    price(Charge::S3Get, "S3 GET requests", 0.000_4, 1e3, S3_PAGE),
-    price(Charge::TableWriteUnit, "DynamoDB write units", 0.625, 1e6, DYNAMODB_PAGE),
-    price(Charge::TableReadUnit, "DynamoDB read units", 0.125, 1e6, DYNAMODB_PAGE),
-    price(Charge::QueueRequest, "SQS requests", 0.40, 1e6, SQS_PAGE),
-    price(Charge::BatchJob, "S3 Batch Operations jobs", 0.25, 1.0, S3_PAGE),
-    price(Charge::BatchObject, "S3 Batch Operations objects", 1.00, 1e6, S3_PAGE),
+#[rustfmt::skip]
+pub const PRICES: [Price; 23] = [
+    price(Charge::LambdaGbSecondArm64, Service::Lambda, "Lambda GB-seconds, arm64", 0.000_013_333_4, 1.0, LAMBDA_PAGE),
+    price(Charge::LambdaGbSecondX86, Service::Lambda, "Lambda GB-seconds, x86_64", 0.000_016_666_7, 1.0, LAMBDA_PAGE),
+    price(Charge::LambdaRequest, Service::Lambda, "Lambda requests", 0.20, 1e6, LAMBDA_PAGE),
+    price(Charge::S3Put, Service::S3, "S3 PUT and LIST requests", 0.005, 1e3, S3_PAGE),
+    price(Charge::S3Get, Service::S3, "S3 GET requests", 0.000_4, 1e3, S3_PAGE),
+    price(Charge::S3GbMonth, Service::S3, "S3 GB-months", 0.023, 1.0, S3_PAGE),
+    price(Charge::UploadEvent, Service::EventBridge, "EventBridge events", 1.00, 1e6, EVENTBRIDGE_PAGE),
+    price(Charge::QueueRequest, Service::Sqs, "SQS requests", 0.40, 1e6, SQS_PAGE),
+    price(Charge::TableWriteUnit, Service::DynamoDb, "DynamoDB write units", 0.625, 1e6, DYNAMODB_PAGE),
+    price(Charge::TableReadUnit, Service::DynamoDb, "DynamoDB read units", 0.125, 1e6, DYNAMODB_PAGE),
+    price(Charge::TableGbMonth, Service::DynamoDb, "DynamoDB GB-months", 0.25, 1.0, DYNAMODB_PAGE),
+    price(Charge::TableBackupGbMonth, Service::DynamoDb, "DynamoDB point-in-time GB-months", 0.20, 1.0, DYNAMODB_PAGE),
+    price(Charge::LogGb, Service::CloudWatch, "CloudWatch log GB", 0.50, 1.0, CLOUDWATCH_PAGE),
+    price(Charge::LogGbMonth, Service::CloudWatch, "CloudWatch log GB-months", 0.03, 1.0, CLOUDWATCH_PAGE),
+    price(Charge::MetricMonth, Service::CloudWatch, "CloudWatch metrics", 0.30, 1.0, CLOUDWATCH_PAGE),
+    price(Charge::AlarmMonth, Service::CloudWatch, "CloudWatch alarms", 0.10, 1.0, CLOUDWATCH_PAGE),
+    price(Charge::BatchJob, Service::S3, "S3 Batch Operations jobs", 0.25, 1.0, S3_PAGE),
+    price(Charge::BatchObject, Service::S3, "S3 Batch Operations objects", 1.00, 1e6, S3_PAGE),
+    price(Charge::FargateVcpuHourArm64, Service::Fargate, "Fargate vCPU-hours, arm64", 0.032_38, 1.0, FARGATE_PAGE),
+    price(Charge::FargateVcpuHourX86, Service::Fargate, "Fargate vCPU-hours, x86_64", 0.040_48, 1.0, FARGATE_PAGE),
+    price(Charge::FargateGbHourArm64, Service::Fargate, "Fargate GB-hours, arm64", 0.003_56, 1.0, FARGATE_PAGE),
+    price(Charge::FargateGbHourX86, Service::Fargate, "Fargate GB-hours, x86_64", 0.004_445, 1.0, FARGATE_PAGE),
+    price(Charge::SageMakerHour, Service::SageMaker, "SageMaker ml.c5.xlarge hours", 0.204, 1.0, SAGEMAKER_PAGE),
 ];
 
-const fn price(charge: Charge, name: &'static str, usd: f64, per: f64, source: &'static str) -> Price {
-    Price { charge, name, usd, per, source }
+const fn price(
+    charge: Charge,
+    service: Service,
+    name: &'static str,
+    usd: f64,
+    per: f64,
+    source: &'static str,
+) -> Price {
+    Price { charge, service, name, usd, per, source }
 }
 
 impl Charge {
@@ -83,6 +176,85 @@ impl Charge {
             .find(|price| price.charge == self)
             .expect("every charge has a price, which a test checks")
     }
+
+    /// US dollars for `quantity` of it.
+    pub fn usd(self, quantity: f64) -> f64 {
+        let price = self.price();
+        quantity / price.per * price.usd
+    }
+}
+
+/// Processors that a function runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// arm64, the template's default.
+    Arm64,
+    /// `x86_64`.
+    X86_64,
+}
+
+impl Architecture {
+    /// Name as AWS writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// A second of a function of 1 GB.
+    pub fn gb_second(self) -> Charge {
+        match self {
+            Self::Arm64 => Charge::LambdaGbSecondArm64,
+            Self::X86_64 => Charge::LambdaGbSecondX86,
+        }
+    }
+}
+
+/// Write units of one image without a result: an item of up to 2 KB (2), two indexes that copy it (4), four of rows or keys
+/// (4), the index of what needs a human look (2), and that its slide (3) and its day (1) are told.
+///
+/// Of images that need no look, and of batches of one slide, it is less; nothing here is ever reckoned too low.
+pub const WRITE_UNITS_OF_NEW: f64 = 16.0;
+
+/// Write units where a result is replaced: an entry that moves within an index is deleted and written.
+pub const WRITE_UNITS_OF_RENEWED: f64 = 24.0;
+
+/// GETs for one image.
+pub const GETS_OF_IMAGE: f64 = 1.0;
+
+/// GETs for one invocation: the look for a new model, the look at its report.
+pub const GETS_OF_INVOCATION: f64 = 2.0;
+
+/// PUTs for one answer: its record.
+pub const PUTS_OF_ANSWER: f64 = 1.0;
+
+/// What one invocation of the classifier is charged: its time, its request, and what it reads and writes for the images
+/// that it answered.
+///
+/// `duration` is the time that Lambda bills, `memory_mb` the size of the function (128 to 10,240), `answered` the images of
+/// which a result was written. Queue, events, logs and storage are not in it.
+pub fn invocation_quantities(
+    architecture: Architecture,
+    memory_mb: u32,
+    duration: Duration,
+    answered: u64,
+) -> [(Charge, f64); 5] {
+    let images = answered as f64;
+    [
+        (architecture.gb_second(), duration.as_secs_f64() * f64::from(memory_mb) / 1024.0),
+        (Charge::LambdaRequest, 1.0),
+        (Charge::S3Put, images * PUTS_OF_ANSWER),
+        (Charge::S3Get, images * GETS_OF_IMAGE + GETS_OF_INVOCATION),
+        (Charge::TableWriteUnit, images * WRITE_UNITS_OF_NEW),
+    ]
+}
+
+/// US dollars of one invocation, for [`invocation_quantities`].
+pub fn batch_cost(architecture: Architecture, memory_mb: u32, duration: Duration, answered: u64) -> f64 {
+    let quantities = invocation_quantities(architecture, memory_mb, duration, answered);
+    quantities.into_iter().map(|(charge, quantity)| charge.usd(quantity)).sum()
 }
 
 /// One line of an estimate.
@@ -112,10 +284,8 @@ pub struct Estimate {
 impl Estimate {
     /// What quantities of charges cost together.
     pub fn of(quantities: impl IntoIterator<Item = (Charge, f64)>) -> Self {
-        let line = |(charge, quantity): (Charge, f64)| {
-            let price = charge.price();
-            EstimateLine { charge, quantity, usd: quantity / price.per * price.usd }
-        };
+        let line =
+            |(charge, quantity): (Charge, f64)| EstimateLine { charge, quantity, usd: charge.usd(quantity) };
         let lines: Vec<EstimateLine> = quantities.into_iter().map(line).collect();
         Self {
             // The sum of nothing is -0.0, which would be shown as such.
@@ -154,5 +324,20 @@ mod tests {
         }
         assert!((estimate.total_usd - 3.603_34).abs() < 1e-9, "{estimate:?}");
         assert!(Estimate::of([]).total_usd.is_sign_positive());
+    }
+
+    #[test]
+    fn an_invocation_costs_its_time_its_request_and_what_it_reads_and_writes() {
+        let cost = |architecture, answered| {
+            batch_cost(architecture, 1024, Duration::from_millis(500), answered) * 1e6
+        };
+        // A million invocations: 500,000 GB-seconds 6.6667, requests 0.20, 2 GETs 0.80.
+        assert!((cost(Architecture::Arm64, 0) - 7.6667).abs() < 1e-9);
+        // And for each of ten images: PUT 5.00, GET 0.40, 16 write units 10.00.
+        assert!((cost(Architecture::Arm64, 10) - 161.6667).abs() < 1e-9);
+        // x86_64: 8.33335 instead of 6.6667.
+        assert!((cost(Architecture::X86_64, 0) - 9.333_35).abs() < 1e-9);
+        let twice = batch_cost(Architecture::Arm64, 2048, Duration::from_millis(500), 0) * 1e6;
+        assert!((twice - 7.6667 - 6.6667).abs() < 1e-9);
     }
 }

@@ -378,7 +378,8 @@ async fn read_pair(
     query: &ComparisonQuery,
     image: &ImageKey,
 ) -> Result<Option<Pair>, QueryError> {
-    let history = table.image(&image.bucket, &image.key).await?;
+    let stages = [&query.candidate.0, &query.reference.0];
+    let history = table.image(&image.bucket, &image.key, &stages).await?;
     let of = |(stage, model): &(String, ModelInfo)| {
         let is_it = |record: &&Record| record.stage == *stage && record.model.sha256 == model.sha256;
         history.results.iter().find(is_it).cloned()

@@ -64,7 +64,8 @@ async fn seed(stack: &RunningStack) {
         let body = std::fs::read(project("sample-images/slide-002-falciparum").join(sample)).unwrap();
         clients.s3.put_object().bucket(INPUT_BUCKET).key(&key).body(body.into()).send().await.unwrap();
         templates.push(loop {
-            let answers = table.image(INPUT_BUCKET, &key).await.unwrap().results;
+            let answers =
+                table.image(INPUT_BUCKET, &key, &giemsa::config::DEFAULT_STAGES).await.unwrap().results;
             if let Some(record) = answers.into_iter().find(|record| record.stage == "prod") {
                 break record;
             }

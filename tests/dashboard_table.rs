@@ -14,6 +14,7 @@ use common::events::{self, Upload};
 use common::faults::{Fault, faulty};
 use common::{INPUT, Lab, TABLE, uninfected_cell};
 use giemsa::classification::{Decision, Finding, ImageInfo, Record, Reject, Status};
+use giemsa::config::DEFAULT_STAGES;
 use giemsa::digest::short_id;
 use giemsa::model::Model;
 use giemsa::object::ObjectRef;
@@ -472,13 +473,13 @@ async fn a_verdict_takes_an_image_out_of_the_queue_and_its_undo_puts_it_back() {
     assert_eq!(queue("prod").await, ["s/0.7.png", "s/0.6.png", "s/0.4.png"]);
     assert_eq!((counts().await, in_index().await), ((3, 0, 0), 6));
 
-    table.writer.append_review(&review(&records[1], "ada", "uninfected")).await.unwrap();
+    table.writer.append_review(&review(&records[1], "ada", "uninfected"), &DEFAULT_STAGES).await.unwrap();
     assert_eq!(queue("prod").await, ["s/0.7.png", "s/0.4.png"]);
     assert_eq!(queue("dev").await, ["s/0.7.png", "s/0.4.png"], "it is the image that was looked at");
     assert_eq!((counts().await, in_index().await), ((2, 1, 1), 4));
     let verdicts = table.reader.verdicts_of_slide("s").await.unwrap();
     assert_eq!(verdicts.keys().collect::<Vec<_>>(), ["s/0.6.png"]);
-    let history = table.reader.image(INPUT, "s/0.6.png").await.unwrap();
+    let history = table.reader.image(INPUT, "s/0.6.png", &DEFAULT_STAGES).await.unwrap();
     assert_eq!(history.verdict.as_ref(), Some(&history.reviews[0]));
     assert_eq!(history.verdict, Some(review(&records[1], "ada", "uninfected")));
     assert!(
@@ -497,27 +498,31 @@ async fn a_verdict_takes_an_image_out_of_the_queue_and_its_undo_puts_it_back() {
     // Another reviewer agrees with the model; each takes back only the own verdict.
     let mut second = review(&records[1], "bea", "parasitized");
     second.action = ReviewAction::Confirm;
-    table.writer.append_review(&second).await.unwrap();
+    table.writer.append_review(&second, &DEFAULT_STAGES).await.unwrap();
     assert_eq!(counts().await, (2, 1, 0));
-    let left = table.writer.undo_review(INPUT, "s/0.6.png", "ada", Utc::now()).await.unwrap();
+    let left =
+        table.writer.undo_review(INPUT, "s/0.6.png", "ada", Utc::now(), &DEFAULT_STAGES).await.unwrap();
     assert_eq!(left.unwrap().reviewer, "bea");
     assert_eq!(queue("prod").await.len(), 2);
-    let again = table.writer.undo_review(INPUT, "s/0.6.png", "ada", Utc::now()).await;
+    let again = table.writer.undo_review(INPUT, "s/0.6.png", "ada", Utc::now(), &DEFAULT_STAGES).await;
     assert!(matches!(again, Err(StoreError::NothingToUndo { .. })), "{again:?}");
-    assert_eq!(table.writer.undo_review(INPUT, "s/0.6.png", "bea", Utc::now()).await.unwrap(), None);
+    assert_eq!(
+        table.writer.undo_review(INPUT, "s/0.6.png", "bea", Utc::now(), &DEFAULT_STAGES).await.unwrap(),
+        None
+    );
     assert_eq!(queue("prod").await, ["s/0.7.png", "s/0.6.png", "s/0.4.png"]);
     assert_eq!((counts().await, in_index().await), ((3, 0, 0), 6));
     assert!(table.reader.verdicts_of_slide("s").await.unwrap().is_empty());
-    let history = table.reader.image(INPUT, "s/0.6.png").await.unwrap();
+    let history = table.reader.image(INPUT, "s/0.6.png", &DEFAULT_STAGES).await.unwrap();
     assert_eq!((history.reviews.len(), history.verdict), (4, None), "all is appended, nothing taken away");
 
     // Who looked at a result that is another by now has to look again; a new version needs a look of its own.
-    table.writer.append_review(&review(&records[0], "ada", "parasitized")).await.unwrap();
+    table.writer.append_review(&review(&records[0], "ada", "parasitized"), &DEFAULT_STAGES).await.unwrap();
     let new = of("s/0.7.png", Some(noon() + TimeDelta::hours(1)), Some(0.8), false, false);
     let is_current = make_current(&lab.clients.s3, &table.writer, &new, None).await.unwrap();
     assert!(is_current);
     table.writer.touch_slide("prod", "s", Utc::now()).await.unwrap();
-    let late = table.writer.append_review(&review(&records[0], "bea", "uninfected")).await;
+    let late = table.writer.append_review(&review(&records[0], "bea", "uninfected"), &DEFAULT_STAGES).await;
     assert!(
         matches!(&late, Err(StoreError::OtherResult { found: Some(found), .. }) if *found == new.result_id),
         "{late:?}"
@@ -538,12 +543,12 @@ async fn reviews_at_the_same_time_are_all_kept_and_listed_newest_first() {
         // Over the turn of a year.
         review.reviewed_at =
             Utc.with_ymd_and_hms(2026, 12, 31, 23, 59, 59).unwrap() + TimeDelta::milliseconds(998);
-        tokio::spawn(async move { writer.append_review(&review).await.unwrap() })
+        tokio::spawn(async move { writer.append_review(&review, &DEFAULT_STAGES).await.unwrap() })
     });
     for task in reviews.collect::<Vec<_>>() {
         task.await.unwrap();
     }
-    let history = table.reader.image(INPUT, "s/1.png").await.unwrap();
+    let history = table.reader.image(INPUT, "s/1.png", &DEFAULT_STAGES).await.unwrap();
     let reviewers: BTreeSet<&str> = history.reviews.iter().map(|review| review.reviewer.as_str()).collect();
     assert_eq!((history.reviews.len(), reviewers.len()), (6, 6));
     assert!(history.reviews.is_sorted_by(|a, b| a.reviewed_at < b.reviewed_at), "each after the one before");
@@ -698,7 +703,7 @@ async fn a_table_of_before_gets_what_its_items_lack() {
         reviewer: "ada".into(),
         reviewed_at: noon(),
     };
-    table.writer.put_verdict(&image, &verdict).await.unwrap();
+    table.writer.put_verdict(&image, &verdict, &DEFAULT_STAGES).await.unwrap();
 
     // The same as the version before wrote it: without the new items, attributes and indexes.
     let dynamodb = &lab.clients.dynamodb;
@@ -711,16 +716,23 @@ async fn a_table_of_before_gets_what_its_items_lack() {
     }
     let new = table.items(TABLE).await;
     for ((pk, sk), item) in &new {
-        if !pk.starts_with("image#") || sk == "verdict" {
+        let image_pk = pk.replacen("result#prod#", "image#", 1);
+        if !image_pk.starts_with("image#") || sk == "verdict" {
             continue;
         }
         let mut item = item.clone();
         let fields = item.as_object_mut().unwrap();
+        if image_pk != *pk {
+            let old_sk =
+                if sk == "result" { "result#prod".to_owned() } else { sk.replacen('#', "#prod#", 1) };
+            fields.insert("sk".into(), json!(old_sk));
+            fields.insert("pk".into(), json!(image_pk));
+        }
         for index in ["listing", "recent", "suspect", "arrival"] {
             fields.remove(&format!("{index}_pk"));
             fields.remove(&format!("{index}_sk"));
         }
-        if sk.starts_with("result#") {
+        if sk == "result" {
             fields.remove("object_version");
         }
         if sk.starts_with("review#") {
@@ -728,7 +740,7 @@ async fn a_table_of_before_gets_what_its_items_lack() {
                 ["pk", "sk", "label", "object_version", "reviewer", "reviewed_at"].contains(&name.as_str())
             });
         }
-        if sk == "result#prod" && *pk == format!("image#{INPUT}/{}", image.key) {
+        if sk == "result" && *pk == format!("result#prod#{INPUT}/{}", image.key) {
             // A verdict took nothing out of the queue.
             fields.insert("review_pk".into(), json!(format!("prod#{}", &reviewed.result_id[..1])));
             let review_sk = format!("{:.6}#{}", reviewed.suspicion(), reviewed.result_id);
@@ -771,7 +783,8 @@ async fn a_table_of_before_gets_what_its_items_lack() {
         assert_eq!(counts(days(reader.clone()).await), counts(days(table.reader.clone()).await));
 
         let old = table.items(OLD).await;
-        let is_result = |(_, sk): &&(String, String)| sk.starts_with("result#");
+        assert!(!old.keys().any(|(pk, sk)| pk.starts_with("image#") && sk.starts_with("result#")), "moved");
+        let is_result = |(_, sk): &&(String, String)| sk == "result";
         for key in new.keys().filter(is_result) {
             assert_eq!(old[key], new[key], "as if this version had written it");
         }

@@ -105,7 +105,10 @@ impl Cloud {
 
     /// The record of the image as the table has it, if it has one.
     async fn record(&self) -> Option<Record> {
-        let history = TableReader::new(self.dynamodb.clone(), TABLE).image(INPUT, IMAGE).await.unwrap();
+        let history = TableReader::new(self.dynamodb.clone(), TABLE)
+            .image(INPUT, IMAGE, &giemsa::config::DEFAULT_STAGES)
+            .await
+            .unwrap();
         assert!(history.results.len() <= 1);
         history.results.into_iter().next()
     }
@@ -169,6 +172,7 @@ fn upload_event() -> Value {
             "SentTimestamp": "1795341600000",
             "SenderId": "EXAMPLE",
             "ApproximateFirstReceiveTimestamp": "1795341600001",
+            "AWSTraceHeader": "Root=1-6a12c0de-000000000000000000000001;Parent=1111111111111111;Sampled=1",
         },
         "messageAttributes": {},
         "md5OfBody": "EXAMPLE",
@@ -235,7 +239,10 @@ async fn next_invocation(State(state): State<ApiState>) -> Response {
             "Lambda-Runtime-Invoked-Function-Arn",
             "arn:aws:lambda:eu-central-1:123456789012:function:classifier".to_owned(),
         ),
-        ("Lambda-Runtime-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0".to_owned()),
+        (
+            "Lambda-Runtime-Trace-Id",
+            "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=53995c3f42cd8ad8;Sampled=1".to_owned(),
+        ),
     ];
     (AppendHeaders(headers), payload).into_response()
 }
@@ -252,7 +259,12 @@ async fn take_posted(State(state): State<ApiState>, uri: Uri, body: String) -> S
 async fn events_are_answered_and_images_stored() {
     let cloud = Cloud::start().await;
     let mut api = RuntimeApi::start().await;
-    let _process = Process(cloud.classifier(&api.address.to_string()).spawn().unwrap());
+    let daemon = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    daemon.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut command = cloud.classifier(&api.address.to_string());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    command.env("AWS_XRAY_DAEMON_ADDRESS", daemon.local_addr().unwrap().to_string());
+    let _process = Process(command.stdout(log.reopen().unwrap()).spawn().unwrap());
     let minute = Duration::from_secs(60);
 
     // No time left: the message comes again, nothing is stored, and the process goes on.
@@ -264,6 +276,8 @@ async fn events_are_answered_and_images_stored() {
     let posted = api.invoke("upload", minute, &upload_event().to_string()).await;
     assert_eq!((posted.kind.as_str(), posted.body), ("response", json!({"batchItemFailures": []})));
     cloud.assert_classified().await;
+    assert_traced(&daemon);
+    assert_logged(&std::fs::read_to_string(log.path()).unwrap());
 
     // What cannot be read is an error, so that it is delivered again and ends in the dead-letter queue.
     for (invocation, payload) in [("unknown-form", r#"{"hello": "world"}"#), ("no-json", "{\"Records\": [")] {
@@ -278,6 +292,81 @@ async fn events_are_answered_and_images_stored() {
     assert_eq!((posted.kind.as_str(), posted.body), ("response", json!({"batchItemFailures": []})));
     assert_eq!(cloud.record().await.unwrap().result_id, first);
     cloud.servers.shutdown().await;
+}
+
+/// That the invocation `upload` is a tree of subsegments, from the event to the store, below Lambda's own segment.
+fn assert_traced(daemon: &std::net::UdpSocket) {
+    let mut segments: Vec<Value> = Vec::new();
+    let mut datagram = [0; 65_536];
+    // The last to end is the batch; the first batch is the one that had no time.
+    while segments.iter().filter(|segment| segment["name"] == "batch").count() < 2 {
+        let length = daemon.recv(&mut datagram).expect("a batch sends its subsegments");
+        let (header, document) = std::str::from_utf8(&datagram[..length]).unwrap().split_once('\n').unwrap();
+        assert_eq!(serde_json::from_str::<Value>(header).unwrap(), json!({"format": "json", "version": 1}));
+        segments.push(serde_json::from_str(document).unwrap());
+    }
+    let ids: std::collections::HashSet<&str> = segments.iter().map(|s| s["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), segments.len());
+    for segment in &segments {
+        assert_eq!(segment["trace_id"], "1-5bef4de7-ad49b0e87f6ef6c87fc2e700");
+        assert_eq!(segment["type"], "subsegment");
+        let id = segment["id"].as_str().unwrap();
+        assert!(id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+        let time = |name: &str| segment[name].as_f64().unwrap();
+        assert!(time("end_time") >= time("start_time") && time("start_time") > 1.7e9, "{segment}");
+    }
+    let batch = segments.last().unwrap();
+    assert_eq!((&batch["name"], &batch["parent_id"]), (&json!("batch"), &json!("53995c3f42cd8ad8")));
+    let below = |parent: &Value| -> Vec<&Value> {
+        segments.iter().filter(|segment| segment["parent_id"] == parent["id"]).collect()
+    };
+    let names = |segments: &[&Value]| -> Vec<String> {
+        segments.iter().map(|segment| segment["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let of_batch = below(batch);
+    assert_eq!(names(&of_batch), ["receive", "image", "tell"]);
+    let message = below(of_batch[0]);
+    assert_eq!(names(&message), ["message"]);
+    let annotations = json!({"delivery": "message-1", "upload_trace": "1-6a12c0de-000000000000000000000001"});
+    assert_eq!(message[0]["annotations"], annotations);
+    assert_eq!(of_batch[1]["annotations"], json!({"key": IMAGE}));
+    assert_eq!(names(&below(of_batch[1])), ["fetch", "decode", "preprocess", "infer", "store"]);
+}
+
+/// That each line is JSON, those of an invocation name it, and the batch's metrics are among them.
+fn assert_logged(log: &str) {
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let (metrics, logged): (Vec<&Value>, Vec<&Value>) =
+        lines.iter().partition(|line| line.get("_aws").is_some());
+    for line in &logged {
+        assert_eq!(line["stage"], "prod", "{line}");
+        assert!(
+            line["level"].is_string() && line["message"].is_string() && line["target"].is_string(),
+            "{line}"
+        );
+    }
+    let answered: Vec<&&Value> = logged.iter().filter(|line| line["message"] == "batch answered").collect();
+    let requests: Vec<&str> = answered.iter().map(|line| line["requestId"].as_str().unwrap()).collect();
+    assert_eq!(requests, ["too-late", "upload"]);
+    for line in answered {
+        let trace = line["xrayTraceId"].as_str().unwrap();
+        assert!(trace.starts_with("Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;"), "{trace}");
+    }
+    let of_batches: Vec<&&Value> = metrics.iter().filter(|line| line.get("Images").is_some()).collect();
+    let statuses: Vec<&str> = of_batches.iter().map(|line| line["Status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["retried", "classified"]);
+    let (retried, classified) = (of_batches[0], of_batches[1]);
+    assert_eq!((&retried["Retries"], &classified["Retries"]), (&json!(1), &json!(0)));
+    // 1,769 MB for less than a minute cost less than a hundredth of a dollar, and a request costs something.
+    let cost = classified["Cost"].as_f64().unwrap();
+    assert!(cost > retried["Cost"].as_f64().unwrap() && cost < 0.01, "{cost}");
+    for step in ["FetchTime", "DecodeTime", "PreprocessTime", "InferTime", "StoreTime"] {
+        assert_eq!(classified[step].as_array().map(Vec::len), Some(1), "{step}");
+        assert!(retried[step].is_null(), "{step}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,8 +156,8 @@ def index_keys(record: dict, sequencer: str) -> dict:
     image, stage, shard = record["image"], record["stage"], record["result_id"][0]
     uploaded, which = image["uploaded_at"], "=" + record["label"] if "label" in record else "!rejected"
     keys = {
-        "pk": f"image#{image['bucket']}/{image['key']}",
-        "sk": f"result#{stage}",
+        "pk": f"result#{stage}#{image['bucket']}/{image['key']}",
+        "sk": "result",
         "slide_pk": f"{stage}#{record['slide']}",
         "slide_sk": image["key"],
         "label_pk": f"{stage}#{which}#{uploaded[:10]}#{shard}",

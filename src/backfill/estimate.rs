@@ -7,7 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Selection, Totals};
-use crate::price::{Charge, Estimate};
+use crate::price::{
+    Architecture, Charge, Estimate, GETS_OF_IMAGE, GETS_OF_INVOCATION, PUTS_OF_ANSWER, WRITE_UNITS_OF_NEW,
+    WRITE_UNITS_OF_RENEWED,
+};
 
 /// GB of the template's functions.
 const FUNCTION_GB: f64 = 1769.0 / 1024.0;
@@ -18,31 +21,11 @@ const UNKNOWN_IMAGE_TIME: Duration = Duration::from_millis(300);
 /// Time of an invocation beside the steps that a record names: the look for a model, the two writes.
 const INVOCATION_TIME: Duration = Duration::from_millis(100);
 
-/// GETs for one image: the image, the look for a new model, the look at its report.
-const GETS_OF_IMAGE: f64 = 3.0;
-
-/// Write units of one image without a result: an item of up to 2 KB (2), two indexes that copy it (4), four of rows or keys
-/// (4), the index of what needs a human look (2), and that its slide (3) and its day (1) are told.
-const WRITE_UNITS_OF_NEW: f64 = 16.0;
-
-/// Write units where a result is replaced: an entry that moves within an index is deleted and written.
-const WRITE_UNITS_OF_RENEWED: f64 = 24.0;
-
 /// Read units of a look at one result, up to 4 KB, consistently.
 const READ_UNITS_OF_LOOK: f64 = 1.0;
 
 /// Keys of one page of a listing.
 const KEYS_OF_LISTING: f64 = 1_000.0;
-
-/// Processors that the function runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Architecture {
-    /// arm64, the template's default.
-    Arm64,
-    /// `x86_64`.
-    X86_64,
-}
 
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,16 +96,12 @@ impl Plan {
 /// The formula of docs/backfill.md.
 fn price(totals: Totals, image_s: f64, architecture: Architecture, renews: bool) -> Estimate {
     let (images, listed) = (totals.pending as f64, totals.images as f64);
-    let gb_second = match architecture {
-        Architecture::Arm64 => Charge::LambdaGbSecondArm64,
-        Architecture::X86_64 => Charge::LambdaGbSecondX86,
-    };
     let write_units = if renews { WRITE_UNITS_OF_RENEWED } else { WRITE_UNITS_OF_NEW };
     Estimate::of([
-        (gb_second, images * image_s * FUNCTION_GB),
+        (architecture.gb_second(), images * image_s * FUNCTION_GB),
         (Charge::LambdaRequest, images),
-        (Charge::S3Put, images + (listed / KEYS_OF_LISTING).ceil()),
-        (Charge::S3Get, images * GETS_OF_IMAGE),
+        (Charge::S3Put, images * PUTS_OF_ANSWER + (listed / KEYS_OF_LISTING).ceil()),
+        (Charge::S3Get, images * (GETS_OF_IMAGE + GETS_OF_INVOCATION)),
         (Charge::TableWriteUnit, images * write_units),
         (Charge::TableReadUnit, listed * READ_UNITS_OF_LOOK),
         (Charge::BatchJob, 1.0),

@@ -14,7 +14,7 @@ mod job;
 mod manifest;
 mod scan;
 
-pub use estimate::{Architecture, Plan, Way};
+pub use estimate::{Plan, Way};
 pub use feeder::{Fed, Feeder, MarkState, RunMark};
 pub use job::{BatchJobs, JobState};
 pub use manifest::{Manifest, ManifestWriter};

@@ -13,6 +13,7 @@ use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use giemsa::classification::Record;
+use giemsa::config::PRODUCTION_STAGE;
 use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
 use giemsa::store::TableReader;
 
@@ -97,6 +98,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         with_development: false,
         faults: None,
         sign_in: None,
+        with_service_metrics: false,
     };
     let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
     let started = Instant::now();
@@ -190,7 +192,9 @@ async fn read_answers(stack: &Stack, expected: &[Expected]) -> anyhow::Result<BT
         .iter()
         .map(|Expected { path, .. }| {
             let table = table.clone();
-            async move { Ok::<_, anyhow::Error>(table.image(INPUT_BUCKET, path).await?.results) }
+            async move {
+                Ok::<_, anyhow::Error>(table.image(INPUT_BUCKET, path, &[PRODUCTION_STAGE]).await?.results)
+            }
         })
         .collect();
     let histories: Vec<Vec<Record>> = stream::iter(reads).buffer_unordered(UPLOADS).try_collect().await?;

@@ -5,6 +5,7 @@
 
 mod backfill;
 mod classify;
+mod cost;
 mod demo;
 mod dlq;
 mod model;
@@ -50,6 +51,8 @@ enum Command {
     Results(results::ResultsArguments),
     /// Answer images that are in the bucket already: those without a result, or without one by a given model.
     Backfill(backfill::BackfillArguments),
+    /// What images cost on AWS, by service and beside other ways; with --rates, which limit gives at which rate.
+    Cost(cost::CostArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +86,10 @@ struct UpArguments {
     /// What the issuer calls the dashboard.
     #[arg(long, value_name = "ID", requires = "oidc_issuer")]
     oidc_client_id: Option<String>,
+    /// Append metrics to this file, one JSON line each, in the form that CloudWatch reads: those of the functions, and,
+    /// five times a second, what AWS counts of queues, functions and table each minute.
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -183,6 +190,7 @@ pub fn main() -> ExitCode {
         Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
         Command::Results(arguments) => runtime.block_on(results::run(&arguments)),
         Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
+        Command::Cost(arguments) => cost::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ use giemsa::local::{
     INPUT_BUCKET, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, MODEL_BUCKET, RESULTS_BUCKET, Stack,
     StackSettings, TABLE,
 };
+use giemsa::metrics;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failed, UpArguments, complain, output};
@@ -28,9 +29,17 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         http_port: arguments.http_port,
         run_worker: !arguments.no_worker,
         with_development: true,
+        with_service_metrics: arguments.metrics.is_some(),
         faults: arguments.faults.as_deref().map(read_faults).transpose()?,
         sign_in: sign_in(arguments)?,
     };
+    if let Some(path) = &arguments.metrics {
+        // Appended to: metrics of a stack that was stopped or killed stay.
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        metrics::write_to(file.with_context(|| {
+            format!("--metrics: {} cannot be written to", output::printable(&path.to_string_lossy()))
+        })?);
+    }
     // Before anything is printed: whoever reads the endpoints may stop us at once.
     let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be waited for")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;

@@ -2,7 +2,7 @@
 //!
 //! It never guesses a name on AWS. Invariant: what a command works on is checked like what a function works on.
 
-use super::{Config, ConfigError, has_own_s3_endpoint};
+use super::{Config, ConfigError, DEFAULT_STAGES, Settings, has_own_s3_endpoint};
 
 impl Config {
     /// The configuration of a command that works on `stage`: as the classifier's, but against an endpoint other than
@@ -76,6 +76,22 @@ impl QueueNames {
     }
 }
 
+/// All stages, for commands that tell of an image in each: those of `GIEMSA_STAGES`, by commas, or else `prod` and `dev`.
+///
+/// # Errors
+/// [`ConfigError`] if one has no name that a stage may have.
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+pub fn stages_of_command() -> Result<Vec<String>, ConfigError> {
+    stages_from(|name| std::env::var(name).ok())
+}
+
+fn stages_from(lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, ConfigError> {
+    let mut settings = Settings { lookup, problems: Vec::new() };
+    let stages = settings.stages(&DEFAULT_STAGES);
+    let problems = settings.problems;
+    if problems.is_empty() { Ok(stages) } else { Err(ConfigError { problems }) }
+}
+
 /// Who runs a command, for the history of releases: `GIEMSA_USER`, or else the name of the system's user.
 #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
 pub fn user_name() -> Option<String> {
@@ -86,6 +102,15 @@ pub fn user_name() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_asks_the_stages_that_are_named() {
+        let named = |text: &'static str| stages_from(move |_| Some(text.to_owned()));
+        assert_eq!(stages_from(|_| None).unwrap(), ["prod", "dev"]);
+        assert_eq!(named("prod, trial").unwrap(), ["prod", "trial"]);
+        let error = named("prod,a#b").unwrap_err().to_string();
+        assert!(error.contains("a#b") && error.contains("GIEMSA_STAGES"), "{error}");
+    }
 
     #[test]
     fn queues_are_named_on_aws_and_known_by_name_here() {

@@ -56,8 +56,7 @@ impl DashboardConfig {
     /// [`ConfigError`] with every problem there is, not only the first.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut settings = Settings { lookup, problems: Vec::new() };
-        let stages = settings.optional("GIEMSA_STAGES").unwrap_or_else(|| super::PRODUCTION_STAGE.to_owned());
-        let stages: Vec<String> = stages.split(',').map(|stage| stage.trim().to_owned()).collect();
+        let stages = settings.stages(&[super::PRODUCTION_STAGE]);
         let queue_urls = settings.by_stage("GIEMSA_QUEUE_URLS", &stages);
         let mut dead_letter_urls = settings.by_stage("GIEMSA_DLQ_URLS", &stages);
         let with_dead_letters = |(stage, queue): (String, String)| {
@@ -81,26 +80,29 @@ impl DashboardConfig {
             stages,
         };
         let mut problems = settings.problems;
-        config.check_stages(&mut problems);
         config.limits.check_each(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
+}
 
-    fn check_stages(&self, problems: &mut Vec<String>) {
+impl<L: Fn(&str) -> Option<String>> Settings<L> {
+    /// The stages of `GIEMSA_STAGES`, by commas, or else `default`.
+    pub(super) fn stages(&mut self, default: &[&str]) -> Vec<String> {
+        let named = self.optional("GIEMSA_STAGES").unwrap_or_else(|| default.join(","));
+        let stages: Vec<String> = named.split(',').map(|stage| stage.trim().to_owned()).collect();
         let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        for (index, stage) in self.stages.iter().enumerate() {
+        for (index, stage) in stages.iter().enumerate() {
             let is_stage = (1..=32).contains(&stage.len()) && stage.bytes().all(is_name);
-            if !is_stage || self.stages[..index].contains(stage) {
-                problems.push(format!(
+            if !is_stage || stages[..index].contains(stage) {
+                self.problems.push(format!(
                     "GIEMSA_STAGES names the stage {stage:?}; expected different stages of up to 32 lower-case letters, \
                      digits and hyphens, by commas, e.g. prod,dev"
                 ));
             }
         }
+        stages
     }
-}
 
-impl<L: Fn(&str) -> Option<String>> Settings<L> {
     /// A list of `<stage>=<value>`.
     fn by_stage(&mut self, name: &str, stages: &[String]) -> BTreeMap<String, String> {
         let text = self.optional(name).unwrap_or_default();

@@ -3,9 +3,8 @@
 //! It never says that all is well where it cannot know: what is unknown is absent. Invariant: counts are of keys in the
 //! table, at most a few seconds old.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
@@ -13,10 +12,10 @@ use axum::{Extension, Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::try_join;
 use serde::Serialize;
-use tokio::sync::Mutex;
 
 use super::parameters::RawQuery;
 use super::problem::Problem;
+use super::recent::Recent;
 use super::{Dashboard, QueueFigures};
 use crate::classification::{Record, TimingsMs};
 use crate::statistics::quantile;
@@ -31,12 +30,15 @@ const SPEED_WINDOW: TimeDelta = TimeDelta::minutes(1);
 /// Uploads that are named of those that failed.
 const NAMED_FAILURES: usize = 50;
 
-/// How old rates may be: a page that polls does not make the table count anew each time.
-const RATES_AGE: Duration = Duration::from_secs(5);
+/// How old the figures of the table may be: a page that polls does not make it count anew each time.
+const AGE: Duration = Duration::from_secs(5);
 
-/// Rates of each stage and when they were counted.
-#[derive(Debug, Default)]
-struct RatesCache(Mutex<HashMap<String, (Instant, Rates)>>);
+/// The figures of each stage.
+#[derive(Debug)]
+struct Figures {
+    rates: Recent<Rates>,
+    failing: Recent<Vec<Failing>>,
+}
 
 /// What the table says of the last hour.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,7 +53,7 @@ struct Rates {
     median_ms: Option<TimingsMs>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct Failing {
     key: String,
     reason: String,
@@ -80,12 +82,13 @@ struct HealthAnswer {
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    Router::new().route("/api/health", get(health)).layer(Extension(Arc::new(RatesCache::default())))
+    let figures = Figures { rates: Recent::new(AGE), failing: Recent::new(AGE) };
+    Router::new().route("/api/health", get(health)).layer(Extension(Arc::new(figures)))
 }
 
 async fn health(
     State(dashboard): State<Arc<Dashboard>>,
-    Extension(cache): Extension<Arc<RatesCache>>,
+    Extension(figures): Extension<Arc<Figures>>,
     query: RawQuery,
 ) -> Result<Json<HealthAnswer>, Problem> {
     query.parameters(&[])?;
@@ -94,9 +97,11 @@ async fn health(
     let mut stages = Vec::new();
     for stage in &dashboard.stages {
         let queue = dashboard.operations.queue(stage).await.map_err(Problem::from);
-        let rates = known(&mut unavailable, dashboard.rates(&cache, stage).await);
-        let failing = dashboard.table.failures_listed(stage, NAMED_FAILURES).await.map_err(Problem::from);
-        let failing = known(&mut unavailable, failing).unwrap_or_default().into_iter();
+        let rates = known(
+            &mut unavailable,
+            figures.rates.answer(stage, dashboard.count_rates(stage, Utc::now())).await,
+        );
+        let failing = known(&mut unavailable, figures.failing.answer(stage, dashboard.failing(stage)).await);
         stages.push(StageHealth {
             stage: stage.clone(),
             queue: known(&mut unavailable, queue).flatten(),
@@ -104,7 +109,7 @@ async fn health(
             rejected_last_hour: rates.map(|rates| rates.rejected_last_hour),
             images_per_minute: rates.and_then(|rates| rates.images_per_minute),
             median_ms: rates.and_then(|rates| rates.median_ms),
-            failing: failing.map(Failing::from).collect(),
+            failing: failing.unwrap_or_default(),
         });
     }
     let gate = known(&mut unavailable, dashboard.operations.gate().await.map_err(Problem::from)).flatten();
@@ -124,17 +129,9 @@ impl From<FailureNote> for Failing {
 }
 
 impl Dashboard {
-    async fn rates(&self, cache: &RatesCache, stage: &str) -> Result<Rates, Problem> {
-        // Held while it counts, so that several pages at once count once.
-        let mut cached = cache.0.lock().await;
-        if let Some((at, rates)) = cached.get(stage)
-            && at.elapsed() < RATES_AGE
-        {
-            return Ok(*rates);
-        }
-        let rates = self.count_rates(stage, Utc::now()).await?;
-        cached.insert(stage.to_owned(), (Instant::now(), rates));
-        Ok(rates)
+    async fn failing(&self, stage: &str) -> Result<Vec<Failing>, Problem> {
+        let listed = self.table.failures_listed(stage, NAMED_FAILURES).await?;
+        Ok(listed.into_iter().map(Failing::from).collect())
     }
 
     async fn count_rates(&self, stage: &str, now: DateTime<Utc>) -> Result<Rates, Problem> {

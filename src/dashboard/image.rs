@@ -64,16 +64,13 @@ async fn image(
     let parameters = query.parameters(&["key"])?;
     let key = parameters.key()?;
     let bucket = &dashboard.buckets.input;
-    let (known, uploads) = tokio::join!(dashboard.table.image(bucket, key), dashboard.uploads_of(key));
+    let known = dashboard.table.image(bucket, key, &dashboard.stages);
+    let (known, uploads) = tokio::join!(known, dashboard.uploads_of(key));
     let (known, uploads) = (known?, uploads?);
     if known.results.is_empty() && known.reviews.is_empty() && uploads.is_empty() {
         let detail =
             format!("there is no image {:?}: it was neither uploaded to {bucket} nor answered", shown(key));
         return Err(Problem::not_found(detail));
-    }
-    let mut failing = Vec::new();
-    for stage in &dashboard.stages {
-        failing.extend(dashboard.table.failures(bucket, key, stage).await?);
     }
     let history = dashboard.history(&uploads).await?;
     let newest = known.results.iter().max_by_key(|record| record.image.uploaded_at);
@@ -88,7 +85,7 @@ async fn image(
         history,
         reviews: known.reviews,
         verdict: known.verdict,
-        failing,
+        failing: known.failures,
     }))
 }
 

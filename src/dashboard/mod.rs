@@ -1,7 +1,7 @@
 //! The query API and the web page: one router for Lambda and for the embedded stack.
 //!
 //! It never classifies and never deletes; what it writes are verdicts, uploads that a person chose, and what is made of
-//! them for showing. Invariant: each request is checked by [`access`] before any route sees it, and each list is keyed,
+//! them for showing. Invariant: each request is checked by [`Access`] before any route sees it, and each list is keyed,
 //! bounded and paged.
 
 mod access;
@@ -21,6 +21,7 @@ mod parameters;
 mod pictures;
 mod problem;
 mod pyramids;
+mod recent;
 mod results;
 mod revalidation;
 mod reviewed;

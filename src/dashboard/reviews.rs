@@ -112,7 +112,7 @@ async fn append(
         return Err(wrong("stage", &new.stage, &format!("one of: {}", dashboard.stages.join(", "))));
     }
     let bucket = &dashboard.buckets.input;
-    let known = dashboard.table.image(bucket, &new.key).await?;
+    let known = dashboard.table.image(bucket, &new.key, &dashboard.stages).await?;
     let Some(record) = known.results.into_iter().find(|record| record.stage == new.stage) else {
         let detail = format!("the stage {} has no result of {:?}", new.stage, shown(&new.key));
         return Err(Problem::not_found(detail));
@@ -141,7 +141,7 @@ async fn append(
         predicted: record.label,
         model: Some(record.model),
     };
-    dashboard.writer.append_review(&review).await.map_err(refused)?;
+    dashboard.writer.append_review(&review, &dashboard.stages).await.map_err(refused)?;
     Ok(Json(json!({ "review": review })))
 }
 
@@ -151,7 +151,8 @@ async fn undo(
     JsonBody(Undo { key, reviewer }): JsonBody<Undo>,
 ) -> Result<Json<Value>, Problem> {
     let reviewer = reviewer_of(caller, &reviewer)?;
-    let undone = dashboard.writer.undo_review(&dashboard.buckets.input, &key, &reviewer, Utc::now()).await;
+    let Dashboard { writer, buckets, stages, .. } = dashboard.as_ref();
+    let undone = writer.undo_review(&buckets.input, &key, &reviewer, Utc::now(), stages).await;
     Ok(Json(json!({ "verdict": undone.map_err(refused)? })))
 }
 

@@ -4,25 +4,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use serde::Serialize;
 
 use super::Dashboard;
 use super::parameters::{RawQuery, wrong};
 use super::problem::Problem;
+use super::recent::Recent;
 use crate::store::DaySummary;
 
 /// Days that are answered unless it is asked otherwise.
 const DEFAULT_DAYS: u64 = 30;
 
+/// How old an answer may be, which says itself when it was counted.
+const AGE: Duration = Duration::from_secs(2);
+
 /// Most days of one answer.
 const MAX_DAYS: i64 = 366;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct DayAnswer {
     date: NaiveDate,
     labels: BTreeMap<String, u64>,
@@ -44,11 +49,13 @@ impl From<DaySummary> for DayAnswer {
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    Router::new().route("/api/summary", get(summary))
+    let days = Arc::new(Recent::<Vec<DayAnswer>>::new(AGE));
+    Router::new().route("/api/summary", get(summary)).layer(Extension(days))
 }
 
 async fn summary(
     State(dashboard): State<Arc<Dashboard>>,
+    Extension(recent): Extension<Arc<Recent<Vec<DayAnswer>>>>,
     query: RawQuery,
 ) -> Result<Json<SummaryAnswer>, Problem> {
     let parameters = query.parameters(&["stage", "from", "until"])?;
@@ -64,6 +71,10 @@ async fn summary(
             format!("1 to {MAX_DAYS} days from `from` ({from}) to `until` ({until}), which is not included");
         return Err(wrong("from", &from.to_string(), &expected));
     }
-    let days = dashboard.table.days(&stage, from, until).await?;
-    Ok(Json(SummaryAnswer { days: days.into_iter().map(DayAnswer::from).collect() }))
+    let count = async {
+        let days = dashboard.table.days(&stage, from, until).await?;
+        Ok(days.into_iter().map(DayAnswer::from).collect())
+    };
+    let days = recent.answer(&format!("{from} {until} {stage}"), count).await?;
+    Ok(Json(SummaryAnswer { days }))
 }

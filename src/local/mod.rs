@@ -14,6 +14,7 @@
 //! what was uploaded and not answered.
 
 mod authorizer;
+mod cloudwatch;
 mod dashboard;
 pub mod dynamodb;
 pub mod faults;

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use thiserror::Error;
 
 pub(crate) use messages::insert;
@@ -455,6 +455,20 @@ impl Queue {
                         })
                     })?;
                 Ok(depth)
+            })
+            .await
+    }
+
+    /// How many messages were ever sent to the queue; those that came from another queue are not.
+    ///
+    /// # Errors
+    /// [`QueueError::Database`] if the file fails.
+    pub async fn sent(&self, queue: &str) -> Result<u64, QueueError> {
+        let queue = queue.to_owned();
+        self.state
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached("SELECT count FROM sent WHERE queue = ?1")?;
+                Ok(statement.query_row([queue], |row| row.get(0)).optional()?.unwrap_or(0))
             })
             .await
     }

@@ -13,16 +13,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::authorizer::TokenAuthorizer;
+use super::cloudwatch::{self, ServiceCounts, ServiceEvent};
 use super::dashboard::{self, LocalOperations, LocalStage};
 use super::faults::{FaultSpec, Faults, FaultsError};
 use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use super::sqs::SqsServer;
-use super::worker::{self, BACKFILL, CLASSIFY, GATE};
+use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
-use crate::config::{Config, ConfigError, GateConfig, PRODUCTION_STAGE, SignInSettings};
+use crate::config::{
+    Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE, SignInSettings,
+};
 use crate::dashboard::{Access, Buckets, Dashboard, Issuer, Pictures, SignIn, router};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
@@ -37,9 +40,6 @@ pub const MODEL_BUCKET: &str = "giemsa-models";
 pub const RESULTS_BUCKET: &str = "giemsa-results";
 /// DynamoDB table.
 pub const TABLE: &str = "giemsa";
-
-/// The stage in which a model is tried on the same uploads.
-const DEVELOPMENT_STAGE: &str = "dev";
 
 /// Queue of the model bucket's notifications.
 const GATE_QUEUE: &str = "gate";
@@ -68,6 +68,8 @@ pub struct StackSettings {
     pub faults: Option<FaultSpec>,
     /// Where the readers of the dashboard sign in; without it everybody on this machine is one.
     pub sign_in: Option<SignInSettings>,
+    /// Whether to write what CloudWatch would know of queues, functions and table, by [`crate::metrics`].
+    pub with_service_metrics: bool,
 }
 
 /// Why the stack could not start.
@@ -143,13 +145,17 @@ impl Stack {
         let queue = Queue::open(&settings.data_dir.join("queue.sqlite"))?;
         let mut subscriptions = vec![(MODEL_BUCKET, GATE_QUEUE.to_owned(), GATE)];
         subscriptions.extend(stages.iter().map(|stage| (INPUT_BUCKET, classify_queue(stage), CLASSIFY)));
-        for (_, name, duty) in &subscriptions {
-            queue.declare(name, duty.queue_settings()).await?;
-            queue.release_in_flight(name, Utc::now()).await?;
-        }
-        for name in stages.iter().map(|stage| backfill_queue(stage)) {
-            queue.declare(&name, BACKFILL.queue_settings()).await?;
-            queue.release_in_flight(&name, Utc::now()).await?;
+        let counts = Arc::new(ServiceCounts::default());
+        let backfills = stages.iter().map(|stage| (backfill_queue(stage), BACKFILL));
+        let worked_on = subscriptions.iter().map(|(_, name, duty)| (name.clone(), *duty)).chain(backfills);
+        let mut queue_names = Vec::new();
+        for (name, duty) in worked_on {
+            queue.declare(&name, duty.queue_settings()).await?;
+            // The process ended with an invocation under way, which Lambda counts as one that failed.
+            if queue.release_in_flight(&name, Utc::now()).await? > 0 {
+                counts.add(ServiceEvent::InvocationFailed { queue: name.clone() });
+            }
+            queue_names.extend([dead_letter_queue(&name), name]);
         }
         let subscriptions = subscriptions
             .into_iter()
@@ -172,7 +178,9 @@ impl Stack {
                 .to_vec(),
         };
         let faults = match &settings.faults {
-            Some(spec) => Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?)),
+            Some(spec) => {
+                Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?.counted_by(counts.clone())))
+            }
             None => None,
         };
         let servers = Servers::start_behind(faults.clone(), &server_settings, queue.clone()).await?;
@@ -182,6 +190,14 @@ impl Stack {
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
+        if settings.with_service_metrics {
+            let (queue, counts, stopped) = (queue.clone(), counts.clone(), stopped.clone());
+            tasks.push(tokio::spawn(async move {
+                if let Err(error) = cloudwatch::watch(queue, queue_names, &counts, stopped).await {
+                    tracing::error!(%error, "metrics of queues are not written any more");
+                }
+            }));
+        }
         let mut handlers = Vec::new();
         if settings.run_worker {
             let gate_config =
@@ -197,8 +213,14 @@ impl Stack {
                 handlers.push(Arc::new(Handler::new(pipeline)));
             }
             // Only when everything is ready: nothing is answered by the one stage while the other is not there yet.
+            let place = Workplace {
+                queue: queue.clone(),
+                faults: faults.clone(),
+                counts: counts.clone(),
+                stop: stopped.clone(),
+            };
             let spawn = |name: &str, duty, handler: Arc<dyn worker::Answer>| {
-                worker::spawn(queue.clone(), name, duty, handler, faults.clone(), stopped.clone())
+                worker::spawn(&place, name, duty, handler)
             };
             tasks.push(spawn(GATE_QUEUE, GATE, gate));
             for (stage, handler) in stages.iter().zip(&handlers) {
@@ -209,16 +231,7 @@ impl Stack {
                 // By the same handler, so that it is the same model and there are no more images on processors.
                 let (name, handler) = (backfill_queue(stage), handler.clone());
                 let live = stages.iter().map(|stage| classify_queue(stage)).collect();
-                let (faults, stopped) = (faults.clone(), stopped.clone());
-                tasks.push(worker::spawn_behind(
-                    live,
-                    queue.clone(),
-                    &name,
-                    BACKFILL,
-                    handler,
-                    faults,
-                    stopped,
-                ));
+                tasks.push(worker::spawn_behind(live, &place, &name, BACKFILL, handler));
             }
         }
         let mut handlers = handlers.into_iter();

@@ -71,6 +71,15 @@ CREATE TABLE part (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// How many messages were ever sent to each queue; to be moved between queues is not to be sent. Added to any layout:
+/// what does not know it leaves it alone.
+const SENT: &str = "
+CREATE TABLE IF NOT EXISTS sent (queue TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS message_sent AFTER INSERT ON message BEGIN
+    INSERT INTO sent VALUES (new.queue, 1) ON CONFLICT (queue) DO UPDATE SET count = count + 1;
+END;
+";
+
 /// The buckets of layout 2.
 const BUCKETS: &str = "
 CREATE TABLE bucket (
@@ -306,9 +315,10 @@ fn prepare_layout(writer: &mut Connection) -> rusqlite::Result<i32> {
     let parts: &[&str] = match found {
         0 => &[LAYOUT, BUCKETS, VERSIONS],
         1 => &[VERSIONS, TO_LAYOUT_2],
+        LAYOUT_VERSION => &[],
         _ => return Ok(found),
     };
-    for part in parts {
+    for part in parts.iter().chain(&[SENT]) {
         transaction.execute_batch(part)?;
     }
     transaction.pragma_update(None, "user_version", LAYOUT_VERSION)?;

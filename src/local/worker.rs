@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::cloudwatch::{ServiceCounts, ServiceEvent};
 use super::faults::Faults;
 use super::queue::{Message, Queue, QueueError, QueueSettings};
 use crate::gate_handler::GateHandler;
@@ -77,31 +78,39 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Time between two looks whether live work is done, for those who let it go first.
 const YIELD_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Works on `queue_name` in a task of its own until `stop` turns true.
+/// What all workers of a stack share.
+#[derive(Debug, Clone)]
+pub(super) struct Workplace {
+    pub queue: Queue,
+    /// What goes wrong on purpose.
+    pub faults: Option<Arc<Faults>>,
+    /// What AWS would count of them.
+    pub counts: Arc<ServiceCounts>,
+    /// Turns true when they have to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Works on `queue_name` in a task of its own until the workplace stops.
 pub(super) fn spawn(
-    queue: Queue,
+    place: &Workplace,
     queue_name: &str,
     duty: Duty,
     handler: Arc<dyn Answer>,
-    faults: Option<Arc<Faults>>,
-    stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    spawn_behind(Vec::new(), queue, queue_name, duty, handler, faults, stop)
+    spawn_behind(Vec::new(), place, queue_name, duty, handler)
 }
 
 /// As [`spawn`], but takes nothing while a message of one of the queues `first` could be received.
 pub(super) fn spawn_behind(
     first: Vec<String>,
-    queue: Queue,
+    place: &Workplace,
     queue_name: &str,
     duty: Duty,
     handler: Arc<dyn Answer>,
-    faults: Option<Arc<Faults>>,
-    stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let queue_name = queue_name.to_owned();
+    let (place, queue_name) = (place.clone(), queue_name.to_owned());
     tokio::spawn(async move {
-        if let Err(error) = work(&first, queue, &queue_name, duty, &*handler, faults.as_deref(), stop).await {
+        if let Err(error) = work(&first, place, &queue_name, duty, &*handler).await {
             tracing::error!(%error, queue = %queue_name, "worker stopped; messages queue up until the next start");
         }
     })
@@ -113,13 +122,14 @@ pub(super) fn spawn_behind(
 /// [`QueueError`] if the queue's file fails, which nothing here can mend.
 async fn work(
     first: &[String],
-    queue: Queue,
+    place: Workplace,
     queue_name: &str,
     duty: Duty,
     handler: &dyn Answer,
-    faults: Option<&Faults>,
-    mut stop: watch::Receiver<bool>,
 ) -> Result<(), QueueError> {
+    let Workplace { queue, faults, counts, mut stop } = place;
+    let faults = faults.as_deref();
+    let queue_label = || queue_name.to_owned();
     while !*stop.borrow() {
         if has_visible(&queue, first).await? {
             tokio::select! {
@@ -143,11 +153,24 @@ async fn work(
             if messages.is_empty() {
                 continue;
             }
+            if faults.throttles(queue_name, &messages) {
+                counts.add(ServiceEvent::Throttle { queue: queue_label() });
+                for message in &messages {
+                    let reason = format!("{} was throttled and not invoked", duty.name);
+                    let wait = backoff(message.receive_count);
+                    queue.fail(&message.receipt_handle, &reason, wait, Utc::now()).await?;
+                }
+                continue;
+            }
         }
+        counts.add(ServiceEvent::Invocation { queue: queue_label() });
         let deadline = Instant::now() + duty.invocation_timeout;
         let event = sqs_event(queue_name, &messages);
         // As in Lambda, a panic costs one batch a retry, and not the worker.
         let answer = AssertUnwindSafe(handler.answer(&event, deadline)).catch_unwind().await;
+        if !matches!(answer, Ok(Ok(_))) {
+            counts.add(ServiceEvent::InvocationFailed { queue: queue_label() });
+        }
         let all = || messages.iter().map(|message| message.id.as_str()).collect();
         let failed = match &answer {
             Ok(Ok(answer)) => failed_ids(answer),
@@ -268,16 +291,16 @@ mod tests {
         let log = Arc::new(Log::default());
         let (stop, stopped) = watch::channel(false);
         let first = vec!["live".to_owned(), "other".to_owned()];
-        let behind =
-            spawn_behind(first, queue.clone(), "backfill", BACKFILL, log.clone(), None, stopped.clone());
+        let place = Workplace { queue: queue.clone(), faults: None, counts: Arc::default(), stop: stopped };
+        let behind = spawn_behind(first, &place, "backfill", BACKFILL, log.clone());
         // Longer than several looks: it had the time to take something.
         tokio::time::sleep(6 * YIELD_INTERVAL).await;
         assert_eq!(log.0.lock().unwrap().len(), 0);
-        let live = spawn(queue.clone(), "live", CLASSIFY, log.clone(), None, stopped.clone());
+        let live = spawn(&place, "live", CLASSIFY, log.clone());
         wait_until(&queue, "live", 0).await;
         tokio::time::sleep(6 * YIELD_INTERVAL).await;
         assert_eq!(*log.0.lock().unwrap(), ["new"], "the other stage's upload still waits");
-        let other = spawn(queue.clone(), "other", CLASSIFY, log.clone(), None, stopped);
+        let other = spawn(&place, "other", CLASSIFY, log.clone());
         wait_until(&queue, "backfill", 0).await;
         let order = log.0.lock().unwrap().clone();
         // One batch may begin as soon as the last live message is received.

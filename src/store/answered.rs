@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::queries::{Cursor, text};
-use super::schema::{MODEL_INDEX, SHARDS, image_pk, model_index_pk, result_sk, time_text};
+use super::schema::{MODEL_INDEX, RESULT_SK, SHARDS, image_of_pk, model_index_pk, result_pk, time_text};
 use super::table::{Item, sequencer_of};
 use super::{QueryError, TableReader};
 use crate::classification::Record;
@@ -99,8 +99,8 @@ impl TableReader {
     ) -> Result<Option<(Record, Option<Sequencer>)>, QueryError> {
         let request = self.dynamodb.get_item().table_name(&self.table).consistent_read(true);
         let found = request
-            .key("pk", text(image_pk(&image.bucket, &image.key)))
-            .key("sk", text(result_sk(stage)))
+            .key("pk", text(result_pk(stage, &image.bucket, &image.key)))
+            .key("sk", text(RESULT_SK.to_owned()))
             .send()
             .await
             .map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
@@ -125,11 +125,10 @@ impl TableReader {
 
     pub(super) fn image_key(&self, item: &Item) -> Result<ImageKey, QueryError> {
         let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).map_or("", String::as_str);
-        let parts = pk.strip_prefix("image#").and_then(|name| name.split_once('/'));
-        let (bucket, key) = parts.ok_or_else(|| QueryError::Item {
+        let (bucket, key) = image_of_pk(pk).ok_or_else(|| QueryError::Item {
             table: self.table.clone(),
             pk: pk.to_owned(),
-            detail: "expected image#<bucket>/<key>".to_owned(),
+            detail: "expected result#<stage>#<bucket>/<key> or image#<bucket>/<key>".to_owned(),
         })?;
         Ok(ImageKey { bucket: bucket.to_owned(), key: key.to_owned() })
     }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::merged::{Merged, Range};
 use super::queries::text;
-use super::schema::{LISTING_INDEX, SHARDS, failure_listing, failure_sk, failures_pk, image_pk, time_text};
+use super::schema::{
+    FAILURE_SK_START, LISTING_INDEX, SHARDS, failure_listing, failure_sk, failures_pk, result_pk, time_text,
+};
 use super::table::number;
 use super::{QueryError, StoreError, TableReader, TableWriter};
 
@@ -65,8 +67,8 @@ impl TableWriter {
         let (listing_pk, listing_sk) = failure_listing(upload.stage, upload.key, upload.object_version, now);
         let request = self.dynamodb.update_item().table_name(&self.table);
         let sent = request
-            .key("pk", text(image_pk(upload.bucket, upload.key)))
-            .key("sk", text(failure_sk(upload.stage, upload.object_version)))
+            .key("pk", text(result_pk(upload.stage, upload.bucket, upload.key)))
+            .key("sk", text(failure_sk(upload.object_version)))
             .update_expression(
                 "SET #bucket = :bucket, #key = :key, stage = :stage, object_version = :version, reason = :reason, \
                  first_failed_at = if_not_exists(first_failed_at, :now), last_failed_at = :now, \
@@ -95,8 +97,8 @@ impl TableWriter {
     pub async fn forget_failure(&self, upload: NotedUpload<'_>) -> Result<(), StoreError> {
         let request = self.dynamodb.delete_item().table_name(&self.table);
         let sent = request
-            .key("pk", text(image_pk(upload.bucket, upload.key)))
-            .key("sk", text(failure_sk(upload.stage, upload.object_version)))
+            .key("pk", text(result_pk(upload.stage, upload.bucket, upload.key)))
+            .key("sk", text(failure_sk(upload.object_version)))
             .send()
             .await;
         sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
@@ -116,8 +118,8 @@ impl TableReader {
     ) -> Result<Vec<FailureNote>, QueryError> {
         let query = self
             .query(None, "pk = :pk AND begins_with(sk, :sk)")
-            .expression_attribute_values(":pk", text(image_pk(bucket, key)))
-            .expression_attribute_values(":sk", text(failure_sk(stage, "")));
+            .expression_attribute_values(":pk", text(result_pk(stage, bucket, key)))
+            .expression_attribute_values(":sk", text(FAILURE_SK_START.to_owned()));
         self.all_items(query).await?.into_iter().map(|item| self.read_item(item)).collect()
     }
 

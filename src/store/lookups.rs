@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::queries::text;
-use super::schema::{failure_sk, image_pk, result_sk};
+use super::schema::{RESULT_SK, failure_sk, result_pk};
 use super::table::Item;
 use super::{FailureNote, QueryError, TableReader};
 
@@ -80,13 +80,12 @@ impl TableReader {
         keys: &[&str],
         stage: &str,
     ) -> Result<HashMap<String, CurrentResult>, QueryError> {
-        let sk = result_sk(stage);
-        let wanted = keys.iter().map(|key| item_key(bucket, key, &sk)).collect();
+        let wanted = keys.iter().map(|key| item_key(result_pk(stage, bucket, key), RESULT_SK)).collect();
         let projection =
             ["pk", "image.version_id", "image.etag", "reject.code", "model.sha256", "uploaded_ms"];
         let mut results = HashMap::with_capacity(keys.len());
         for item in self.batch_get(wanted, &projection).await? {
-            let key = key_of(&item, bucket);
+            let key = self.image_key(&item)?.key;
             let item: CurrentItem = self.read_item(item)?;
             let result = CurrentResult {
                 version_id: item.image.version_id,
@@ -111,8 +110,9 @@ impl TableReader {
         uploads: &[(&str, &str)],
         stage: &str,
     ) -> Result<HashMap<(String, String), FailureNote>, QueryError> {
-        let wanted =
-            uploads.iter().map(|(key, version)| item_key(bucket, key, &failure_sk(stage, version))).collect();
+        let note_key =
+            |(key, version): &(&str, &str)| item_key(result_pk(stage, bucket, key), failure_sk(version));
+        let wanted = uploads.iter().map(note_key).collect();
         let mut notes = HashMap::new();
         for item in self.batch_get(wanted, &[]).await? {
             let note: FailureNote = self.read_item(item)?;
@@ -170,13 +170,6 @@ impl TableReader {
     }
 }
 
-pub(super) fn item_key(bucket: &str, key: &str, sk: &str) -> HashMap<String, AttributeValue> {
-    let pair = [("pk", image_pk(bucket, key)), ("sk", sk.to_owned())];
-    pair.map(|(name, value)| (name.to_owned(), text(value))).into()
-}
-
-/// The object key that an item's partition key names.
-fn key_of(item: &Item, bucket: &str) -> String {
-    let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).map_or("", String::as_str);
-    pk.strip_prefix(&image_pk(bucket, "")).unwrap_or_default().to_owned()
+pub(super) fn item_key(pk: String, sk: impl Into<String>) -> HashMap<String, AttributeValue> {
+    [("pk", pk), ("sk", sk.into())].map(|(name, value)| (name.to_owned(), text(value))).into()
 }

@@ -4,6 +4,7 @@ mod answered;
 mod current;
 mod days;
 mod failures;
+mod load;
 mod lookups;
 mod merged;
 mod migration;
@@ -26,6 +27,7 @@ pub use answered::{AnsweredQuery, ImageKey, Verdict};
 pub use current::{make_current, place};
 pub use days::DaySummary;
 pub use failures::{FailureNote, NotedUpload};
+pub use load::{PartitionWrite, StoredBytes, stored_bytes, writes_of_batch};
 pub use lookups::{BATCH_KEYS, CurrentResult};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
@@ -36,7 +38,7 @@ pub use result_queries::{Order, ResultQuery, ResultsPage};
 pub use results::{result_key, upload_day, write_result};
 pub use schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_ATTRIBUTES, RECENT_INDEX,
-    REVIEW_INDEX, SHARDS, SLIDE_INDEX, SUSPECT_ATTRIBUTES, SUSPECT_INDEX, create_table,
+    REVIEW_INDEX, SHARDS, SLIDE_INDEX, SUSPECT_ATTRIBUTES, SUSPECT_INDEX, create_table, leading_keys,
 };
 pub use slides::{Cell, CellsPage, SlideEntry, SlidesPage};
 pub use table::{LedgerEntry, TableWriter};

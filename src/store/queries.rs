@@ -3,7 +3,7 @@
 //! It never scans and never writes. Invariant: a page's cursor continues exactly after its last record,
 //! whatever was written meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
@@ -12,8 +12,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Days, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::FailureNote;
+use super::merged::text_of;
 use super::schema::{
-    LABEL_INDEX, LabelOrRejected, SHARDS, SLIDE_INDEX, image_pk, label_pk, model_pk, slide_pk, time_text,
+    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RESULT_SK, SHARDS, SLIDE_INDEX, image_pk, label_pk,
+    model_pk, result_pk, slide_pk, time_text,
 };
 use super::table::{Item, LedgerEntry};
 use super::verdicts::Review;
@@ -21,6 +24,9 @@ use crate::classification::Record;
 
 /// Shards that are asked at once.
 const SHARD_CONCURRENCY: usize = 8;
+
+/// Partitions of one image that are asked at once: that of its reviews, and one of each stage.
+const STAGE_CONCURRENCY: usize = 8;
 
 /// Reads the table.
 #[derive(Debug, Clone)]
@@ -42,11 +48,13 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// All that the table knows of one image.
+/// All that the table knows of one image, as far as stages were asked.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ImageHistory {
     /// The current result of each stage, by stage.
     pub results: Vec<Record>,
+    /// Why uploads of it have no answer of a stage yet.
+    pub failures: Vec<FailureNote>,
     /// Reviews as they were appended, oldest first.
     pub reviews: Vec<Review>,
     /// The verdict in force on the image version that the results are of, or on any version if there is no result.
@@ -103,23 +111,48 @@ impl TableReader {
         Self { dynamodb, table: table.into() }
     }
 
-    /// One image: its current result in every stage, and its reviews.
+    /// One image: its current result in each of `stages`, what fails there, and its reviews.
     ///
     /// # Errors
     /// [`QueryError`].
-    pub async fn image(&self, bucket: &str, key: &str) -> Result<ImageHistory, QueryError> {
-        let query =
-            self.query(None, "pk = :pk").expression_attribute_values(":pk", text(image_pk(bucket, key)));
-        self.history_of(self.all_items(query).await?)
+    pub async fn image(
+        &self,
+        bucket: &str,
+        key: &str,
+        stages: &[impl AsRef<str> + Sync],
+    ) -> Result<ImageHistory, QueryError> {
+        self.history_of(self.image_items(bucket, key, stages, false).await?)
+    }
+
+    /// All items of one image: of its reviews, and of each of `stages`.
+    pub(super) async fn image_items(
+        &self,
+        bucket: &str,
+        key: &str,
+        stages: &[impl AsRef<str> + Sync],
+        is_consistent: bool,
+    ) -> Result<Vec<Item>, QueryError> {
+        let of_stages = stages.iter().map(|stage| result_pk(stage.as_ref(), bucket, key));
+        let pks: BTreeSet<String> = of_stages.chain([image_pk(bucket, key)]).collect();
+        let asked = pks.into_iter().map(|pk| {
+            let query = self.query(None, "pk = :pk").consistent_read(is_consistent);
+            self.all_items(query.expression_attribute_values(":pk", text(pk)))
+        });
+        let asked: Vec<_> = asked.collect();
+        // In the order of partition keys, which is that of the stages.
+        let found: Vec<Vec<Item>> = stream::iter(asked).buffered(STAGE_CONCURRENCY).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// What the items of one image tell.
     pub(super) fn history_of(&self, items: Vec<Item>) -> Result<ImageHistory, QueryError> {
         let mut history = ImageHistory::default();
         for item in items {
-            let sk = item.get("sk").and_then(|sk| sk.as_s().ok()).map_or("", String::as_str);
-            if sk.starts_with("result#") {
+            let sk = text_of(&item, "sk").unwrap_or_default();
+            if sk == RESULT_SK {
                 history.results.push(self.read_item(item)?);
+            } else if sk.starts_with(FAILURE_SK_START) {
+                history.failures.push(self.read_item(item)?);
             } else if sk.starts_with("review#") {
                 history.reviews.push(self.review_of(item)?);
             }

@@ -14,9 +14,9 @@ use super::merged::{Merged, Range, Row, text_of};
 use super::queries::text;
 use super::results::UNKNOWN_DAY;
 use super::schema::{
-    ARRIVAL_INDEX, LABEL_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_INDEX, REVIEW_INDEX, SHARDS,
-    SUSPECT_INDEX, VERDICT_SK, days_pk, label_pk, model_index_pk, recent_pk, result_sk, review_pk, slide_pk,
-    time_text,
+    ARRIVAL_INDEX, LABEL_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_INDEX, RESULT_SK, REVIEW_INDEX, SHARDS,
+    SUSPECT_INDEX, VERDICT_SK, days_pk, image_pk, label_pk, model_index_pk, recent_pk, result_pk, review_pk,
+    slide_pk, time_text,
 };
 use super::table::Item;
 use super::verdicts::Review;
@@ -231,19 +231,16 @@ impl TableReader {
     /// The current records of `entries`, with the verdict in force where the query depends on it.
     async fn found(&self, entries: &[Entry], query: &ResultQuery) -> Result<Found, QueryError> {
         let with_verdicts = query.needs_review.is_some();
-        let sk = result_sk(&query.stage);
         let mut wanted = Vec::new();
         for image in entries.iter().filter_map(|entry| entry.image.as_ref()) {
-            wanted.push(item_key(&image.bucket, &image.key, &sk));
+            wanted.push(item_key(result_pk(&query.stage, &image.bucket, &image.key), RESULT_SK));
             if with_verdicts {
-                wanted.push(item_key(&image.bucket, &image.key, VERDICT_SK));
+                wanted.push(item_key(image_pk(&image.bucket, &image.key), VERDICT_SK));
             }
         }
         // The same image may have a row of before and one of now.
         let mut seen = HashSet::new();
-        wanted.retain(|key| {
-            seen.insert((text_of(key, "pk").map(str::to_owned), text_of(key, "sk") == Some(VERDICT_SK)))
-        });
+        wanted.retain(|key| seen.insert(text_of(key, "pk").map(str::to_owned)));
         let mut verdicts = BTreeMap::new();
         let mut records = BTreeMap::new();
         for item in self.batch_get(wanted, &[]).await? {

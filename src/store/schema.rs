@@ -1,12 +1,15 @@
 //! The table: its keys, its indexes, and the text of every key.
 //!
 //! One table holds the current result of each image and stage, reviewers' verdicts and the model ledger.
-//! Invariant: every question of the design is one key or index range; nothing scans.
+//! Invariant: every question of the design is one key or index range of each stage that is asked for; nothing scans. All
+//! that a stage's classifier writes has the stage first in its partition key, so that one condition of a role
+//! ([`leading_keys`]) keeps a stage from the items of another.
 //!
 //! | question | key |
 //! |---|---|
-//! | this image, all stages, its reviews | `pk = image#<bucket>/<key>`, `sk = result#<stage>` or `review#<time>#<reviewer>` |
-//! | why this upload has no answer yet | same `pk`, `sk = failure#<stage>#<object version>`; gone when it is answered |
+//! | this image in a stage | `pk = result#<stage>#<bucket>/<key>`, `sk = result`; all stages: one question for each |
+//! | why this upload has no answer of the stage yet | same `pk`, `sk = failure#<object version>`; gone when it is answered |
+//! | the reviews of this image | `pk = image#<bucket>/<key>`, `sk = review#<time>#<reviewer>` |
 //! | this slide, in order | index `slide`: `slide_pk = <stage>#<slide>`, `slide_sk = <key>` |
 //! | this label or status in this time range | index `label`: `label_pk = <stage>#<label>#<day>#<shard>`, `label_sk = <upload time>#<result id>` |
 //! | what needs a human look, most suspicious first | sparse index `review`: `review_pk = <stage>#<shard>`, `review_sk = <suspicion>#<result id>` |
@@ -17,12 +20,13 @@
 //! | a slide's last activity and its figure | `pk = slide#<stage>#<slide>`, `sk = activity` |
 //! | which slides there are, last activity first | index `listing`: `listing_pk = slides#<stage>#<shard>`, `listing_sk = <last activity>#<slide>` |
 //! | which days there are, and their counts | `pk = days#<stage>`, `sk = <day>` |
-//! | the verdict of an image that is in force | `pk` of the image, `sk = verdict` |
+//! | the verdict of an image that is in force | `pk` of its reviews, `sk = verdict` |
 //! | those of a slide | index `listing`: `listing_pk = verdicts#<slide>`, `listing_sk = <key>` |
 //! | who reviewed what, newest first | index `listing`: `listing_pk = reviews#<month>`, `listing_sk = <time>#<digest of key and reviewer>` |
 //! | what fails, newest failure first | index `listing`: `listing_pk = failures#<stage>#<shard>`, `listing_sk = <last failure>#<digest of key and version>` |
 //! | which model served at time t | `pk = model#<stage>`, `sk = <released at>#<digest>` |
 //! | who released what, and why | `pk = release#<stage>`, `sk = <started at>#<digest>` |
+//! | whether this version wrote all items | `pk = layout`, `sk = keys`; of the embedded stack |
 //!
 //! `<suspicion>` is [`Record::suspicion`](crate::classification::Record::suspicion) as it was when the record was
 //! written, 0 to 1 with six digits; in the index `suspect` a rejected image counts as a toss-up, as an outlier does.
@@ -39,7 +43,7 @@ use aws_sdk_dynamodb::types::{
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::StoreError;
-use super::migration::migrate_items;
+use super::migration::{is_up_to_date, migrate_items, note_layout};
 use crate::digest::short_id;
 
 /// Name of the index that answers for slides.
@@ -101,19 +105,40 @@ impl LabelOrRejected {
     }
 }
 
+/// Partition of what reviewers say of an image, of whatever stage.
 pub(super) fn image_pk(bucket: &str, key: &str) -> String {
     format!("image#{bucket}/{key}")
 }
 
-pub(super) fn result_sk(stage: &str) -> String {
-    format!("result#{stage}")
+/// Partition of what a stage says of an image: its current result, and notes of failures.
+pub(super) fn result_pk(stage: &str, bucket: &str, key: &str) -> String {
+    format!("result#{stage}#{bucket}/{key}")
 }
 
+/// Bucket and key of an image, of the partition key of either kind.
+pub(super) fn image_of_pk(pk: &str) -> Option<(&str, &str)> {
+    // No stage has a `#` in its name, and no bucket a slash.
+    let of_stage =
+        || pk.strip_prefix("result#").and_then(|rest| rest.split_once('#')).map(|(_, image)| image);
+    pk.strip_prefix("image#").or_else(of_stage)?.split_once('/')
+}
+
+/// Sort key of the current result.
+pub(super) const RESULT_SK: &str = "result";
+
+/// How the sort keys of notes of failures begin.
+pub(super) const FAILURE_SK_START: &str = "failure#";
+
 /// One note for each upload of a key: the version is cut where it would exceed the 1,024 bytes of a sort key.
-pub(super) fn failure_sk(stage: &str, object_version: &str) -> String {
-    let head = format!("failure#{stage}#");
-    let room = MAX_SORT_KEY_BYTES - head.len();
-    format!("{head}{}", &object_version[..object_version.floor_char_boundary(room)])
+pub(super) fn failure_sk(object_version: &str) -> String {
+    let room = MAX_SORT_KEY_BYTES - FAILURE_SK_START.len();
+    format!("{FAILURE_SK_START}{}", &object_version[..object_version.floor_char_boundary(room)])
+}
+
+/// Patterns (`*` is any text) of the partition keys of all items that the classifier of `stage` writes or reads, as
+/// a role's condition on `dynamodb:LeadingKeys` names them. No pattern fits a key of another stage.
+pub fn leading_keys(stage: &str) -> Vec<String> {
+    vec![format!("result#{stage}#*"), activity_pk(stage, "*"), days_pk(stage), model_pk(stage)]
 }
 
 pub(super) fn slide_pk(stage: &str, slide: &str) -> String {
@@ -198,12 +223,18 @@ pub(super) fn model_pk(stage: &str) -> String {
     format!("model#{stage}")
 }
 
+/// Key of the item that tells which version wrote the others last.
+pub(super) const LAYOUT_PK: &str = "layout";
+/// Sort key of it.
+pub(super) const LAYOUT_SK: &str = "keys";
+
 /// Time as it sorts: UTC with milliseconds.
 pub(super) fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Creates the table, on demand, unless it is there; one of an earlier version gets the index it lacks.
+/// Creates the table, on demand, unless it is there; one of an earlier version gets the indexes and keys that it lacks,
+/// for which nothing may be answered meanwhile.
 ///
 /// The embedded stack and the tests use it; on AWS the template does the same.
 ///
@@ -222,20 +253,21 @@ pub async fn create_table(dynamodb: &Client, table: &str) -> Result<(), StoreErr
         .send()
         .await;
     match created {
-        Ok(_) => Ok(()),
+        Ok(_) => note_layout(dynamodb, table).await,
         Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
-            add_missing_indexes(dynamodb, table).await
+            bring_up_to_date(dynamodb, table).await
         }
         Err(error) => Err(failed(table, DisplayErrorContext(&error).to_string())),
     }
 }
 
-/// Adds the indexes that tables had not from the first, one by one as DynamoDB asks for.
-async fn add_missing_indexes(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
+/// Brings items to their keys, and adds the indexes that tables had not from the first, one by one as DynamoDB asks for.
+async fn bring_up_to_date(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
     let missing = missing_indexes(dynamodb, table).await?;
-    if missing.iter().any(|index| index.name != MODEL_INDEX) {
+    let lacks_places = missing.iter().any(|index| index.name != MODEL_INDEX);
+    if lacks_places || !is_up_to_date(dynamodb, table).await? {
         // Before the indexes are there: a migration that is ended in the middle starts again.
-        migrate_items(dynamodb, table).await?;
+        migrate_items(dynamodb, table, lacks_places).await?;
     }
     for index in missing {
         let wanted = index.definition();
@@ -280,14 +312,14 @@ fn text_attribute(name: &str) -> AttributeDefinition {
 
 /// An index of the table, as it is made.
 #[derive(Debug)]
-struct Index {
-    name: &'static str,
-    projection: ProjectionType,
-    attributes: &'static [&'static str],
+pub(super) struct Index {
+    pub(super) name: &'static str,
+    pub(super) projection: ProjectionType,
+    pub(super) attributes: &'static [&'static str],
 }
 
 /// All indexes. The model index was not there from the first, the four after it neither.
-const INDEXES: &[Index] = &[
+pub(super) const INDEXES: &[Index] = &[
     Index { name: SLIDE_INDEX, projection: ProjectionType::All, attributes: &[] },
     Index { name: LABEL_INDEX, projection: ProjectionType::All, attributes: &[] },
     Index { name: REVIEW_INDEX, projection: ProjectionType::All, attributes: &[] },
@@ -299,11 +331,11 @@ const INDEXES: &[Index] = &[
 ];
 
 impl Index {
-    fn partition_key(&self) -> String {
+    pub(super) fn partition_key(&self) -> String {
         format!("{}_pk", self.name)
     }
 
-    fn sort_key(&self) -> String {
+    pub(super) fn sort_key(&self) -> String {
         format!("{}_sk", self.name)
     }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::results::{UNKNOWN_DAY, upload_day};
 use super::schema::{
-    LabelOrRejected, MAX_SORT_KEY_BYTES, image_pk, label_pk, model_index_pk, model_pk, recent_pk, result_sk,
+    LabelOrRejected, MAX_SORT_KEY_BYTES, RESULT_SK, label_pk, model_index_pk, model_pk, recent_pk, result_pk,
     review_pk, slide_pk, time_text,
 };
 use crate::classification::{ModelInfo, Record, Status};
@@ -231,14 +231,14 @@ pub(super) fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<Item, StoreError> {
+pub(super) fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<Item, StoreError> {
     let key = &record.image.key;
     let uploaded_ms = record.image.uploaded_at.map_or(0, |at| at.timestamp_millis());
     let mut item: Item = serde_dynamo::to_item(record)
         .map_err(|e| StoreError::Item { key: key.clone(), detail: e.to_string() })?;
     let mut put = |name: &str, text: String| item.insert(name.to_owned(), AttributeValue::S(text));
-    put("pk", image_pk(&record.image.bucket, key));
-    put("sk", result_sk(&record.stage));
+    put("pk", result_pk(&record.stage, &record.image.bucket, key));
+    put("sk", RESULT_SK.to_owned());
     for (name, value) in key_attributes(record) {
         put(name, value);
     }

@@ -1,7 +1,7 @@
 //! Appends reviews, and brings in order what follows from them.
 //!
 //! It never writes to what a model said. Invariant: the appended review, the item of the verdict in force, the record's
-//! place in the review queue and the mark that its slide has changed are one transaction.
+//! place in the review queue of each stage and the mark that its slide has changed are one transaction.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::merged::text_of;
 use super::queries::{ImageHistory, text};
 use super::schema::{
-    ACTIVITY_SK, VERDICT_SK, activity_pk, image_pk, result_sk, slide_listing, time_text, verdicts_pk,
+    ACTIVITY_SK, RESULT_SK, VERDICT_SK, activity_pk, image_pk, result_pk, slide_listing, time_text,
+    verdicts_pk,
 };
 use super::table::{Item, number, review_keys};
 use super::verdicts::{Review, ReviewAction, standing};
@@ -26,7 +27,7 @@ const MAX_TRIES: u32 = 10;
 /// Pause after the first such meeting; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// All items of one image, read consistently.
+/// All items of one image and the stages that are known, read consistently.
 struct Seen {
     pk: String,
     history: ImageHistory,
@@ -35,14 +36,19 @@ struct Seen {
 }
 
 impl TableWriter {
-    /// Appends a review, which is the verdict in force from now on, and takes the image out of the review queue.
+    /// Appends a review, which is the verdict in force from now on, and takes the image out of the review queues of
+    /// `stages`: all there are.
     ///
     /// Its time is moved behind that of the last review of the image, so that the order of both is kept.
     ///
     /// # Errors
     /// [`StoreError::OtherResult`] if the stage's result is not the one that was looked at; [`StoreError`] if the table
     /// does not take it.
-    pub async fn append_review(&self, review: &Review) -> Result<(), StoreError> {
+    pub async fn append_review(
+        &self,
+        review: &Review,
+        stages: &[impl AsRef<str> + Sync],
+    ) -> Result<(), StoreError> {
         let checked = |seen: &Seen| {
             if let (Some(stage), Some(result_id)) = (&review.stage, &review.result_id) {
                 let found = seen.history.results.iter().find(|record| record.stage == *stage);
@@ -57,10 +63,11 @@ impl TableWriter {
             }
             Ok(review.clone())
         };
-        self.change_verdict(&review.bucket, &review.key, checked).await.map(drop)
+        self.change_verdict(&review.bucket, &review.key, stages, checked).await.map(drop)
     }
 
-    /// Takes the last verdict of `reviewer` on an image back, and returns the one that is in force then.
+    /// Takes the last verdict of `reviewer` on an image back, and returns the one that is in force then; `stages` are
+    /// all there are.
     ///
     /// # Errors
     /// [`StoreError::NothingToUndo`] if no verdict of the reviewer stands; [`StoreError`] if the table does not take it.
@@ -70,6 +77,7 @@ impl TableWriter {
         key: &str,
         reviewer: &str,
         at: DateTime<Utc>,
+        stages: &[impl AsRef<str> + Sync],
     ) -> Result<Option<Review>, StoreError> {
         let undone = |seen: &Seen| {
             let own = standing(&seen.history.reviews).into_iter().rfind(|review| review.reviewer == reviewer);
@@ -80,14 +88,19 @@ impl TableWriter {
                 None => Err(StoreError::NothingToUndo { key: key.to_owned(), reviewer: reviewer.to_owned() }),
             }
         };
-        self.change_verdict(bucket, key, undone).await
+        self.change_verdict(bucket, key, stages, undone).await
     }
 
-    /// Records what a reviewer says of an image; the latest counts.
+    /// Records what a reviewer says of an image; the latest counts. `stages` are all there are.
     ///
     /// # Errors
     /// [`StoreError`] if the table does not take it.
-    pub async fn put_verdict(&self, image: &ImageKey, verdict: &Verdict) -> Result<(), StoreError> {
+    pub async fn put_verdict(
+        &self,
+        image: &ImageKey,
+        verdict: &Verdict,
+        stages: &[impl AsRef<str> + Sync],
+    ) -> Result<(), StoreError> {
         let review = Review {
             bucket: image.bucket.clone(),
             key: image.key.clone(),
@@ -103,7 +116,7 @@ impl TableWriter {
             predicted: None,
             model: None,
         };
-        self.append_review(&review).await
+        self.append_review(&review, stages).await
     }
 
     /// Appends the review that `made` makes of what is there, and brings all that follows from it in order.
@@ -111,12 +124,13 @@ impl TableWriter {
         &self,
         bucket: &str,
         key: &str,
+        stages: &[impl AsRef<str> + Sync],
         made: impl Fn(&Seen) -> Result<Review, StoreError>,
     ) -> Result<Option<Review>, StoreError> {
         let mut pause = FIRST_PAUSE;
         let mut tries = 0;
         loop {
-            let seen = self.see(bucket, key).await?;
+            let seen = self.see(bucket, key, stages).await?;
             let mut review = made(&seen)?;
             if let Some(last) = seen.history.reviews.last() {
                 review.reviewed_at = review.reviewed_at.max(last.reviewed_at + TimeDelta::milliseconds(1));
@@ -145,8 +159,13 @@ impl TableWriter {
     }
 
     /// Makes the item of the verdict in force of an image that was reviewed before there was one.
-    pub(super) async fn refresh_verdict(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
-        let seen = self.see(bucket, key).await?;
+    pub(super) async fn refresh_verdict(
+        &self,
+        bucket: &str,
+        key: &str,
+        stages: &[impl AsRef<str> + Sync],
+    ) -> Result<(), StoreError> {
+        let seen = self.see(bucket, key, stages).await?;
         let writes = self.consequences(&seen, seen.history.verdict_in_force(), Utc::now())?;
         if writes.is_empty() {
             return Ok(());
@@ -174,14 +193,15 @@ impl TableWriter {
         sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
     }
 
-    async fn see(&self, bucket: &str, key: &str) -> Result<Seen, StoreError> {
+    async fn see(
+        &self,
+        bucket: &str,
+        key: &str,
+        stages: &[impl AsRef<str> + Sync],
+    ) -> Result<Seen, StoreError> {
         let reader = TableReader::new(self.dynamodb.clone(), &self.table);
-        let query = reader
-            .query(None, "pk = :pk")
-            .consistent_read(true)
-            .expression_attribute_values(":pk", text(image_pk(bucket, key)));
         let failed = |error: QueryError| self.failed(error.to_string());
-        let items = reader.all_items(query).await.map_err(failed)?;
+        let items = reader.image_items(bucket, key, stages, true).await.map_err(failed)?;
         let verdict = items.iter().find(|item| text_of(item, "sk") == Some(VERDICT_SK));
         let verdict_item = verdict.and_then(|item| {
             let part = |name| text_of(item, name).map(str::to_owned);
@@ -264,8 +284,8 @@ impl TableWriter {
     fn queue_place(&self, record: &Record, is_wanted: bool) -> Update {
         let update = Update::builder()
             .table_name(&self.table)
-            .key("pk", text(image_pk(&record.image.bucket, &record.image.key)))
-            .key("sk", text(result_sk(&record.stage)))
+            .key("pk", text(result_pk(&record.stage, &record.image.bucket, &record.image.key)))
+            .key("sk", text(RESULT_SK.to_owned()))
             .condition_expression("result_id = :result_id")
             .expression_attribute_values(":result_id", text(record.result_id.clone()));
         let update = if is_wanted {

@@ -112,7 +112,7 @@ impl Lab {
 
     /// The current result of an image in the laboratory's stage.
     pub async fn result(&self, key: &str) -> Option<Record> {
-        let history = self.table().image(INPUT, key).await.unwrap();
+        let history = self.table().image(INPUT, key, &[&self.config.stage]).await.unwrap();
         history.results.into_iter().find(|record| record.stage == self.config.stage)
     }
 

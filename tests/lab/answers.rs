@@ -273,7 +273,7 @@ async fn the_table_says_why_an_image_waits_until_it_is_answered() {
     assert_eq!(notes(&lab).await.len(), 1);
     lab.handler().handle(&delivery(4), None).await.unwrap();
     assert_eq!(notes(&lab).await, []);
-    let history = lab.table().image(INPUT, POISON).await.unwrap();
+    let history = lab.table().image(INPUT, POISON, &giemsa::config::DEFAULT_STAGES).await.unwrap();
     assert_eq!((history.results.len(), history.reviews.len()), (1, 0));
 }
 

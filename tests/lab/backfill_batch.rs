@@ -357,7 +357,9 @@ impl Cloud {
         let table = TableReader::new(self.clients.dynamodb.clone(), TABLE);
         let mut answers = BTreeMap::new();
         for key in keys {
-            for record in table.image(INPUT_BUCKET, key).await.unwrap().results {
+            for record in
+                table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await.unwrap().results
+            {
                 let answer = record.reject.map_or(record.model.sha256, |reject| reject.code);
                 answers.insert((*key).to_owned(), answer);
             }

@@ -389,7 +389,14 @@ async fn each_bad_file_is_refused_once_and_the_last_good_model_serves_on() {
     let event = events::sqs([events::s3(&Upload::new("s/field.png", &etag, image.len())).to_string()]);
     assert!(is_handed_back(&lab, &event).await);
     assert!(lab.result_objects().await.is_empty());
-    assert!(lab.table().image(crate::common::INPUT, "s/field.png").await.unwrap().results.is_empty());
+    assert!(
+        lab.table()
+            .image(crate::common::INPUT, "s/field.png", &giemsa::config::DEFAULT_STAGES)
+            .await
+            .unwrap()
+            .results
+            .is_empty()
+    );
 
     // The next good file serves.
     let next = OnnxModel::toy(2.0).bytes();

@@ -87,7 +87,7 @@ async fn answering_model(lab: &Lab, handler: &giemsa::handler::Handler, stage: &
     let etag = lab.put("s/c.png", &cell).await;
     let event = events::s3(&Upload::new("s/c.png", &etag, cell.len()));
     handler.handle(&event, None).await.ok()?;
-    let history = lab.table().image(crate::common::INPUT, "s/c.png").await.unwrap();
+    let history = lab.table().image(crate::common::INPUT, "s/c.png", &[stage]).await.unwrap();
     history.results.into_iter().find(|record| record.stage == stage).map(|record| record.model.sha256)
 }
 

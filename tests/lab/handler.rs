@@ -230,7 +230,8 @@ async fn stages_do_not_touch_each_other() {
     lab.handler().handle(&event, None).await.unwrap();
     let prod = lab.result("s/c.png").await.unwrap();
     lab.handler_of(crate::common::config("dev"), lab.clients.clone()).handle(&event, None).await.unwrap();
-    let history = lab.table().image(crate::common::INPUT, "s/c.png").await.unwrap();
+    let history =
+        lab.table().image(crate::common::INPUT, "s/c.png", &giemsa::config::DEFAULT_STAGES).await.unwrap();
     let stages: Vec<&str> = history.results.iter().map(|record| record.stage.as_str()).collect();
     assert_eq!(stages, ["dev", "prod"]);
     assert_eq!(history.results[1], prod);

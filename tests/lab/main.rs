@@ -18,6 +18,7 @@ mod faults;
 mod gate;
 mod handler;
 mod inventory;
+mod keys;
 mod order;
 mod outlier;
 mod queries;

@@ -239,7 +239,7 @@ async fn a_replaced_version_is_answered_by_its_own_result_object_only() {
     let text = |text: String| AttributeValue::S(text);
     let request = lab.clients.dynamodb.delete_item().table_name(TABLE);
     let request =
-        request.key("pk", text(format!("image#{INPUT}/a.png"))).key("sk", text("result#prod".to_owned()));
+        request.key("pk", text(format!("result#prod#{INPUT}/a.png"))).key("sk", text("result".to_owned()));
     request.send().await.unwrap();
     let two = findings[..2].iter().map(|finding| finding.upload.clone()).collect();
     let found: Vec<State> = check(&lab, two, false).await.iter().map(|finding| finding.state).collect();

@@ -313,10 +313,10 @@ async fn a_planted_worse_model_is_found_by_the_verdicts_and_a_better_one_too() {
         };
         if index == 1 {
             verdict.label = "no such label".to_owned();
-            writer.put_verdict(&image, &verdict).await.unwrap();
+            writer.put_verdict(&image, &verdict, &giemsa::config::DEFAULT_STAGES).await.unwrap();
             verdict = Verdict { label: label.clone(), reviewed_at: Utc::now(), ..verdict };
         }
-        writer.put_verdict(&image, &verdict).await.unwrap();
+        writer.put_verdict(&image, &verdict, &giemsa::config::DEFAULT_STAGES).await.unwrap();
     }
     let found = compared(&lab, &worse, &sample, None).await;
     let verdicts = found.verdicts.as_ref().unwrap();

@@ -250,14 +250,14 @@ impl LargeBucket {
             .iter()
             .filter_map(|key| {
                 let (pk, sk) = (key["pk"]["S"].as_str().unwrap(), key["sk"]["S"].as_str().unwrap());
-                let image = Self::image_of(pk.strip_prefix(&format!("image#{BUCKET}/")).unwrap());
-                let mut item = if sk == "result#prod" {
+                let image = Self::image_of(pk.strip_prefix(&format!("result#prod#{BUCKET}/")).unwrap());
+                let mut item = if sk == "result" {
                     self.current(image)?
                 } else {
-                    (Fate::of(image) == Fate::Failed && sk.starts_with("failure#prod#")).then(|| {
+                    (Fate::of(image) == Fate::Failed && sk.starts_with("failure#")).then(|| {
                         json!({
                             "bucket": {"S": BUCKET}, "key": {"S": Self::key(image)}, "stage": {"S": "prod"},
-                            "object_version": {"S": sk.strip_prefix("failure#prod#").unwrap()},
+                            "object_version": {"S": sk.strip_prefix("failure#").unwrap()},
                             "reason": {"S": "throttled"}, "tries": {"N": "5"},
                             "first_failed_at": {"S": "2026-11-22T10:00:00.000Z"},
                             "last_failed_at": {"S": "2026-11-22T10:30:00.000Z"},

@@ -142,7 +142,7 @@ impl ManyResults {
         let item = |number: usize| {
             let sk = format!("{}#{}", Self::time_text(Self::uploaded_at(number)), Self::result_id(number));
             json!({
-                "pk": {"S": format!("image#{INPUT}/{}", Self::key(number))}, "sk": {"S": "result#prod"},
+                "pk": {"S": format!("result#prod#{INPUT}/{}", Self::key(number))}, "sk": {"S": "result"},
                 "recent_pk": {"S": pk}, "recent_sk": {"S": sk},
             })
         };
@@ -188,7 +188,7 @@ impl ManyResults {
         let number = self.replaced().expect("only of a slide that is active");
         let sk = format!("{}#{REPLACING}", Self::time_text(Self::uploaded_at(number)));
         let row = json!({
-            "pk": format!("image#{INPUT}/{}", Self::key(number)), "sk": "result#prod", "arrival_sk": sk,
+            "pk": format!("result#prod#{INPUT}/{}", Self::key(number)), "sk": "result", "arrival_sk": sk,
             "arrival_pk": format!("prod#slide {}", number / 500),
         });
         json!({"Items": [attribute(&row)["M"]]})

@@ -38,6 +38,7 @@ impl Page {
             with_development: false,
             faults: None,
             sign_in: None,
+            with_service_metrics: false,
         };
         let stack = Stack::start(&settings).await.unwrap();
         let url = format!("http://{}", stack.dashboard);

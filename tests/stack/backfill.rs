@@ -157,7 +157,9 @@ async fn what_nobody_was_told_of_is_counted_priced_and_answered() {
     assert_eq!(after.len(), 14, "{after:?}");
     assert_eq!(after["old/no-image.png"], before["old/no-image.png"], "what has an answer keeps it");
     assert_eq!(answered(&stack, "other").await.len(), 0, "another prefix");
-    let history = TableReader::new(clients.dynamodb.clone(), TABLE).image(INPUT_BUCKET, "old/0000.png").await;
+    let history = TableReader::new(clients.dynamodb.clone(), TABLE)
+        .image(INPUT_BUCKET, "old/0000.png", &giemsa::config::DEFAULT_STAGES)
+        .await;
     let stages: Vec<String> = history.unwrap().results.into_iter().map(|record| record.stage).collect();
     assert_eq!(stages, ["prod"], "the other stage was not asked for");
     let again = run(&stack, &["--prefix", "old/", "--yes"], 0);

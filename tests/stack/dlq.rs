@@ -78,8 +78,8 @@ async fn note_failure(stack: &RunningStack, version: &str, reason: &str) {
     let text = |value: &str| AttributeValue::S(value.to_owned());
     let now = Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
     let item = HashMap::from([
-        ("pk".to_owned(), text(&format!("image#{INPUT_BUCKET}/{KEY}"))),
-        ("sk".to_owned(), text(&format!("failure#prod#{version}"))),
+        ("pk".to_owned(), text(&format!("result#prod#{INPUT_BUCKET}/{KEY}"))),
+        ("sk".to_owned(), text(&format!("failure#{version}"))),
         ("bucket".to_owned(), text(INPUT_BUCKET)),
         ("key".to_owned(), text(KEY)),
         ("stage".to_owned(), text("prod")),
@@ -165,7 +165,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
     let table = TableReader::new(stack.clients().dynamodb.clone(), TABLE);
     let deadline = tokio::time::Instant::now() + crate::running_stack::PATIENCE;
     let record = loop {
-        let results = table.image(INPUT_BUCKET, KEY).await.unwrap().results;
+        let results = table.image(INPUT_BUCKET, KEY, &giemsa::config::DEFAULT_STAGES).await.unwrap().results;
         if let Some(record) = results.into_iter().find(|record| record.stage == "prod") {
             break record;
         }

@@ -369,7 +369,14 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
     stack.wait_until_answered();
     let history = giemsa::store::TableReader::new(stack.clients().dynamodb, giemsa::local::TABLE);
     let both_stages = async {
-        while history.image(INPUT_BUCKET, "cat.png").await.unwrap().results.len() < 2 {
+        while history
+            .image(INPUT_BUCKET, "cat.png", &giemsa::config::DEFAULT_STAGES)
+            .await
+            .unwrap()
+            .results
+            .len()
+            < 2
+        {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };

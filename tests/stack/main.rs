@@ -13,6 +13,7 @@ mod raw_http;
 #[path = "../running_stack/mod.rs"]
 mod running_stack;
 
+mod alarms;
 mod aws_client;
 mod backfill;
 mod cli;

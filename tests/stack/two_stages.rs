@@ -40,7 +40,8 @@ async fn answers(stack: &RunningStack, clients: &Clients, key: &str) -> [Record;
     let table = TableReader::new(clients.dynamodb.clone(), TABLE);
     let asked = async {
         loop {
-            let results = table.image(INPUT_BUCKET, key).await.unwrap().results;
+            let results =
+                table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await.unwrap().results;
             if let Ok(both) = <[Record; 2]>::try_from(results) {
                 return both;
             }

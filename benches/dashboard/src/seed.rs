@@ -73,7 +73,7 @@ async fn template(stack: &Stack) -> anyhow::Result<Record> {
     s3.put_object().bucket(INPUT_BUCKET).key(key).body(body).send().await?;
     let table = TableReader::new(stack.clients.dynamodb.clone(), TABLE);
     loop {
-        let history = table.image(INPUT_BUCKET, key).await?;
+        let history = table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await?;
         if let Some(record) = history.results.into_iter().find(|record| record.stage == "prod") {
             return Ok(record);
         }
@@ -99,7 +99,7 @@ fn record(
     // One in thirty needs a look, and certainty differs from image to image.
     let confidence = 0.5 + (number % 1_000) as f64 / 2_001.0;
     record.confidence = Some(confidence);
-    record.needs_review = number % 30 == 0;
+    record.needs_review = number.is_multiple_of(30);
     record.review_reason = record.needs_review.then(|| "confidence is below its limit".to_owned());
     record.outlier = record.outlier.map(|_| false);
     record

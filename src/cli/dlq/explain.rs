@@ -9,7 +9,7 @@ use giemsa::event::{Notice, parse_event};
 use giemsa::local::queue::MAX_INTERRUPTIONS;
 use giemsa::object::ObjectRef;
 use giemsa::queues::DeadLetter;
-use giemsa::store::{FailureNote, TableReader};
+use giemsa::store::{FailureNote, ImageKey, TableReader};
 use serde::Serialize;
 use serde_json::json;
 
@@ -188,11 +188,10 @@ async fn state_of(
     object: &ObjectRef,
     version: Option<&str>,
 ) -> anyhow::Result<UploadState> {
-    let history = table.image(&object.bucket, &object.key).await?;
-    let current = history.results.iter().find(|record| record.stage == stage);
-    Ok(match current {
+    let image = ImageKey { bucket: object.bucket.clone(), key: object.key.clone() };
+    Ok(match table.current(&image, stage).await? {
         None => UploadState::Unanswered,
-        Some(record) if Some(record.image.object_version()) == version => UploadState::Answered,
+        Some((record, _)) if Some(record.image.object_version()) == version => UploadState::Answered,
         Some(_) => UploadState::OtherUploadAnswered,
     })
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use anyhow::anyhow;
 use giemsa::classification::Record;
+use giemsa::config::stages_of_command;
 use giemsa::store::ImageHistory;
 use serde_json::json;
 
@@ -32,7 +33,8 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
         Some((bucket, key)) => (bucket, key),
         None => (input, arguments.key.as_str()),
     };
-    let history = place.table.image(bucket, key).await.map_err(failed)?;
+    let stages = stages_of_command().map_err(|error| Failed::Usage(error.into()))?;
+    let history = place.table.image(bucket, key, &stages).await.map_err(failed)?;
     if history.results.is_empty() {
         return Err(Failed::Work(anyhow!(
             "s3://{bucket}/{key} has no result; expected the key of an image that was answered: `giemsa results list` \
@@ -41,7 +43,7 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
     }
     match arguments.form.format {
         Format::Json => {
-            let ImageHistory { results, reviews, verdict } = history;
+            let ImageHistory { results, reviews, verdict, .. } = history;
             let document = json!({
                 "bucket": bucket, "key": key, "results": results, "reviews": reviews, "verdict": verdict,
             });

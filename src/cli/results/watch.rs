@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::classification::Record;
-use giemsa::store::{QueryError, ResultQuery, TableReader};
+use giemsa::store::{ImageKey, QueryError, ResultQuery, TableReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::model::{Place, parse_since};
@@ -185,10 +185,11 @@ impl<'a> Watcher<'a> {
                 for cell in page.cells {
                     let hash = self.hashing.hash_one((&cell.key, &cell.result_id));
                     if !seen.contains(&hash) {
-                        let history = self.table.image(self.bucket, &cell.key).await?;
-                        let of_stage = history.results.into_iter().find(|record| record.stage == self.stage);
+                        let image = ImageKey { bucket: self.bucket.to_owned(), key: cell.key };
+                        let current = self.table.current(&image, self.stage).await?;
+                        let record = current.map(|(record, _)| record);
                         // Replaced meanwhile by another result, which the index will show.
-                        new.extend(of_stage.filter(|r| r.result_id == cell.result_id).map(|r| (hash, r)));
+                        new.extend(record.filter(|r| r.result_id == cell.result_id).map(|r| (hash, r)));
                     }
                 }
                 after = page.next;

@@ -13,6 +13,9 @@ const AT_ONCE = 3;
 /** How long links are gathered before they are asked for, ms: about a frame of scrolling. */
 const GATHER_MS = 20;
 
+/** How long a request waits for thumbnails that are being made, ms: those that are there are not to wait for the others. */
+const WAIT_MS = 1_000;
+
 /** A link this close to its end is asked for anew, ms. */
 const MARGIN_MS = 60_000;
 
@@ -34,13 +37,18 @@ const nameOf = (image, kind) => [kind, image.key, image.version_id ?? "", image.
 async function ask(kind, wanted) {
   const images = wanted.map(({ image }) => (image.version_id ? { key: image.key, version_id: image.version_id } : { key: image.key }));
   try {
-    const answer = await api.post("/api/links", { images, kind });
+    const answer = await api.post("/api/links", kind === "thumbnail" ? { images, kind, wait_ms: WAIT_MS } : { images, kind });
     wanted.forEach((entry, index) => {
       const link = answer.links[index];
       if (link?.url) {
         kept.set(entry.name, { url: link.url, expiresAt: Date.parse(link.expires_at) });
         if (kept.size > KEPT) kept.delete(kept.keys().next().value);
         entry.settle({ url: link.url, version_id: link.version_id ?? null });
+      } else if (link?.pending) {
+        // It is being made; another view may have asked for it again meanwhile.
+        const other = waiting.get(entry.name);
+        if (other) other.promise.then(entry.settle);
+        else waiting.set(entry.name, entry);
       } else {
         entry.settle({ problem: link?.problem?.detail ?? "The server gave no link to this image." });
       }

@@ -73,8 +73,8 @@ pub(super) fn subject(operation: &str, request: &Value) -> String {
 fn item_name(item: &Value) -> String {
     let text = |name: &str| item[name]["S"].as_str();
     match (text("pk"), text("sk")) {
-        (Some(pk), Some(sk)) if pk.starts_with("image#") => {
-            format!("{pk} {}", sk.splitn(3, '#').take(2).collect::<Vec<_>>().join("#"))
+        (Some(pk), Some(sk)) if pk.starts_with("image#") || pk.starts_with("result#") => {
+            format!("{pk} {}", sk.split('#').next().unwrap_or_default())
         }
         (Some(pk), _) => pk.to_owned(),
         // Somebody's own table.
@@ -170,13 +170,13 @@ mod tests {
         let table = [
             (
                 "PutItem",
-                json!({"TableName": "t", "Item": {"pk": text("image#b/k#1"), "sk": text("result#prod"), "x": text("y")}}),
-                "PutItem t image#b/k#1 result#prod",
+                json!({"TableName": "t", "Item": {"pk": text("result#prod#b/k#1"), "sk": text("result"), "x": text("y")}}),
+                "PutItem t result#prod#b/k#1 result",
             ),
             (
                 "DeleteItem",
-                json!({"TableName": "t", "Key": {"pk": text("image#b/k"), "sk": text("failure#prod#v1")}}),
-                "DeleteItem t image#b/k failure#prod",
+                json!({"TableName": "t", "Key": {"pk": text("result#prod#b/k"), "sk": text("failure#v1")}}),
+                "DeleteItem t result#prod#b/k failure",
             ),
             (
                 "PutItem",

@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, watch};
 use super::connection::{Connection, Cut};
 use super::process::kill_process;
 use super::{Faults, Kind, Strike, body, dynamodb, fraction, s3};
+use crate::local::cloudwatch::ServiceEvent;
 use crate::local::listener;
 use crate::local::s3::{BrowserOrigins, allow};
 
@@ -105,6 +106,12 @@ impl Client {
         }
         if !faults.record(&strike) {
             return self.done(asked).await;
+        }
+        if strike.kind == Kind::Throughput {
+            let mut words = asked.subject.split(' ').map(str::to_owned);
+            if let (Some(operation), Some(table)) = (words.next(), words.next()) {
+                faults.counts.add(ServiceEvent::ThrottledRequest { table, operation });
+            }
         }
         match strike.kind {
             Kind::Timeout => {

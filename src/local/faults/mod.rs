@@ -40,6 +40,7 @@ pub(super) use front::{Front, Protocol};
 use journal::Journal;
 pub use spec::{FaultSpec, Kind, Rate, SpecError, help};
 
+use super::cloudwatch::ServiceCounts;
 use crate::digest::short_id;
 
 /// How often the counts are written to the data folder.
@@ -65,6 +66,8 @@ pub struct Faults {
     spec: FaultSpec,
     is_armed: AtomicBool,
     history: Mutex<History>,
+    /// What AWS would count of requests that are refused.
+    counts: Arc<ServiceCounts>,
 }
 
 #[derive(Debug)]
@@ -101,7 +104,14 @@ impl Faults {
         let journal = Journal::open(data_dir)
             .map_err(|source| FaultsError::Journal { folder: data_dir.to_owned(), source })?;
         let history = Mutex::new(History { requests: HashMap::new(), journal });
-        Ok(Self { spec, is_armed: AtomicBool::new(false), history })
+        Ok(Self { spec, is_armed: AtomicBool::new(false), history, counts: Arc::default() })
+    }
+
+    /// The same faults, which tell `counts` what AWS would count of them.
+    #[must_use]
+    pub(super) fn counted_by(mut self, counts: Arc<ServiceCounts>) -> Self {
+        self.counts = counts;
+        self
     }
 
     /// Begins to inject.

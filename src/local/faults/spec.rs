@@ -57,6 +57,8 @@ pub enum Kind {
     Late,
     /// A message becomes visible again while work on it goes on.
     Expire,
+    /// The function is not invoked: it has no concurrency left.
+    Throttle,
     /// Decoding an image panics.
     PanicDecode,
     /// The network panics.
@@ -85,6 +87,7 @@ const KINDS: &[(Kind, &str, u64, &str)] = &[
     (Kind::Delay, "delay", 2_000, "a notification is held back for up to this time"),
     (Kind::Late, "late", 10_000, "a notification is held back for this time"),
     (Kind::Expire, "expire", 50, "a message becomes visible again after this time, while work on it goes on"),
+    (Kind::Throttle, "throttle", 0, "the function is not invoked and its messages come again"),
     (Kind::PanicDecode, "panic-decode", 0, "decoding the image panics"),
     (Kind::PanicModel, "panic-model", 0, "the network panics on the image"),
     (Kind::Freeze, "freeze", 35_000, "the thread that works on the image stands still for this time"),

@@ -72,6 +72,13 @@ impl Faults {
         Ok(left)
     }
 
+    /// Whether the function has no concurrency left for these messages, which then come again.
+    pub(in crate::local) fn throttles(&self, queue_name: &str, messages: &[Message]) -> bool {
+        let Some(first) = messages.first() else { return false };
+        let subject = format!("invocation {queue_name} {}", notification_name(&first.body));
+        self.strike(&[Kind::Throttle], &subject).is_some()
+    }
+
     async fn send_late(
         &self,
         queue: &Queue,
