@@ -198,15 +198,16 @@ test-models: $(TRAINING)/venv/.installed ## your own networks by the guide (pyth
 clean: ## remove everything that was built (data in .giemsa/ stays)
 	$(CARGO) clean
 
-# The library with which the page shows large images, in the version and with the digest of the committed lock file. It
-# runs no script of a package. Without it all is built the same, but for deep zoom; in CI that is an error.
+# The libraries with which the page shows large images and signs people in, in the versions and with the digests of the
+# committed lock file. It runs no script of a package. Without them all is built the same, but for deep zoom and sign-in; in
+# CI that is an error.
 ASSETS := target/assets
 LIBRARY := src/dashboard/library
 .PHONY: assets
-assets: ## take the library for deep zoom into the binary (npm)
+assets: ## take the libraries for deep zoom and sign-in into the binary (npm)
 	@$(MAKE) --no-print-directory --silent $(ASSETS)/.installed || { \
-		echo 'SKIPPED: deep zoom of large images: openseadragon could not be fetched; it needs npm and a package registry' \
-			'(Debian: apt-get install npm). The page has a simple zoom instead.' >&2; \
+		echo 'SKIPPED: deep zoom of large images, and sign-in: openseadragon and oidc-client-ts could not be fetched; they need npm' \
+			'and a package registry (Debian: apt-get install npm). The page has a simple zoom, and nobody can sign in.' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 
 # Cargo builds again when this folder changes.
@@ -218,6 +219,9 @@ $(ASSETS)/.installed: $(LIBRARY)/package.json $(LIBRARY)/package-lock.json
 		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
 	@cp $(TOOLS)/library/node_modules/openseadragon/LICENSE.txt $(ASSETS)/openseadragon.LICENSE.txt
 	@cp $(TOOLS)/library/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(ASSETS)/
+	@cp $(TOOLS)/library/node_modules/oidc-client-ts/LICENSE $(ASSETS)/oidc-client-ts.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/jwt-decode/LICENSE $(ASSETS)/jwt-decode.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js $(ASSETS)/
 	@touch $@
 
 # Python tools are for tests and checks only. Without Python they are missed loudly, and in CI it is an error.

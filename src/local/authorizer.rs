@@ -281,23 +281,35 @@ mod tests {
         }
     }
 
-    /// The example of RFC 7515, appendix A.2: its signature holds, its time is over.
+    /// Signed once with a key that nobody kept; good until the year 2100.
+    const RSA_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InR3byJ9.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUvbGFiIiwiYXVkIjoicGFnZSIsImV\
+        4cCI6NDEwMjQ0NDgwMCwibmFtZSI6IkFkYSJ9.cjuTG9rebsFEq4wXDlcfvzvha8nmJJ4v28hbWkkspvhkdNMlCHR7BBqdMfxvj1\
+        8_z7Tj1xJXIFOS-6NLTvTKChTzNkY2Gj5OFyMP6MBspc4jpbRKJElynWcNf9xRDP389eOGyBNnmdaJNsy1vZKhQ2dJoqfF9mtyEc\
+        D1Gc1sol3S2bjojA_GGrZSBeobD0IMuqYG18WJ1sNoH-ps2Y5JBhT5iBle-QY1_6nEnwu5wzJIn1yeuzHKQK9HJRthzuZ4-nJnfe\
+        8SMFjjY8pCpdSNf22D2_wEh8Vd1ScWO8u-DhQBzfHLUjwNrWGDot9QqwhHsrs8MqEtwvhkrFffUBav1A";
+    const RSA_MODULUS: &str = "mblLh3L7eob4iGHGPDwsPAziBAXusU_XjWEpxBjkr6Mo3xWv04Og_X-HfyYkGzx1fd1nGef7S52mWAcD8UWsc0Z5JWPk4-y2C3Zj\
+        66ZebzuPj7m09GlsjzlB65BCV4ATUaopT84h1RJxSbYYm6ENN5rqSqFKyloSsdQSm73NTCEjsUHUbynfrGZVBL1FhiX1lVRou1B8\
+        INBBg-JiF3T0Afcsg6A7xYhy374NvDakCuRx5g8UTjHxg7Yw8Pqr6D-1MogwDNTEc3x6kFmoku4XTw6lqIACjYBSURz_oCgGfgai\
+        T1KJsYpkJ7YM_DjSqmJi5_eqXzcITNd0PRMBXiMDuw";
+
     #[test]
     fn rsa_signatures_are_checked() {
-        let keys = usable_keys(&json!({ "keys": [{ "kty": "RSA", "kid": "rfc", "e": "AQAB", "n":
-            "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMs\
-             D1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdV\
-             MTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ" }] }));
-        let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb29\
-             0Ijp0cnVlfQ.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdb\
-             F9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--x\
-             i12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrB0igcN_IoypGlUPQ\
-             Ge77Rw";
-        let denied = verified(token, "rfc", &keys, "joe", "page").unwrap_err().to_string();
-        assert!(denied.contains("ExpiredSignature"), "{denied}");
-        let damaged = token.replace("cC4hiUPoj9E", "cC4hiUPoj9F");
-        let denied = verified(&damaged, "rfc", &keys, "joe", "page").unwrap_err().to_string();
+        let keys =
+            usable_keys(&json!({ "keys": [{ "kty": "RSA", "kid": "two", "e": "AQAB", "n": RSA_MODULUS }] }));
+        assert_eq!(checked(RSA_TOKEN, &keys).unwrap()["name"], "Ada");
+        let (message, signature) = RSA_TOKEN.rsplit_once('.').unwrap();
+        let other = if signature.starts_with('A') { 'B' } else { 'A' };
+        let damaged = format!("{message}.{other}{}", &signature[1..]);
+        let denied = checked(&damaged, &keys).unwrap_err();
         assert!(denied.contains("InvalidSignature"), "{denied}");
+        // Whoever knows the public key could sign, if it were taken for a shared secret.
+        let public = serde_json::to_vec(&keys[0]).unwrap();
+        let claims = json!({ "iss": ISSUER, "aud": "page", "exp": Utc::now().timestamp() + 60 });
+        let header = Header { kid: Some("two".to_owned()), ..Header::new(Algorithm::HS256) };
+        for secret in [public.as_slice(), RSA_MODULUS.as_bytes()] {
+            let forged = encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
+            assert!(checked(&forged, &keys).unwrap_err().contains("InvalidAlgorithm"));
+        }
     }
 
     #[test]

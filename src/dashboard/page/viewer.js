@@ -3,8 +3,8 @@
 // Never draws controls of the library and asks no other machine than the page and its S3. Invariant: what is shown is
 // the image last asked for, never one whose answer came late.
 
-import { el, icon } from "./core.js";
-import { overviewAddress, tileAddress } from "./picture.js";
+import { api, el, icon } from "./core.js";
+import { tileAddress } from "./picture.js";
 import { SimpleZoom } from "./simple_zoom.js";
 
 /** Screen pixels for one of the image from which on single pixels are shown instead of a blur. */
@@ -42,6 +42,17 @@ export function library() {
 }
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** Loads a tile for the library, whose own requests know of no session. */
+async function downloadTileStart(job) {
+  const call = new AbortController();
+  job.userData.call = call;
+  try {
+    job.finish(await api.picture(job.src, { signal: call.signal }), null, "rasterBlob");
+  } catch (error) {
+    if (!call.signal.aborted) job.fail(error.detail ?? error.message, null);
+  }
+}
 
 /** OpenSeadragon behind the few calls that the page makes. */
 class DeepZoom {
@@ -102,6 +113,8 @@ class DeepZoom {
           tileOverlap: source.deepZoom.overlap,
           maxLevel: source.deepZoom.max_level,
           getTileUrl: (level, column, row) => tileAddress(source, level, column, row),
+          downloadTileStart,
+          downloadTileAbort: (job) => job.userData.call?.abort(),
         }
       : { type: "image", url: source.url, buildPyramid: false };
     return new Promise((resolve, reject) => {
@@ -173,7 +186,7 @@ export async function createViewer({ simple = false } = {}) {
       canvas.setAttribute("role", "group");
       canvas.setAttribute("aria-label", label);
       const isOverview = source.deepZoom && !OpenSeadragon;
-      await inner.show(isOverview ? { url: overviewAddress(source), picture: source.overview } : source);
+      await inner.show(isOverview ? { picture: source.overview } : source);
       if (!isOverview) under.replaceChildren();
     },
     /** Words over the image, with what can be done, at least to hide them; `null` takes them away. */
