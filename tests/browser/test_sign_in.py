@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 import urllib.error
 import urllib.request
 
@@ -57,7 +56,7 @@ def enter(visit, issuer, closed):
         issuer.set("lifetime", lifetime)
         issuer.set("refresh", refresh)
         page = visit("about:blank")
-        page.watch.allow("fonts.googleapis.com|net::ERR_FAILED|favicon.ico|404")
+        page.watch.allow("fonts.googleapis.com|net::ERR_FAILED|status of 401")
         page.context.route(FONTS, lambda route: route.abort())
         page.goto(f"{closed.address}{path}")
         sign_in_at(page, issuer, person)
@@ -222,13 +221,27 @@ def test_signing_out_ends_the_session_here_and_at_the_issuer(enter, issuer, clos
     assert page.url == f"{closed.address}/slide?name={SLIDE}"
 
 
-def test_whoever_says_no_at_the_issuer_sees_why(visit, issuer, closed):
-    page = visit(f"{closed.address}/?error=access_denied&error_description=not+in+this+group&state=unknown")
-    expect(page.get_by_test_id("state-error")).to_contain_text("You are not signed in")
+def test_whoever_is_refused_sees_why_and_can_go_on(enter, issuer, closed):
+    page = enter("/models", "Mary")
+    # Known to the issuer and refused by the server: nothing is asked again and again.
+    refusal = {"status": 401, "title": "Unauthorized", "detail": "this token is for another page"}
+    page.context.route("**/api/settings", lambda route: route.fulfill(status=401, json=refusal))
+    page.reload()
+    expect(page.get_by_test_id("state-error")).to_contain_text("this token is for another page")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Yes, sign me out").click()
+    page.context.unroute("**/api/settings")
+    page.get_by_role("button", name="Sign in").click()
+    # And who says no at the issuer is not sent there again by itself.
+    page.get_by_role("link", name="Cancel").click()
+    expect(page.get_by_test_id("state-error")).to_contain_text("access_denied")
     assert page.url == f"{closed.address}/"
+    page.get_by_role("button", name="Try again").click()
+    sign_in_at(page, issuer, "Mary")
+    expect(page.get_by_test_id("person")).to_have_text("Mary of the lab")
 
 
-def test_cognito_is_signed_out_by_its_own_names(visit, closed, enter):
+def test_cognito_is_signed_out_by_its_own_names(enter):
     page = enter("/models", "Eve")
     ends = page.evaluate("""async () => {
       const { endOfSession } = await import("/session.js");

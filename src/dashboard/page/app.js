@@ -285,7 +285,7 @@ async function loadSettings() {
     try {
       return await api.get("/api/settings");
     } catch (error) {
-      if (session.isNeeded && (error.status === 401 || error.status === 403)) {
+      if (session.isNeeded && (error.status === 401 || error.status === 403 || session.problem !== null)) {
         showRefused(main, error);
         return null;
       }
