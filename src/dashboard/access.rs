@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::parameters::shown;
 use super::problem::Problem;
-use super::sign_in::SignIn;
+use super::sign_in::{PATH as SIGN_IN, SignIn};
 
 /// Path of everything that is data.
 const API: &str = "/api/";
@@ -188,7 +188,7 @@ impl Guard {
     /// The origins of the issuer for what is at `path`: only of the page itself, whose policy binds all that it loads,
     /// so that no other answer waits for an issuer that is away.
     async fn issuer_origins(&self, path: &str) -> Vec<String> {
-        let is_page = !path.starts_with(API) && !path.contains('.');
+        let is_page = !path.starts_with(API) && !path.contains('.') && path != SIGN_IN;
         match &self.sign_in {
             Some(sign_in) if is_page => sign_in.issuer.origins().await,
             _ => Vec::new(),

@@ -20,6 +20,9 @@ use super::issuer::Issuer;
 use super::parameters::RawQuery;
 use super::problem::Problem;
 
+/// Where a page learns whom to ask.
+pub(super) const PATH: &str = "/sign-in";
+
 /// Claims that name a person, the best first.
 const NAMES: [&str; 5] = ["name", "email", "username", "cognito:username", "sub"];
 
@@ -105,7 +108,7 @@ impl IntoResponse for Denied {
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    Router::new().route("/sign-in", get(sign_in))
+    Router::new().route(PATH, get(sign_in))
 }
 
 /// What a page needs to sign in; nothing of it is secret, and without an issuer it is empty.

@@ -15,10 +15,9 @@ function box(main, kind, title, text, action) {
 /** What a tab shows that is signed out, until somebody presses its button. */
 export function showSignedOut(main) {
   document.title = "Signed out · Giemsa";
-  box(main, "empty", "You are signed out", "Slides, images and verdicts are shown to those who have signed in.", {
-    label: "Sign in",
-    run: () => session.signIn().catch((error) => showFailed(main, error)),
-  });
+  const run = () => session.signIn().catch((error) => showFailed(main, error));
+  const button = el("button", { class: "button primary", type: "button", onclick: run }, "Sign in");
+  box(main, "empty", "You are signed out", "Slides, images and verdicts are shown to those who have signed in.", button);
 }
 
 function showFailed(main, error) {
