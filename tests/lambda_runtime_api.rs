@@ -493,7 +493,8 @@ fn http_event(method: &str, path: &str, query: &str, headers: &Value) -> Value {
 fn dashboard(cloud: &Cloud, api: &RuntimeApi) -> Command {
     // The classifier's environment, with what it does not read: the dashboard needs no stage and no limits.
     let classifier = cloud.classifier(&api.address.to_string());
-    let settings = classifier.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+    let settings =
+        classifier.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
     let mut command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
     command.env_clear().env("GIEMSA_STAGES", "prod,dev").envs(settings);
     command
@@ -543,14 +544,16 @@ async fn the_dashboard_knows_who_asks_by_the_claims_of_the_gateway() {
     command.env("GIEMSA_OIDC_ISSUER", issuer).env("GIEMSA_OIDC_CLIENT_ID", "page");
     let _process = Process(command.spawn().unwrap());
     let minute = Duration::from_secs(60);
-    let host = json!({"host": "api-id.execute-api.eu-central-1.amazonaws.com", "authorization": "Bearer a.b.c"});
+    let host =
+        json!({"host": "api-id.execute-api.eu-central-1.amazonaws.com", "authorization": "Bearer a.b.c"});
     let asked_by = |path: &str, authorizer: Value| {
         let mut event = http_event("GET", path, "", &host);
         event["requestContext"]["authorizer"] = authorizer;
         event.to_string()
     };
 
-    let claims = json!({"sub": "7", "email": "ada@lab.example", "cognito:username": "7", "exp": "1795341600"});
+    let claims =
+        json!({"sub": "7", "email": "ada@lab.example", "cognito:username": "7", "exp": "1795341600"});
     let verified = json!({"jwt": {"claims": claims, "scopes": null}});
     let posted = api.invoke("verified", minute, &asked_by("/api/settings", verified)).await;
     assert_eq!(posted.body["statusCode"], 200, "{posted:?}");

@@ -100,7 +100,8 @@ mod tests {
     fn the_lock_file_pins_the_libraries_and_names_no_registry() {
         let lock = lock();
         let packages = lock["packages"].as_object().unwrap();
-        let expected = [("jwt-decode", "MIT"), ("oidc-client-ts", "Apache-2.0"), ("openseadragon", "BSD-3-Clause")];
+        let expected =
+            [("jwt-decode", "MIT"), ("oidc-client-ts", "Apache-2.0"), ("openseadragon", "BSD-3-Clause")];
         assert_eq!(packages.len(), 1 + expected.len(), "each has its licence in /licenses.txt");
         for (name, license) in expected {
             let package = &packages[&format!("node_modules/{name}")];
@@ -113,7 +114,8 @@ mod tests {
     #[test]
     fn what_make_took_is_what_the_lock_file_names() {
         let lock = lock();
-        let version = |name: &str| lock["packages"][format!("node_modules/{name}")]["version"].as_str().unwrap();
+        let version =
+            |name: &str| lock["packages"][format!("node_modules/{name}")]["version"].as_str().unwrap();
         if let Some(script) = OPENSEADRAGON {
             let first = format!("//! openseadragon {}\n", version("openseadragon"));
             assert!(script.starts_with(&first), "run `make assets`");

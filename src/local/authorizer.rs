@@ -165,6 +165,12 @@ fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::Request;
+    use axum::response::IntoResponse;
+    use axum::routing::get;
+    use axum::{Json, Router};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::{EncodingKey, Header, encode};
@@ -172,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::SignInSettings;
 
     const ISSUER: &str = "https://id.example/lab";
 
@@ -310,6 +317,62 @@ mod tests {
             let forged = encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
             assert!(checked(&forged, &keys).unwrap_err().contains("InvalidAlgorithm"));
         }
+    }
+
+    /// An issuer on this machine that counts how often its keys are asked for.
+    async fn issuer_on_this_machine(keys: Value) -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let description = json!({ "issuer": url, "jwks_uri": format!("{url}/keys"), "token_endpoint": format!("{url}/token") });
+        let counted = asked.clone();
+        let router = Router::new()
+            .route("/.well-known/openid-configuration", get(async move || Json(description)))
+            .route(
+                "/keys",
+                get(async move || {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    Json(keys)
+                }),
+            );
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (url, asked)
+    }
+
+    async fn status(authorizer: &TokenAuthorizer, token: &str) -> u16 {
+        let request = Request::builder().header("authorization", format!("Bearer {token}")).body(()).unwrap();
+        match authorizer.caller(&request.into_parts().0).await {
+            Ok(_) => 200,
+            Err(denied) => denied.into_response().status().as_u16(),
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_are_asked_for_once_and_again_when_the_issuer_may_have_new_ones() {
+        let (key, keys) = issuer();
+        let (url, asked) = issuer_on_this_machine(json!({ "keys": keys })).await;
+        let settings = |url: &str| Arc::new(Issuer::new(SignInSettings::new(url, "page").unwrap()));
+        let authorizer = TokenAuthorizer::new(settings(&url));
+        let claims = json!({ "iss": url, "aud": "page", "sub": "7", "exp": Utc::now().timestamp() + 60 });
+        let good = encode(&header(Algorithm::ES256), &claims, &key).unwrap();
+        let unknown = Header { kid: Some("two".to_owned()), ..Header::new(Algorithm::ES256) };
+        let unknown = encode(&unknown, &claims, &key).unwrap();
+        for _ in 0..3 {
+            assert_eq!(status(&authorizer, &good).await, 200);
+            // Whoever sends keys that nobody has does not make the stack ask each time.
+            assert_eq!(status(&authorizer, &unknown).await, 401);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        let before = Instant::now().checked_sub(ASK_AGAIN_AFTER).unwrap();
+        authorizer.keys.lock().await.as_mut().unwrap().asked = before;
+        assert_eq!(status(&authorizer, &good).await, 200);
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "what is known is not asked for");
+        assert_eq!(status(&authorizer, &unknown).await, 401);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        // One that is away: nobody is let in, and nobody is said to have a wrong token.
+        let away = TokenAuthorizer::new(settings("http://127.0.0.1:1"));
+        assert_eq!(status(&away, &good).await, 503);
+        assert_eq!(status(&away, "nonsense").await, 401);
     }
 
     #[test]

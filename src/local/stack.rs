@@ -23,9 +23,7 @@ use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
-use crate::config::{
-    Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE, SignInSettings,
-};
+use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE, SignInSettings};
 use crate::dashboard::{Access, Buckets, Dashboard, Issuer, Pictures, SignIn, router};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
