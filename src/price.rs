@@ -49,6 +49,10 @@ pub enum Charge {
     MetricMonth,
     /// One metric that an alarm looks at, for a month.
     AlarmMonth,
+    /// One dashboard of CloudWatch for a month.
+    DashboardMonth,
+    /// One invocation of which X-Ray keeps a trace.
+    Trace,
     /// One job of S3 Batch Operations.
     BatchJob,
     /// One object of a job of S3 Batch Operations.
@@ -81,6 +85,8 @@ pub enum Service {
     DynamoDb,
     /// Logs, metrics, alarms.
     CloudWatch,
+    /// Traces.
+    XRay,
     /// Containers.
     Fargate,
     /// Jobs of machine learning.
@@ -97,6 +103,7 @@ impl Service {
             Self::Sqs => "SQS",
             Self::DynamoDb => "DynamoDB",
             Self::CloudWatch => "CloudWatch",
+            Self::XRay => "X-Ray",
             Self::Fargate => "Fargate",
             Self::SageMaker => "SageMaker",
         }
@@ -126,12 +133,13 @@ const EVENTBRIDGE_PAGE: &str = "https://aws.amazon.com/eventbridge/pricing/";
 const SQS_PAGE: &str = "https://aws.amazon.com/sqs/pricing/";
 const DYNAMODB_PAGE: &str = "https://aws.amazon.com/dynamodb/pricing/on-demand/";
 const CLOUDWATCH_PAGE: &str = "https://aws.amazon.com/cloudwatch/pricing/";
+const XRAY_PAGE: &str = "https://aws.amazon.com/xray/pricing/";
 const FARGATE_PAGE: &str = "https://aws.amazon.com/fargate/pricing/";
 const SAGEMAKER_PAGE: &str = "https://aws.amazon.com/sagemaker/pricing/";
 
 /// All prices that this project reckons with.
 #[rustfmt::skip]
-pub const PRICES: [Price; 23] = [
+pub const PRICES: [Price; 25] = [
     price(Charge::LambdaGbSecondArm64, Service::Lambda, "Lambda GB-seconds, arm64", 0.000_013_333_4, 1.0, LAMBDA_PAGE),
     price(Charge::LambdaGbSecondX86, Service::Lambda, "Lambda GB-seconds, x86_64", 0.000_016_666_7, 1.0, LAMBDA_PAGE),
     price(Charge::LambdaRequest, Service::Lambda, "Lambda requests", 0.20, 1e6, LAMBDA_PAGE),
@@ -148,6 +156,8 @@ pub const PRICES: [Price; 23] = [
     price(Charge::LogGbMonth, Service::CloudWatch, "CloudWatch log GB-months", 0.03, 1.0, CLOUDWATCH_PAGE),
     price(Charge::MetricMonth, Service::CloudWatch, "CloudWatch metrics", 0.30, 1.0, CLOUDWATCH_PAGE),
     price(Charge::AlarmMonth, Service::CloudWatch, "CloudWatch alarms", 0.10, 1.0, CLOUDWATCH_PAGE),
+    price(Charge::DashboardMonth, Service::CloudWatch, "CloudWatch dashboard", 3.00, 1.0, CLOUDWATCH_PAGE),
+    price(Charge::Trace, Service::XRay, "X-Ray traces", 5.00, 1e6, XRAY_PAGE),
     price(Charge::BatchJob, Service::S3, "S3 Batch Operations jobs", 0.25, 1.0, S3_PAGE),
     price(Charge::BatchObject, Service::S3, "S3 Batch Operations objects", 1.00, 1e6, S3_PAGE),
     price(Charge::FargateVcpuHourArm64, Service::Fargate, "Fargate vCPU-hours, arm64", 0.032_38, 1.0, FARGATE_PAGE),

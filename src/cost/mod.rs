@@ -45,7 +45,13 @@ const METRICS_OF_STAGE: f64 = 17.0;
 const ALARMS_OF_STAGE: f64 = 7.0;
 
 /// Metrics that alarms of all stages together look at.
-const ALARMS_OF_ALL: f64 = 3.0;
+const ALARMS_OF_ALL: f64 = 9.0;
+
+/// CloudWatch dashboards of the template.
+const DASHBOARDS: f64 = 1.0;
+
+/// Bytes of one line of a bucket's access log: about what the lines of AWS's documentation have.
+const ACCESS_LOG_BYTES: f64 = 500.0;
 
 /// Requests to an empty queue a month: five pollers that wait twenty seconds each, for 730 hours.
 const EMPTY_POLLS: f64 = 5.0 * 3.0 * 60.0 * 730.0;
@@ -124,6 +130,11 @@ pub struct Bill {
     pub idle_month: Estimate,
 }
 
+/// Metrics that the alarms of so many stages look at; one that reckons with several is charged for each.
+pub fn alarm_metrics(stages: u32) -> f64 {
+    f64::from(stages) * ALARMS_OF_STAGE + ALARMS_OF_ALL
+}
+
 /// Reckons what `workload` costs.
 pub fn bill(workload: &Workload) -> Bill {
     let quantities = lambda(workload, workload.image_ms).into_iter().chain(beside_lambda(workload));
@@ -131,7 +142,8 @@ pub fn bill(workload: &Workload) -> Bill {
     let idle = [
         (Charge::QueueRequest, stages * EMPTY_POLLS),
         (Charge::MetricMonth, stages * METRICS_OF_STAGE),
-        (Charge::AlarmMonth, stages * ALARMS_OF_STAGE + ALARMS_OF_ALL),
+        (Charge::AlarmMonth, alarm_metrics(workload.stages)),
+        (Charge::DashboardMonth, DASHBOARDS),
     ];
     Bill { images: Estimate::of(quantities), idle_month: Estimate::of(idle) }
 }
@@ -148,13 +160,17 @@ fn beside_lambda(workload: &Workload) -> Vec<(Charge, f64)> {
     let requests_of_batch = 2.0 * (f64::from(workload.batch) / MESSAGES_OF_REQUEST).ceil();
     let result_months = workload.result_months;
     let log_gb = invocations * LOG_BYTES / BYTES_OF_GB;
+    let puts = images + answers * PUTS_OF_ANSWER;
+    let gets = answers * GETS_OF_IMAGE + invocations * GETS_OF_INVOCATION;
+    let access_log_gb = (puts + gets) * ACCESS_LOG_BYTES / BYTES_OF_GB;
     vec![
-        (Charge::S3Put, images + answers * PUTS_OF_ANSWER),
-        (Charge::S3Get, answers * GETS_OF_IMAGE + invocations * GETS_OF_INVOCATION),
+        (Charge::S3Put, puts),
+        (Charge::S3Get, gets),
         (
             Charge::S3GbMonth,
             images * workload.size_mb / 1e3 * workload.image_months
-                + answers * RESULT_BYTES / BYTES_OF_GB * result_months,
+                + answers * RESULT_BYTES / BYTES_OF_GB * result_months
+                + access_log_gb * LOG_MONTHS,
         ),
         (Charge::UploadEvent, images),
         // EventBridge sends each stage a message; each batch is received and deleted.
@@ -164,6 +180,8 @@ fn beside_lambda(workload: &Workload) -> Vec<(Charge, f64)> {
         (Charge::TableBackupGbMonth, answers * TABLE_BYTES / BYTES_OF_GB * result_months),
         (Charge::LogGb, log_gb),
         (Charge::LogGbMonth, log_gb * LOG_MONTHS),
+        // X-Ray takes the first of each second and 5 % of the others: all of them, where they trickle in.
+        (Charge::Trace, invocations),
     ]
 }
 

@@ -50,8 +50,9 @@ fn a_million_images_cost_what_was_worked_out_by_hand() {
     let bill = bill(&workload());
     // 1,000,000 · 0.040 s + 100,000 · 0.1 s = 50,000 s; · 2 GB · 0.0000133334 = 1.33334; 100,000 requests 0.02.
     assert_near(usd(&bill, Service::Lambda), 1.353_34);
-    // 2,000,000 PUTs 10; 1,200,000 GETs 0.48; 2,000 GB and 1 GB of results for a month 46.023.
-    assert_near(usd(&bill, Service::S3), 56.503);
+    // 2,000,000 PUTs 10; 1,200,000 GETs 0.48; 2,000 GB and 1 GB of results for a month 46.023; 3,200,000 lines of access
+    // logs, 1.6 GB for three months, 0.1104.
+    assert_near(usd(&bill, Service::S3), 56.613_4);
     assert_near(usd(&bill, Service::EventBridge), 1.0);
     // 1,000,000 sent, 100,000 received, 100,000 deleted.
     assert_near(usd(&bill, Service::Sqs), 0.48);
@@ -59,9 +60,11 @@ fn a_million_images_cost_what_was_worked_out_by_hand() {
     assert_near(usd(&bill, Service::DynamoDb), 12.22);
     // 0.3 GB of logs 0.15, kept for three months 0.027.
     assert_near(usd(&bill, Service::CloudWatch), 0.177);
-    assert_near(bill.images.total_usd, 71.733_34);
-    // 657,000 polls 0.2628; 17 metrics 5.10; 10 alarms 1.00.
-    assert_near(bill.idle_month.total_usd, 6.362_8);
+    // 100,000 invocations.
+    assert_near(usd(&bill, Service::XRay), 0.5);
+    assert_near(bill.images.total_usd, 72.343_74);
+    // 657,000 polls 0.2628; 17 metrics 5.10; 16 metrics of alarms 1.60; a dashboard 3.00.
+    assert_near(bill.idle_month.total_usd, 9.962_8);
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn other_ways_cost_what_was_worked_out_by_hand() {
     assert_near(container.compute_usd, 28.835);
     // 40,000 s on four processors are 2.7778 h, 30 starts of four minutes 2 h; · 0.204.
     assert_near(sagemaker.compute_usd, 0.974_667);
-    assert_near(giemsa.rest_usd - sagemaker.rest_usd, 1.0 + 0.48 + 0.177);
+    assert_near(giemsa.rest_usd - sagemaker.rest_usd, 1.0 + 0.48 + 0.177 + 0.5);
     let much = alternatives(&Workload { images: 1e8, ..workload() });
     // 1.522 processors in the mean, 16 at the peak.
     assert_near(much[2].compute_usd, 16.0 * 28.835);

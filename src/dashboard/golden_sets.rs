@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::TaggingDirective;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -174,6 +175,8 @@ impl Dashboard {
             from.extend(utf8_percent_encode(version_id, IN_COPY_SOURCE));
         }
         let copy = self.s3.copy_object().bucket(&self.buckets.models).key(&target).copy_source(from);
+        // Tags of the image, if somebody gave it any, would ask for rights of their own.
+        let copy = copy.tagging_directive(TaggingDirective::Replace);
         match copy.copy_source_if_match(&source.etag).send().await {
             Ok(_) => Ok(()),
             Err(error)

@@ -31,8 +31,9 @@
 //! `<suspicion>` is [`Record::suspicion`](crate::classification::Record::suspicion) as it was when the record was
 //! written, 0 to 1 with six digits; in the index `suspect` a rejected image counts as a toss-up, as an outlier does.
 //!
-//! `<shard>` is the first digit of the result id: sixteen partitions, so that a label that most images have
-//! takes 16,000 writes a second before a partition's 1,000 are reached.
+//! `<shard>` is the first digit of the result id: sixteen partitions. An entry that holds the whole record is above 1 KB,
+//! two write units, so that a label that most images have takes about 8,000 images a second before a partition's 1,000
+//! units are reached; `giemsa cost --rates` reckons all of these limits.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;

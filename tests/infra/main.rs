@@ -9,6 +9,11 @@ mod api;
 mod athena;
 mod functions;
 mod permissions;
+#[cfg(feature = "local")]
+#[path = "../raw_http/mod.rs"]
+mod raw_http;
+#[cfg(feature = "local")]
+mod recorded;
 mod resources;
 #[cfg(all(feature = "local", unix))]
 mod scripts;

@@ -45,12 +45,14 @@ fn table_has_the_indexes_that_queries_name() {
 }
 
 #[test]
-fn the_dashboard_may_ask_every_index() {
+fn the_dashboard_may_ask_every_index_that_it_shows() {
     let template = Template::default();
     let statements = template.statements("DashboardRole");
     let asked = texts(&statements.iter().find(|s| s["Sid"] == "AskTable").unwrap()["Resource"]);
     let indexes = template_indexes(&template.properties("Table"));
     let expected = indexes.iter().map(|(name, ..)| format!("${{Table.Arn}}/index/{name}"));
+    // Nothing that the dashboard shows is asked of the index of slides' records.
+    let expected = expected.filter(|index| !index.ends_with(&format!("/{SLIDE_INDEX}")));
     let expected: BTreeSet<String> = expected.chain(["${Table.Arn}".to_owned()]).collect();
     assert_eq!(asked.into_iter().collect::<BTreeSet<_>>(), expected);
 }

@@ -87,8 +87,8 @@ async fn answer_all(lab: &Lab, stage: &str) -> Vec<Touched> {
         let answer = handler.handle(&events::sqs([events::s3(&upload).to_string()]), None).await.unwrap();
         assert_eq!(answer["batchItemFailures"], serde_json::json!([]));
     }
-    let all = seen.lock().unwrap().clone();
-    all
+    drop(handler);
+    std::mem::take(&mut *seen.lock().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
