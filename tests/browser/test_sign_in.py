@@ -92,7 +92,7 @@ def verdict_of(closed, key):
     return closed.get("/api/image", key=key)["verdict"]
 
 
-def test_nothing_is_answered_without_a_token_of_the_issuer(closed):
+def test_nothing_is_answered_without_a_token_of_the_issuer(closed, issuer):
     for token in [None, "eyJhbGciOiJub25lIn0.e30.", "nonsense"]:
         for path in ["/api/settings", "/api/image/tile?key=a&level=0&column=0&row=0", "/api/openapi.json", "/api/nothing"]:
             with pytest.raises(urllib.error.HTTPError) as refused:
@@ -105,6 +105,8 @@ def test_nothing_is_answered_without_a_token_of_the_issuer(closed):
     assert set(get(closed.address, "/sign-in")) == {"issuer", "client_id"}
     with urllib.request.urlopen(closed.address, timeout=PATIENCE_SECONDS) as page:
         policy = page.headers["Content-Security-Policy"]
+    widened = [rule for rule in policy.split("; ") if issuer.address in rule]
+    assert len(widened) == 1 and widened[0].startswith("connect-src 'self' "), policy
     assert "form-action 'none'" in policy and "frame-ancestors 'none'" in policy
 
 
@@ -251,6 +253,14 @@ def test_whoever_is_refused_sees_why_and_can_go_on(enter, issuer, closed):
     page.get_by_role("button", name="Try again").click()
     sign_in_at(page, issuer, "Mary")
     expect(page.get_by_test_id("person")).to_have_text("Mary of the lab")
+
+
+def test_a_program_without_the_library_says_what_to_do(visit, closed):
+    page = visit("about:blank")
+    page.watch.allow("status of 404")
+    page.context.route("**/oidc-client-ts.min.js", lambda route: route.fulfill(status=404))
+    page.goto(f"{closed.address}/models")
+    expect(page.get_by_test_id("state-error")).to_contain_text("make assets")
 
 
 def test_cognito_is_signed_out_by_its_own_names(visit, closed):
