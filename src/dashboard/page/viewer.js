@@ -3,7 +3,7 @@
 // Never draws controls of the library and asks no other machine than the page and its S3. Invariant: what is shown is
 // the image last asked for, never one whose answer came late.
 
-import { api, el, icon } from "./core.js";
+import { api, connection, el, icon } from "./core.js";
 import { tileAddress } from "./picture.js";
 import { SimpleZoom } from "./simple_zoom.js";
 
@@ -12,6 +12,9 @@ const SHARP_FROM = 12;
 
 /** Largest number of screen pixels for one of the image. */
 const MAX_SCALE = 40;
+
+/** Longest wait of the library for a tile, ms: a day, as it knows no "for ever". */
+const TILE_MS = 86_400_000;
 
 const LIBRARY = "/openseadragon.min.js";
 
@@ -47,11 +50,25 @@ const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 async function downloadTileStart(job) {
   const call = new AbortController();
   job.userData.call = call;
-  try {
-    job.finish(await api.picture(job.src, { signal: call.signal }), null, "rasterBlob");
-  } catch (error) {
-    if (!call.signal.aborted) job.fail(error.detail ?? error.message, null);
+  for (;;) {
+    try {
+      return job.finish(await api.picture(job.src, { signal: call.signal }), null, "rasterBlob");
+    } catch (error) {
+      if (call.signal.aborted) return undefined;
+      if (error.status !== 0) return job.fail(error.detail ?? error.message, null);
+      // The library would never ask again for a tile that failed; a server that is away, or a session, comes back.
+      await reached(call.signal);
+    }
   }
+}
+
+/** Until the server is reached again. */
+function reached(signal) {
+  return new Promise((resolve) => {
+    if (!connection.lost || signal.aborted) return setTimeout(resolve, 1_000);
+    connection.addEventListener("change", resolve, { once: true, signal });
+    return signal.addEventListener("abort", resolve);
+  });
 }
 
 /** OpenSeadragon behind the few calls that the page makes. */
@@ -68,6 +85,8 @@ class DeepZoom {
       // A canvas may show pictures of another origin without asking it for permission; WebGL may not.
       drawer: "canvas",
       crossOriginPolicy: false,
+      // Each request has a limit of its own, and a tile may wait for the server.
+      timeout: TILE_MS,
       animationTime: isStill() ? 0 : 0.35,
       blendTime: 0,
       maxZoomPixelRatio: MAX_SCALE,
