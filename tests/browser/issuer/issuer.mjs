@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const [folder] = process.argv.slice(2);
-const { Provider } = await import(pathToFileURL(join(folder, "node_modules/oidc-provider/lib/index.js")));
+// Loaded while whoever started this goes on.
+const software = import(pathToFileURL(join(folder, "node_modules/oidc-provider/lib/index.js")));
 
 /** `page`: origin of the client; `lifetime` of tokens, seconds; `refresh`: whether there are refresh tokens. */
 const settings = { page: null, lifetime: "3600", refresh: "no" };
@@ -23,7 +24,8 @@ const address = `http://127.0.0.1:${server.address().port}`;
 const lifetime = () => Number(settings.lifetime);
 const nameOf = (id) => `${id} of the lab`;
 
-function issuer(page) {
+async function issuer(page) {
+  const { Provider } = await software;
   const provider = new Provider(address, {
     clients: [{
       client_id: "giemsa",
@@ -57,11 +59,11 @@ function issuer(page) {
 }
 
 let answer = null;
-server.on("request", (request, response) => {
+server.on("request", async (request, response) => {
   const [, test, setting, value] = request.url.split("/");
   if (test !== "test") return answer(request, response);
   settings[setting] = decodeURIComponent(value);
-  if (setting === "page") answer = issuer(settings.page);
+  if (setting === "page") answer = await issuer(settings.page);
   return response.writeHead(204).end();
 });
 
