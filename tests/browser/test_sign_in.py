@@ -225,6 +225,8 @@ def test_signing_out_ends_the_session_here_and_at_the_issuer(enter, issuer, clos
     # The issuer knows her: nobody is asked.
     expect(other.get_by_test_id("person")).to_have_text("Ida of the lab")
 
+    # A page behind another draws, and is clicked, once a second.
+    page.bring_to_front()
     page.get_by_test_id("sign-out").click()
     page.get_by_role("button", name="Yes, sign me out").click()
     expect(page.get_by_text("You are signed out")).to_be_visible()
