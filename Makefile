@@ -39,7 +39,7 @@ up: assets ## start the local stack and keep it, data in .giemsa/
 	$(CARGO) run --bin giemsa -- up
 
 .PHONY: test
-test: assets tools-or-skip ## all tests but test-models (those with aws, cargo lambda, schemathesis and the browser: also python3 with venv)
+test: assets tools-or-skip issuer-or-skip ## all tests but test-models (those with aws, cargo lambda, schemathesis and the browser: also python3 with venv, npm)
 	@aws='$(VENV)/bin/aws'; lambda='$(VENV)/bin/cargo-lambda'; schemathesis='$(VENV)/bin/schemathesis'; \
 	playwright='$(VENV)/bin/playwright'; \
 	if [ -x "$$aws" ]; then export GIEMSA_TEST_AWS="$$aws"; fi; \
@@ -47,6 +47,7 @@ test: assets tools-or-skip ## all tests but test-models (those with aws, cargo l
 	if [ -x '$(VENV)/bin/python' ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
 	if [ -x "$$schemathesis" ]; then export GIEMSA_TEST_SCHEMATHESIS="$$schemathesis"; fi; \
 	if [ -x "$$playwright" ]; then export GIEMSA_TEST_PYTHON='$(VENV)/bin/python'; fi; \
+	if [ -f '$(TOOLS)/issuer/.installed' ]; then export GIEMSA_TEST_ISSUER='$(TOOLS)/issuer'; fi; \
 	CARGO='$(CARGO)' tests/run
 
 # As they are in README.md; the tests make them of sample images.
@@ -202,15 +203,16 @@ test-models: $(TRAINING)/venv/.installed ## your own networks by the guide (pyth
 clean: ## remove everything that was built (data in .giemsa/ stays)
 	$(CARGO) clean
 
-# The library with which the page shows large images, in the version and with the digest of the committed lock file. It
-# runs no script of a package. Without it all is built the same, but for deep zoom; in CI that is an error.
+# The libraries with which the page shows large images and signs people in, in the versions and with the digests of the
+# committed lock file. It runs no script of a package. Without them all is built the same, but for deep zoom and sign-in; in
+# CI that is an error.
 ASSETS := target/assets
 LIBRARY := src/dashboard/library
 .PHONY: assets
-assets: ## take the library for deep zoom into the binary (npm)
+assets: ## take the libraries for deep zoom and sign-in into the binary (npm)
 	@$(MAKE) --no-print-directory --silent $(ASSETS)/.installed || { \
-		echo 'SKIPPED: deep zoom of large images: openseadragon could not be fetched; it needs npm and a package registry' \
-			'(Debian: apt-get install npm). The page has a simple zoom instead.' >&2; \
+		echo 'SKIPPED: deep zoom of large images, and sign-in: openseadragon and oidc-client-ts could not be fetched; they need npm' \
+			'and a package registry (Debian: apt-get install npm). The page has a simple zoom, and nobody can sign in.' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 
 # Cargo builds again when this folder changes.
@@ -222,6 +224,26 @@ $(ASSETS)/.installed: $(LIBRARY)/package.json $(LIBRARY)/package-lock.json
 		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
 	@cp $(TOOLS)/library/node_modules/openseadragon/LICENSE.txt $(ASSETS)/openseadragon.LICENSE.txt
 	@cp $(TOOLS)/library/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(ASSETS)/
+	@cp $(TOOLS)/library/node_modules/oidc-client-ts/LICENSE $(ASSETS)/oidc-client-ts.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/jwt-decode/LICENSE $(ASSETS)/jwt-decode.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js $(ASSETS)/
+	@touch $@
+
+# The issuer of OpenID Connect that the browser tests sign in at, as its lock file pins it.
+ISSUER := tests/browser/issuer
+.PHONY: issuer-or-skip
+issuer-or-skip:
+	@$(MAKE) --no-print-directory --silent $(TOOLS)/issuer/.installed || { \
+		echo 'SKIPPED: the tests that sign in: oidc-provider could not be fetched; it needs npm and a package registry' \
+			'(Debian: apt-get install npm)' >&2; \
+		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
+
+$(TOOLS)/issuer/.installed: $(ISSUER)/package.json $(ISSUER)/package-lock.json
+	@command -v npm >/dev/null
+	@mkdir -p $(TOOLS)/issuer
+	@cp $^ $(ISSUER)/.npmrc $(TOOLS)/issuer/
+	@cd $(TOOLS)/issuer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
 	@touch $@
 
 # Python tools are for tests and checks only. Without Python they are missed loudly, and in CI it is an error.

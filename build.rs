@@ -1,8 +1,8 @@
-//! Puts into the binary what is no source: the golden images of `models/golden` for the embedded stack, and the library
-//! with which the dashboard shows large images, as `make assets` left it in `target/assets`.
+//! Puts into the binary what is no source: the golden images of `models/golden` for the embedded stack, and the libraries
+//! with which the dashboard shows large images and signs people in, as `make assets` left them in `target/assets`.
 //!
 //! It never reads an image and fetches nothing. Invariant: the same files give the same bytes. The list of images is of
-//! `models/golden/<label>/<image>.png`, sorted, empty without the folder; without the library the binary is built
+//! `models/golden/<label>/<image>.png`, sorted, empty without the folder; without a library the binary is built
 //! without it, and says so.
 
 use std::fmt::Write;
@@ -13,7 +13,7 @@ fn main() -> std::io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
-    library(&root.join("target/assets"), &out)?;
+    libraries(&root.join("target/assets"), &out)?;
     let golden = root.join("models/golden");
     println!("cargo:rerun-if-changed=models/golden");
     let mut list = String::from("&[\n");
@@ -32,9 +32,9 @@ fn main() -> std::io::Result<()> {
     std::fs::write(out.join("golden.rs"), list)
 }
 
-/// Writes `library.rs`: the script and its licence as texts, or nothing of them.
+/// Writes `library.rs`: scripts and their licences as texts, or nothing of them.
 #[expect(clippy::disallowed_methods, reason = "cargo tells a build script the features by variables only")]
-fn library(assets: &Path, out: &Path) -> std::io::Result<()> {
+fn libraries(assets: &Path, out: &Path) -> std::io::Result<()> {
     // The folder, not the files: cargo takes a file that is not there for changed, and would build at each call.
     if std::fs::create_dir_all(assets).is_ok() {
         println!("cargo:rerun-if-changed=target/assets");
@@ -44,6 +44,9 @@ fn library(assets: &Path, out: &Path) -> std::io::Result<()> {
     for (name, constant, what) in [
         ("openseadragon.min.js", "OPENSEADRAGON", "The script that shows large images"),
         ("openseadragon.LICENSE.txt", "OPENSEADRAGON_LICENSE", "Its licence"),
+        ("oidc-client-ts.min.js", "OIDC_CLIENT", "The script that signs people in"),
+        ("oidc-client-ts.LICENSE.txt", "OIDC_CLIENT_LICENSE", "Its licence"),
+        ("jwt-decode.LICENSE.txt", "JWT_DECODE_LICENSE", "The licence of what is part of that script"),
     ] {
         let value = match std::fs::read_to_string(assets.join(name)) {
             Ok(text) => {
@@ -65,8 +68,8 @@ fn library(assets: &Path, out: &Path) -> std::io::Result<()> {
     let has_page = ["CARGO_FEATURE_LOCAL", "CARGO_FEATURE_DASHBOARD"];
     if missing && has_page.iter().any(|feature| std::env::var_os(feature).is_some()) {
         println!(
-            "cargo:warning=the dashboard is built without deep zoom: run `make assets` once (it needs npm) and build \
-             again; until then images have a simple zoom"
+            "cargo:warning=the dashboard is built without deep zoom or sign-in: run `make assets` once (it needs npm) and \
+             build again; until then images have a simple zoom, and nobody can sign in"
         );
     }
     std::fs::write(out.join("library.rs"), constants)

@@ -10,7 +10,11 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_s3::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::Builder;
+#[cfg(feature = "dashboard")]
+use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+#[cfg(feature = "dashboard")]
+use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 
 use crate::config::has_own_s3_endpoint;
@@ -149,6 +153,14 @@ impl ClassifyRetry for TransactionConflicts {
 
 fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// What asks a server that is no service of AWS, by HTTP or HTTPS with the same TLS as the clients; it sets no limit of
+/// time.
+#[cfg(feature = "dashboard")]
+#[must_use]
+pub fn connector() -> SharedHttpConnector {
+    SharedHttpConnector::new(Connector::builder().tls_provider(Provider::Rustls(CryptoMode::Ring)).build())
 }
 
 fn timeouts() -> TimeoutConfig {

@@ -11,6 +11,8 @@ mod command;
 mod dashboard;
 mod outputs;
 mod process;
+#[cfg(feature = "dashboard")]
+mod sign_in;
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -27,6 +29,8 @@ pub use command::{QueueNames, stages_of_command, user_name};
 pub use dashboard::{DashboardConfig, QueueUrls};
 pub use outputs::{BACKFILL_PREFIX, COMPACTED_PREFIX, PYRAMID_PREFIX, THUMBNAIL_PREFIX};
 pub use process::ProcessInfo;
+#[cfg(feature = "dashboard")]
+pub use sign_in::{SignInSettings, SignInSettingsError, secure_origin};
 
 /// Bytes that decoding may need for each pixel that is allowed: a 16-bit RGBA source (8) and the RGB
 /// result (3), and one for the decoder itself.

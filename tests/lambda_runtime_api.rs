@@ -400,18 +400,21 @@ fn http_event(method: &str, path: &str, query: &str, headers: &Value) -> Value {
     })
 }
 
+fn dashboard(cloud: &Cloud, api: &RuntimeApi) -> Command {
+    // The classifier's environment, with what it does not read: the dashboard needs no stage and no limits.
+    let classifier = cloud.classifier(&api.address.to_string());
+    let settings =
+        classifier.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
+    command.env_clear().env("GIEMSA_STAGES", "prod,dev").envs(settings);
+    command
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard_answers_requests_of_a_gateway() {
     let cloud = Cloud::start().await;
     let mut api = RuntimeApi::start().await;
-    // The classifier's environment, with what it does not read: the dashboard needs no stage and no limits.
-    let mut command = cloud.classifier(&api.address.to_string());
-    let settings: Vec<_> =
-        command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
-    command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
-    command.env_clear().env("GIEMSA_STAGES", "prod,dev");
-    command.envs(settings.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    let _process = Process(command.spawn().unwrap());
+    let _process = Process(dashboard(&cloud, &api).spawn().unwrap());
     let minute = Duration::from_secs(60);
     let host = "api-id.execute-api.eu-central-1.amazonaws.com";
 
@@ -437,6 +440,59 @@ async fn the_dashboard_answers_requests_of_a_gateway() {
     let posted = api.invoke("health", minute, &health.to_string()).await;
     let body: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
     assert_eq!((&body["stages"][0]["queue"], &body["unavailable"]), (&Value::Null, &json!([])), "{body}");
+    cloud.servers.shutdown().await;
+}
+
+/// The gateway verifies tokens, and what it says of one is believed; a request that it says nothing of is nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_knows_who_asks_by_the_claims_of_the_gateway() {
+    let cloud = Cloud::start().await;
+    let mut api = RuntimeApi::start().await;
+    let mut command = dashboard(&cloud, &api);
+    // Nobody is there, and nobody needs to be: the function itself asks the issuer for nothing but the page's policy.
+    let issuer = "http://127.0.0.1:1/pool";
+    command.env("GIEMSA_OIDC_ISSUER", issuer).env("GIEMSA_OIDC_CLIENT_ID", "page");
+    let _process = Process(command.spawn().unwrap());
+    let minute = Duration::from_secs(60);
+    let host =
+        json!({"host": "api-id.execute-api.eu-central-1.amazonaws.com", "authorization": "Bearer a.b.c"});
+    let asked_by = |path: &str, authorizer: Value| {
+        let mut event = http_event("GET", path, "", &host);
+        event["requestContext"]["authorizer"] = authorizer;
+        event.to_string()
+    };
+
+    let claims =
+        json!({"sub": "7", "email": "ada@lab.example", "cognito:username": "7", "exp": "1795341600"});
+    let verified = json!({"jwt": {"claims": claims, "scopes": null}});
+    let posted = api.invoke("verified", minute, &asked_by("/api/settings", verified)).await;
+    assert_eq!(posted.body["statusCode"], 200, "{posted:?}");
+    let settings: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
+    assert_eq!(settings["reviewer"], "ada@lab.example");
+
+    for (index, authorizer) in [
+        Value::Null,
+        json!({}),
+        json!({"jwt": {"claims": {}, "scopes": null}}),
+        json!({"jwt": {"claims": {"exp": "1795341600"}, "scopes": null}}),
+        json!({"lambda": {"sub": "7"}}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let event = asked_by("/api/settings", authorizer);
+        let posted = api.invoke(&format!("unknown-{index}"), minute, &event).await;
+        assert_eq!(posted.body["statusCode"], 401, "{event}: {posted:?}");
+        assert_eq!(posted.body["headers"]["content-type"], "application/problem+json", "{posted:?}");
+    }
+    for path in ["/sign-in", "/", "/slide", "/app.js"] {
+        let posted = api.invoke(&path.replace('/', "-"), minute, &asked_by(path, Value::Null)).await;
+        assert_eq!(posted.body["statusCode"], 200, "{path}: {posted:?}");
+        if path == "/sign-in" {
+            let body: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
+            assert_eq!(body, json!({"issuer": issuer, "client_id": "page"}));
+        }
+    }
     cloud.servers.shutdown().await;
 }
 

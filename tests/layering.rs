@@ -73,6 +73,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "image",
             "statistics",
             "config",
+            "aws",
             "queues",
             "model",
             "classification",

@@ -1,7 +1,8 @@
 //! The dashboard as a Lambda function behind an HTTP API of API Gateway: log, configuration, clients, run.
 //!
-//! It never looks into a request; the router of [`giemsa::dashboard`] does, the same as in the embedded stack. Invariant:
-//! a request is answered by that router or the invocation fails.
+//! It never looks into a request but for the claims of its token, which the HTTP API has verified; the router of
+//! [`giemsa::dashboard`] does, the same as in the embedded stack. Invariant: a request is answered by that router or the
+//! invocation fails.
 
 #[path = "shell/lambda.rs"]
 mod lambda;
@@ -12,10 +13,13 @@ use std::sync::Arc;
 use giemsa::aws::{Clients, sqs_client_from_env};
 use giemsa::config::{DashboardConfig, QueueUrls};
 use giemsa::dashboard::{
-    Access, Buckets, Dashboard, Pictures, QueuePair, SqsOperations, link_origins, router,
+    Access, Authorizer, Buckets, Caller, Dashboard, Denied, Issuer, Pictures, QueuePair, SignIn,
+    SqsOperations, link_origins, router,
 };
 use giemsa::queues::QueueClient;
 use giemsa::store::{TableReader, TableWriter};
+use lambda_http::http::request::Parts;
+use lambda_http::request::RequestContext;
 use lambda_runtime::Error;
 
 #[tokio::main]
@@ -50,7 +54,33 @@ async fn serve(config: DashboardConfig) -> Result<(), Error> {
         limits: config.limits,
         operations: Arc::new(operations),
         access: Access::any_host(s3_origins),
+        sign_in: config.sign_in.map(|settings| SignIn {
+            issuer: Arc::new(Issuer::new(settings)),
+            authorizer: Arc::new(Gateway),
+        }),
         pictures,
     };
     lambda_http::run(router(dashboard)).await
+}
+
+/// The JWT authorizer of the HTTP API in front, whose claims come with the request's context and from nowhere else.
+#[derive(Debug)]
+struct Gateway;
+
+#[async_trait::async_trait]
+impl Authorizer for Gateway {
+    async fn caller(&self, request: &Parts) -> Result<Caller, Denied> {
+        let claims = match request.extensions.get::<RequestContext>() {
+            Some(RequestContext::ApiGatewayV2(context)) => context
+                .authorizer
+                .as_ref()
+                .and_then(|authorizer| authorizer.jwt.as_ref())
+                .map(|jwt| &jwt.claims),
+            _ => None,
+        };
+        let caller = claims.and_then(|claims| Caller::of_claims(|name| claims.get(name).map(String::as_str)));
+        caller.ok_or_else(|| Denied::NoToken {
+            detail: "the HTTP API has verified no token of this request, or one that names nobody".to_owned(),
+        })
+    }
 }

@@ -97,6 +97,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         run_worker: true,
         with_development: false,
         faults: None,
+        sign_in: None,
         with_service_metrics: false,
     };
     let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;

@@ -80,6 +80,12 @@ struct UpArguments {
         a comma-separated list, or @FILE with such lists. Values are probabilities from 0 to 1, some with a time. What \
         was injected is counted in faults.json of the data folder.\n\n{}", giemsa::local::faults::help()))]
     faults: Option<String>,
+    /// Issuer of OpenID Connect: the dashboard is shown to those who sign in there, as on AWS.
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    oidc_issuer: Option<String>,
+    /// What the issuer calls the dashboard.
+    #[arg(long, value_name = "ID", requires = "oidc_issuer")]
+    oidc_client_id: Option<String>,
     /// Append metrics to this file, one JSON line each, in the form that CloudWatch reads: those of the functions, and,
     /// five times a second, what AWS counts of queues, functions and table each minute.
     #[arg(long, value_name = "FILE")]

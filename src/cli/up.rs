@@ -7,6 +7,7 @@ use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use giemsa::aws::LOCAL_REGION;
+use giemsa::config::SignInSettings;
 use giemsa::local::faults::{FaultSpec, Faults};
 use giemsa::local::{
     INPUT_BUCKET, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, MODEL_BUCKET, RESULTS_BUCKET, Stack,
@@ -30,6 +31,7 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         with_development: true,
         with_service_metrics: arguments.metrics.is_some(),
         faults: arguments.faults.as_deref().map(read_faults).transpose()?,
+        sign_in: sign_in(arguments)?,
     };
     if let Some(path) = &arguments.metrics {
         // Appended to: metrics of a stack that was stopped or killed stay.
@@ -76,6 +78,13 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         say(&format!("Faults injected, over all starts in this folder: {}\n", counts_shown(&faults)));
     }
     Ok(())
+}
+
+/// The issuer of `--oidc-issuer`; the parser wants both flags or none.
+fn sign_in(arguments: &UpArguments) -> Result<Option<SignInSettings>, Failed> {
+    let both = arguments.oidc_issuer.as_deref().zip(arguments.oidc_client_id.as_deref());
+    let settings = both.map(|(issuer, client_id)| SignInSettings::new(issuer, client_id)).transpose();
+    settings.map_err(|error| Failed::Usage(anyhow!("--oidc-issuer, --oidc-client-id: {error}")))
 }
 
 /// The faults of `--faults`: a list, or a file of lists after `@`.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ConfigError, Limits, Settings};
+use super::{ConfigError, Limits, Settings, SignInSettings};
 
 /// Everything the dashboard function is told from outside.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct DashboardConfig {
     pub queues: BTreeMap<String, QueueUrls>,
     /// The gate's queue (`GIEMSA_GATE_QUEUE_URL` and `GIEMSA_GATE_DLQ_URL`, default none).
     pub gate: Option<QueueUrls>,
+    /// Where people sign in (`GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, default none: whoever reaches it asks).
+    pub sign_in: Option<SignInSettings>,
     /// Bounds on images, by the same names as the classifier's.
     pub limits: Limits,
 }
@@ -73,6 +75,7 @@ impl DashboardConfig {
                 .optional("GIEMSA_RESULTS_PREFIX")
                 .unwrap_or_else(|| "results".to_owned()),
             table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
+            sign_in: settings.sign_in(),
             limits: settings.limits(),
             stages,
         };
@@ -148,6 +151,22 @@ mod tests {
         assert_eq!(config.stages, ["prod", "dev"]);
         assert_eq!(config.queues["prod"].dead_letters.as_deref(), Some("https://q/dead"));
         assert_eq!(config.queues["dev"], QueueUrls { queue: "https://q/b".to_owned(), dead_letters: None });
+    }
+
+    #[test]
+    fn sign_in_has_both_settings_or_none() {
+        assert_eq!(of(&[]).unwrap().sign_in, None);
+        let (issuer, client) =
+            (("GIEMSA_OIDC_ISSUER", "https://id.example"), ("GIEMSA_OIDC_CLIENT_ID", "page"));
+        let sign_in = of(&[issuer, client]).unwrap().sign_in.unwrap();
+        assert_eq!((sign_in.issuer(), sign_in.client_id()), ("https://id.example", "page"));
+        // A forgotten setting must not open the page to everybody.
+        for (one, other) in [(issuer, client), (client, issuer)] {
+            let message = of(&[one]).unwrap_err().to_string();
+            assert!(message.contains(&format!("{} is not", other.0)), "{message}");
+        }
+        let message = of(&[("GIEMSA_OIDC_ISSUER", "http://id.example"), client]).unwrap_err().to_string();
+        assert!(message.contains("http://id.example"), "{message}");
     }
 
     #[test]

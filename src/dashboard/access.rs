@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::parameters::shown;
 use super::problem::Problem;
+use super::sign_in::{PATH as SIGN_IN, SignIn};
 
 /// Path of everything that is data.
 const API: &str = "/api/";
@@ -86,12 +87,13 @@ impl Access {
         self.s3_origins.first().map_or("", String::as_str)
     }
 
-    /// What the page may load, run and ask.
-    fn content_security_policy(&self) -> String {
+    /// What the page may load, run and ask; `issuer` are the origins that it signs in at.
+    fn content_security_policy(&self, issuer: &[String]) -> String {
         let s3 = self.s3_origins.join(" ");
+        let issuer: String = issuer.iter().map(|origin| format!(" {origin}")).collect();
         format!(
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data: {s3}; \
-             connect-src 'self' {s3}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+             connect-src 'self' {s3}{issuer}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
     }
 
@@ -152,18 +154,59 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Lets a request through to its route, or refuses it; puts the headers on whatever is answered.
-pub(super) async fn check(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    let is_api = request.uri().path().starts_with(API);
-    let mut response = match access.refusal(&request) {
-        Some(problem) => {
+/// All that a request has to get past.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub access: Access,
+    pub sign_in: Option<SignIn>,
+}
+
+impl Guard {
+    /// The request as its route sees it, which of the API knows who asks; or why it is refused.
+    async fn admit(&self, request: Request) -> Result<Request, Response> {
+        if let Some(problem) = self.access.refusal(&request) {
             tracing::warn!(detail = %problem.detail, "request refused");
-            problem.into_response()
+            return Err(problem.into_response());
         }
-        None => next.run(request).await,
+        let Some(sign_in) = self.sign_in.as_ref().filter(|_| request.uri().path().starts_with(API)) else {
+            return Ok(request);
+        };
+        let (mut parts, body) = request.into_parts();
+        match sign_in.authorizer.caller(&parts).await {
+            Ok(caller) => {
+                parts.extensions.insert(caller);
+                Ok(Request::from_parts(parts, body))
+            }
+            Err(denied) => {
+                // Sessions end every hour; that is no reason to warn.
+                tracing::info!(detail = %denied, "request without a token that holds");
+                Err(denied.into_response())
+            }
+        }
+    }
+
+    /// The origins of the issuer for what is at `path`: only of the page itself, whose policy binds all that it loads,
+    /// so that no other answer waits for an issuer that is away.
+    async fn issuer_origins(&self, path: &str) -> Vec<String> {
+        let is_page = !path.starts_with(API) && !path.contains('.') && path != SIGN_IN;
+        match &self.sign_in {
+            Some(sign_in) if is_page => sign_in.issuer.origins().await,
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Lets a request through to its route, or refuses it; puts the headers on whatever is answered.
+pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with(API);
+    // Also of an answer that the page has not changed: its headers replace those that the browser kept.
+    let issuer = guard.issuer_origins(request.uri().path()).await;
+    let mut response = match guard.admit(request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal,
     };
     let headers = response.headers_mut();
-    let policy = HeaderValue::from_str(&access.content_security_policy());
+    let policy = HeaderValue::from_str(&guard.access.content_security_policy(&issuer));
     headers.insert(header::CONTENT_SECURITY_POLICY, policy.expect("origins are URLs, which are ASCII"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -236,11 +279,15 @@ mod tests {
     #[test]
     fn the_policy_names_every_origin_of_links() {
         let access = Access::any_host(vec!["https://in.example".into(), "https://out.example".into()]);
-        let policy = access.content_security_policy();
+        let policy = access.content_security_policy(&[]);
         assert!(
             policy.contains("img-src 'self' blob: data: https://in.example https://out.example;"),
             "{policy}"
         );
         assert!(!policy.contains("unsafe"), "{policy}");
+        let with_issuer = access.content_security_policy(&["https://id.example".to_owned()]);
+        let added = "connect-src 'self' https://in.example https://out.example https://id.example;";
+        assert!(with_issuer.contains(added), "{with_issuer}");
+        assert_eq!(with_issuer.replace(" https://id.example", ""), policy, "nothing else is widened");
     }
 }

@@ -11,6 +11,7 @@ mod cursor;
 mod golden_sets;
 mod health;
 mod image;
+mod issuer;
 mod library;
 mod links;
 mod models;
@@ -26,6 +27,7 @@ mod revalidation;
 mod reviewed;
 mod reviews;
 mod settings;
+mod sign_in;
 mod signing;
 mod slides;
 mod summary;
@@ -40,10 +42,13 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::{Router, middleware};
 
 pub use access::{Access, LinkOriginError, link_origins};
+pub use issuer::{Issuer, IssuerError, IssuerMetadata};
 pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
 pub use pictures::Pictures;
+pub use sign_in::{Authorizer, Caller, Denied, SignIn};
 
 use crate::config::{Config, Limits};
+use crate::dashboard::access::Guard;
 use crate::dashboard::problem::Problem;
 use crate::store::{ModelFiles, TableReader, TableWriter};
 
@@ -75,6 +80,8 @@ pub struct Dashboard {
     pub operations: Arc<dyn Operations>,
     /// Who may ask, and from where.
     pub access: Access,
+    /// How people sign in; `None` answers whoever is let through by `access`.
+    pub sign_in: Option<SignIn>,
     /// What is made of images for showing.
     pub pictures: Pictures,
 }
@@ -114,7 +121,7 @@ impl Dashboard {
 
 /// The page and its API.
 pub fn router(dashboard: Dashboard) -> Router {
-    let access = Arc::new(dashboard.access.clone());
+    let guard = Guard { access: dashboard.access.clone(), sign_in: dashboard.sign_in.clone() };
     // One line for each file with routes.
     let routes = Router::new()
         .merge(agreement::routes())
@@ -129,6 +136,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .merge(results::routes())
         .merge(reviews::routes())
         .merge(settings::routes())
+        .merge(sign_in::routes())
         .merge(slides::routes())
         .merge(summary::routes())
         .merge(uploads::routes());
@@ -137,7 +145,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(parameters::MAX_BODY_BYTES))
         .layer(middleware::from_fn(revalidation::answer_unchanged))
-        .layer(middleware::from_fn_with_state(access, access::check))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), access::check))
         .with_state(Arc::new(dashboard))
 }
 

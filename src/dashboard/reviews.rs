@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use super::cursor::Filters;
 use super::parameters::{JsonBody, RawQuery, shown, wrong};
 use super::problem::Problem;
 use super::results::ResultsAnswer;
+use super::sign_in::Caller;
 use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::classification::Record;
 use crate::store::{Review, ReviewAction, StoreError};
@@ -50,6 +51,7 @@ struct NewReview {
     label: Option<String>,
     #[serde(default)]
     note: Option<String>,
+    /// Who says so; where people sign in the token does, whatever stands here.
     reviewer: String,
 }
 
@@ -101,9 +103,10 @@ async fn reviews(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Re
 
 async fn append(
     State(dashboard): State<Arc<Dashboard>>,
+    caller: Option<Extension<Caller>>,
     JsonBody(new): JsonBody<NewReview>,
 ) -> Result<Json<Value>, Problem> {
-    let reviewer = checked_reviewer(&new.reviewer)?;
+    let reviewer = reviewer_of(caller, &new.reviewer)?;
     let note = checked_note(new.note.as_deref())?;
     if !dashboard.stages.contains(&new.stage) {
         return Err(wrong("stage", &new.stage, &format!("one of: {}", dashboard.stages.join(", "))));
@@ -144,9 +147,10 @@ async fn append(
 
 async fn undo(
     State(dashboard): State<Arc<Dashboard>>,
+    caller: Option<Extension<Caller>>,
     JsonBody(Undo { key, reviewer }): JsonBody<Undo>,
 ) -> Result<Json<Value>, Problem> {
-    let reviewer = checked_reviewer(&reviewer)?;
+    let reviewer = reviewer_of(caller, &reviewer)?;
     let Dashboard { writer, buckets, stages, .. } = dashboard.as_ref();
     let undone = writer.undo_review(&buckets.input, &key, &reviewer, Utc::now(), stages).await;
     Ok(Json(json!({ "verdict": undone.map_err(refused)? })))
@@ -200,6 +204,14 @@ fn confirmed_label(record: &Record, label: Option<&str>) -> Result<String, Probl
     }
 }
 
+/// The name of a verdict: that of the token, or, where nobody signs in, the one that was given.
+fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<String, Problem> {
+    match caller {
+        Some(Extension(caller)) => Ok(caller.name().to_owned()),
+        None => checked_reviewer(given),
+    }
+}
+
 fn checked_reviewer(reviewer: &str) -> Result<String, Problem> {
     let name = reviewer.trim();
     if name.is_empty() || name.len() > MAX_REVIEWER_BYTES || name.chars().any(char::is_control) {
@@ -244,6 +256,15 @@ fn other_result(key: &str, expected: &str, found: Option<&str>) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_speaks_for_another_who_signed_in() {
+        let ada = Caller::of_claims(|name| (name == "name").then_some("Ada"));
+        assert_eq!(reviewer_of(ada.clone().map(Extension), "Bob").unwrap(), "Ada");
+        assert_eq!(reviewer_of(ada.map(Extension), "").unwrap(), "Ada");
+        assert_eq!(reviewer_of(None, " Bob ").unwrap(), "Bob");
+        assert!(reviewer_of(None, "").is_err());
+    }
 
     #[test]
     fn names_and_notes_are_text() {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use chrono::Utc;
 use serde::Serialize;
 
 use super::parameters::RawQuery;
 use super::problem::Problem;
+use super::sign_in::Caller;
 use super::{Dashboard, SOFTWARE, uploads};
 use crate::image::ImageFormat;
 use crate::model::{GateReport, report_key};
@@ -40,7 +41,11 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/settings", get(settings))
 }
 
-async fn settings(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Response, Problem> {
+async fn settings(
+    State(dashboard): State<Arc<Dashboard>>,
+    caller: Option<Extension<Caller>>,
+    query: RawQuery,
+) -> Result<Response, Problem> {
     query.parameters(&[])?;
     let (labels, positive_labels) = dashboard.labels().await?;
     let settings = Settings {
@@ -53,7 +58,7 @@ async fn settings(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> R
         s3_origin: dashboard.access.s3_origin(),
         input_bucket: &dashboard.buckets.input,
         software: SOFTWARE,
-        reviewer: None,
+        reviewer: caller.map(|caller| caller.name().to_owned()),
     };
     Ok(Json(settings).into_response())
 }

@@ -13,6 +13,7 @@
 //! Never listens on other addresses than 127.0.0.1. Invariant: killed at any moment and started again, it goes on with
 //! what was uploaded and not answered.
 
+mod authorizer;
 mod cloudwatch;
 mod dashboard;
 pub mod dynamodb;

@@ -12,6 +12,7 @@ use chrono::Utc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::authorizer::TokenAuthorizer;
 use super::cloudwatch::{self, ServiceCounts, ServiceEvent};
 use super::dashboard::{self, LocalOperations, LocalStage};
 use super::faults::{FaultSpec, Faults, FaultsError};
@@ -22,8 +23,8 @@ use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
-use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE};
-use crate::dashboard::{Access, Buckets, Dashboard, Pictures, router};
+use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE, SignInSettings};
+use crate::dashboard::{Access, Buckets, Dashboard, Issuer, Pictures, SignIn, router};
 use crate::gate_handler::GateHandler;
 use crate::handler::Handler;
 use crate::pipeline::Pipeline;
@@ -63,6 +64,8 @@ pub struct StackSettings {
     pub with_development: bool,
     /// What is to go wrong on purpose, once everything is started.
     pub faults: Option<FaultSpec>,
+    /// Where the readers of the dashboard sign in; without it everybody on this machine is one.
+    pub sign_in: Option<SignInSettings>,
     /// Whether to write what CloudWatch would know of queues, functions and table, by [`crate::metrics`].
     pub with_service_metrics: bool,
 }
@@ -250,6 +253,10 @@ impl Stack {
             operations: Arc::new(operations),
             pictures: Pictures::new(&config.limits),
             access: Access::loopback(address, vec![endpoint_url(servers.s3)]),
+            sign_in: settings.sign_in.clone().map(|settings| {
+                let issuer = Arc::new(Issuer::new(settings));
+                SignIn { authorizer: Arc::new(TokenAuthorizer::new(issuer.clone())), issuer }
+            }),
         });
         tasks.push(tokio::spawn(dashboard::serve(http_listener, page, stopped.clone())));
         if let Some(faults) = &faults {

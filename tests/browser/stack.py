@@ -37,11 +37,14 @@ def wait_for(what, found, patience=PATIENCE_SECONDS):
 
 
 class Stack:
-    """A running `giemsa up`; `settings` are its environment variables."""
+    """A running `giemsa up`; `arguments` are more of the command's, `settings` its environment variables."""
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, arguments=(), **settings):
         self.folder = folder
+        self.arguments = arguments
         self.settings = settings
+        # Sent with what this asks, where the API needs one.
+        self.token = None
         self.ports = ["0"] * len(PORTS)
         self.process = None
         self.start()
@@ -53,7 +56,7 @@ class Stack:
         environment = {k: v for k, v in os.environ.items() if k != "RUST_LOG"} | self.settings
         self.printed, self.errors = [], []
         self.process = subprocess.Popen(
-            [program, "up", *ports, "--data-dir", self.folder],
+            [program, "up", *ports, "--data-dir", self.folder, *self.arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )
         for pipe, lines in [(self.process.stdout, self.printed), (self.process.stderr, self.errors)]:
@@ -83,11 +86,11 @@ class Stack:
 
     def get(self, path, **parameters):
         """JSON of a route of the query API."""
-        return get(self.address, path, **parameters)
+        return get(self.address, path, self.token, **parameters)
 
     def post(self, path, body):
         """JSON that a route of the query API answers to a JSON body."""
-        return post(self.address, path, body)
+        return post(self.address, path, body, self.token)
 
     def upload(self, files):
         """Puts files, `{name: bytes}`, as a script would; answers the keys of those that were not refused."""
@@ -116,17 +119,22 @@ class Stack:
         wait_for("all uploads to be answered", is_done)
 
 
-def get(address, path, **parameters):
+def headers_of(token):
+    """Headers of a request by whoever has `token`, or by nobody in particular."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def get(address, path, token=None, **parameters):
     """JSON that `GET path` answers."""
     url = f"{address}{path}?{urllib.parse.urlencode(parameters)}" if parameters else f"{address}{path}"
-    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers_of(token)), timeout=PATIENCE_SECONDS) as answer:
         return json.load(answer)
 
 
-def post(address, path, body):
+def post(address, path, body, token=None):
     """JSON that `POST path` answers."""
     request = urllib.request.Request(
-        f"{address}{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        f"{address}{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json", **headers_of(token)})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             text = answer.read()

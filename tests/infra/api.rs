@@ -80,6 +80,16 @@ fn tokens_are_of_the_issuer_and_client_that_the_page_signs_in_with() {
     let client = Template::default().properties("UserPoolClient");
     assert_eq!(client["GenerateSecret"], false, "a page keeps no secret");
     assert_eq!(texts(&client["AllowedOAuthFlows"]), ["code"]);
+    let page = read("src/dashboard/page/session.js");
+    let asked = format!("const SCOPE = \"{}\";", texts(&client["AllowedOAuthScopes"]).join(" "));
+    assert!(page.contains(&asked), "the page asks for other scopes than {asked}");
+    // Where the page comes back to, in both cases.
+    assert!(page.contains("const home = () => `${location.origin}/`;"));
+    for addresses in ["CallbackURLs", "LogoutURLs"] {
+        let [address] = &texts(&client[addresses])[..] else { panic!("{addresses}") };
+        let origin = address.strip_suffix('/').unwrap();
+        assert_eq!(origin.matches('/').count(), 2, "{addresses}: {address}");
+    }
     let pool = Template::default().properties("UserPool");
     assert_eq!(pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"], true);
 }

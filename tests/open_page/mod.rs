@@ -37,6 +37,7 @@ impl Page {
             run_worker: true,
             with_development: false,
             faults: None,
+            sign_in: None,
             with_service_metrics: false,
         };
         let stack = Stack::start(&settings).await.unwrap();

@@ -1,7 +1,10 @@
 // Talks to the query API: parameters, problems, and whether the server is there.
 //
-// Never retries by itself: who asks knows whether asking again is right. Invariant: every failure is an `ApiError` whose
-// `detail` is a sentence for people, except that a request which was called off throws the browser's `AbortError`.
+// Never retries by itself, but with a new token where the old one has ended: who asks knows whether asking again is right.
+// Invariant: every failure is an `ApiError` whose `detail` is a sentence for people, except that a request which was called
+// off throws the browser's `AbortError`.
+
+import { session } from "./session.js";
 
 /** Longest a request may take, ms; a server that hangs is a server that is not there. */
 const TIMEOUT_MS = 30_000;
@@ -70,11 +73,28 @@ function address(path, params) {
   return text ? `${path}?${text}` : path;
 }
 
+/** A session that ended is to whoever asks like a server that is away: nothing is lost, and it goes on by itself. */
+function unsigned(error) {
+  connection.report(false);
+  return new ApiError(0, "Not signed in", error.message);
+}
+
 async function send(url, options, signal) {
+  const token = await session.token().catch((error) => { throw unsigned(error); });
+  const response = await ask(url, options, token, signal);
+  if (response.status !== 401 || token === null) return response;
+  const isReplaced = await session.isReplaced(token).catch((error) => { throw unsigned(error); });
+  // What was refused was not done: asking again does nothing twice.
+  return isReplaced ? ask(url, options, await session.token(), signal) : response;
+}
+
+async function ask(url, options, token, signal) {
+  signal?.throwIfAborted();
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const headers = token === null ? options.headers : { ...options.headers, Authorization: `Bearer ${token}` };
   let response;
   try {
-    response = await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, timeout]) : timeout });
+    response = await fetch(url, { ...options, headers, signal: signal ? AbortSignal.any([signal, timeout]) : timeout });
   } catch (error) {
     if (signal?.aborted) throw error;
     connection.report(false);
@@ -95,9 +115,10 @@ async function problemOf(response) {
   return new ApiError(response.status, body.title ?? response.statusText, detail, body.parameter ?? null);
 }
 
-async function jsonOf(response, signal) {
+/** The body as JSON, or, `as` says so, as something else. */
+async function bodyOf(response, signal, as = "json") {
   try {
-    return await response.json();
+    return await response[as]();
   } catch (error) {
     if (signal?.aborted) throw error;
     // A body that breaks off: the server ended while it answered.
@@ -129,7 +150,7 @@ export const api = {
       throw problem;
     }
     connection.trouble(path);
-    const body = await jsonOf(response, signal);
+    const body = await bodyOf(response, signal);
     const etag = response.headers.get("ETag");
     if (same && etag) {
       kept.delete(url);
@@ -139,11 +160,18 @@ export const api = {
     return body;
   },
 
+  /** The bytes of a picture at the address `url`, a `Blob`. */
+  async picture(url, { signal } = {}) {
+    const response = await send(url, {}, signal);
+    if (!response.ok) throw await problemOf(response);
+    return bodyOf(response, signal, "blob");
+  },
+
   /** The JSON of a route that takes a JSON body; `null` where it answers without one. */
   async post(path, body, { signal } = {}) {
     const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
     const response = await send(path, options, signal);
     if (!response.ok) throw await problemOf(response);
-    return response.status === 204 ? null : jsonOf(response, signal);
+    return response.status === 204 ? null : bodyOf(response, signal);
   },
 };

@@ -5,6 +5,8 @@
 
 import { api, connection, el, icon, replaceChildren, stateBox } from "./core.js";
 import { watchHealth } from "./banner.js";
+import { session } from "./session.js";
+import { enter, person, showRefused } from "./sign_in.js";
 import { uploads } from "./upload.js";
 
 /** Views by path; `entry` is their word in the navigation. */
@@ -25,6 +27,8 @@ const announcer = document.getElementById("announcer");
 
 /** Answer of `/api/settings`. */
 let settings = null;
+/** Ends what goes on as long as the page does. */
+const page = new AbortController();
 let current = new AbortController();
 /** Where the reader came from: `{path, query}` of the view before. */
 let previous = null;
@@ -275,11 +279,16 @@ function followLinks() {
   });
 }
 
+/** What the page starts with; `null` if the server refuses whoever has signed in, which is said then. */
 async function loadSettings() {
   for (;;) {
     try {
       return await api.get("/api/settings");
     } catch (error) {
+      if (session.isNeeded && (error.status === 401 || error.status === 403 || session.problem !== null)) {
+        showRefused(main, error);
+        return null;
+      }
       main.replaceChildren(stateBox({
         kind: "error",
         title: "The server does not answer",
@@ -290,6 +299,18 @@ async function loadSettings() {
   }
 }
 
+/** Stops everything and takes what was shown off the page, so that nobody comes back to it. */
+function leave() {
+  page.abort();
+  current.abort();
+  uploads.queue.cancel();
+  uploads.queue.decide(false);
+  document.getElementById("navigation").replaceChildren();
+  document.getElementById("tools").replaceChildren();
+  document.getElementById("banner").hidden = true;
+  main.replaceChildren();
+}
+
 /** Labels come with the first model that is accepted, which may be after this page. */
 function completeSettings() {
   if (settings.labels.length > 0) return;
@@ -297,13 +318,18 @@ function completeSettings() {
 }
 
 async function start() {
-  // The view's files come while the settings are asked for.
+  // The view's files come while it is found out who is there, and the settings are asked for.
   VIEWS[location.pathname]?.load().catch(() => {});
-  const always = new AbortController().signal;
+  if (!(await enter(main))) return;
   settings = await loadSettings();
-  const shared = { settings, announce, navigate, href, every: (ms, work) => every(ms, work, always) };
-  replaceChildren(document.getElementById("tools"), stageSlot, uploads.start(shared), themeButton());
+  if (!settings) return;
+  const shared = { settings, announce, navigate, href, every: (ms, work) => every(ms, work, page.signal) };
+  const isBusy = () => uploads.queue.isBusy;
+  replaceChildren(document.getElementById("tools"), stageSlot, uploads.start(shared), person(settings.reviewer, { isBusy, leave }), themeButton());
   watchHealth(document.getElementById("banner"), shared);
+  // Signed out in another tab, or a page from before that the browser has kept: anew, and then nothing is shown.
+  session.addEventListener("signed-out", () => { leave(); location.reload(); });
+  addEventListener("pageshow", (event) => { if (event.persisted && session.isNeeded) location.reload(); });
   followLinks();
   show();
 }

@@ -1,9 +1,11 @@
 // The line under the header: uploads that wait for an answer, images that were given up, a server that is away or in
-// trouble.
+// trouble, a session that has ended.
 //
 // Reads `/api/health` only. Invariant: while something is unanswered, given up or unreachable, it is said on every page.
 
 import { api, connection, el, format, icon, replaceChildren } from "./core.js";
+import { session } from "./session.js";
+import { sessionLine } from "./sign_in.js";
 
 const EVERY_MS = 3_000;
 
@@ -62,7 +64,8 @@ function troubles() {
 export function watchHealth(banner, { every, href }) {
   let lastWords = "";
   function draw() {
-    const said = connection.lost
+    const ended = sessionLine();
+    const said = ended ? [ended] : connection.lost
       ? [{
         urgency: 2,
         parts: [`The server does not answer since ${format.time(connection.answeredAt)}. What you see is from before; this page goes on by itself when it answers again.`],
@@ -85,6 +88,11 @@ export function watchHealth(banner, { every, href }) {
   // What sticks to the top of a view sticks below the banner.
   new ResizeObserver(() => document.documentElement.style.setProperty("--banner", `${banner.hidden ? 0 : banner.offsetHeight}px`)).observe(banner);
   connection.addEventListener("change", draw);
+  session.addEventListener("change", () => {
+    draw();
+    // The first answer wakes all that waits for one.
+    if (session.problem === null) api.get("/api/health", {}, { same: true }).catch(() => {});
+  });
   connection.addEventListener("trouble", draw);
   every(EVERY_MS, async () => {
     try {

@@ -1,7 +1,8 @@
 // From an image's key to what a viewer shows: a signed link, or the tiles of a Deep Zoom image.
 //
 // Never asks for an original that browsers do not show or that is too large for one. Invariant: a source that was
-// prepared ahead holds its picture decoded, so that showing it takes no request.
+// prepared ahead holds its picture decoded, so that showing it takes no request. Tiles are asked for like all of the API:
+// an `img` would send no token.
 
 import { api, links } from "./core.js";
 
@@ -24,7 +25,7 @@ export function tileAddress({ key, versionId }, level, column, row) {
 }
 
 /** The address of the largest picture of the whole image that is a single tile. */
-export function overviewAddress(source) {
+function overviewAddress(source) {
   const { width, height, tile_size: tileSize, max_level: maxLevel } = source.deepZoom;
   const halvings = Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / tileSize)));
   return tileAddress(source, Math.max(0, maxLevel - halvings), 0, 0);
@@ -59,7 +60,7 @@ export async function sourceOf(image, { signal, deepZoom } = {}) {
   if (deepZoom === undefined && needsTiles(image)) {
     deepZoom = (await api.get("/api/image", { key: image.key }, { signal })).deep_zoom;
   }
-  if (deepZoom) return tiledSource({ deepZoom, key: image.key, versionId: image.version_id ?? null });
+  if (deepZoom) return tiledSource({ deepZoom, key: image.key, versionId: image.version_id ?? null }, signal);
   const url = await linkTo(image, signal);
   try {
     return { url, picture: await decoded(url) };
@@ -70,10 +71,20 @@ export async function sourceOf(image, { signal, deepZoom } = {}) {
   }
 }
 
-async function tiledSource(source) {
-  const url = overviewAddress(source);
+async function tiledSource(source, signal) {
+  const url = await dataUrl(await api.picture(overviewAddress(source), { signal }));
   const overview = await decoded(url);
   const { width, height, tile_size: tileSize } = source.deepZoom;
   // What fits one tile, as most single cells do, is that tile.
   return Math.max(width, height) <= tileSize ? { url, picture: overview } : { ...source, overview };
+}
+
+/** A picture as an address of its own; unlike a `blob:` it needs not be given back. */
+function dataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new Error("the picture could not be read"));
+    reader.readAsDataURL(blob);
+  });
 }

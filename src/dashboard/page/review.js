@@ -33,7 +33,7 @@ export async function show(root, query, context) {
 class Review {
   constructor(root, query, context) {
     Object.assign(this, { root, context, slide: query.get("slide") });
-    this.queue = new ReviewQueue({ stage: context.stage, slide: this.slide, signal: context.signal });
+    this.queue = new ReviewQueue({ stage: context.stage, slide: this.slide, signal: context.signal, signedIn: context.settings.reviewer ?? null });
     this.agreement = new Agreement({ stage: context.stage, signal: context.signal });
     this.reviewer = context.settings.reviewer ?? storedReviewer();
     this.drawnId = null;

@@ -27,15 +27,19 @@ const STORAGE = "giemsa.unsent-reviews";
 /** Verdicts of this page that the server does not have yet, whichever view is shown. */
 const pending = new Set();
 
+/** Verdicts of others who signed in at this browser: they wait until these do again, who alone can send them. */
+let ofOthers = [];
+
 const idOf = (record) => record.result_id;
 
 /** Whether trying again can help: no answer, an answer of a failing server, or too many requests. */
 const isPassing = (error) => error.status === 0 || error.status >= 500 || error.status === 429 || error.status === 408;
 
 export class ReviewQueue extends EventTarget {
-  constructor({ stage, slide, signal }) {
+  /** `signedIn` is the name under which the server stores verdicts, whatever they say; `null` if they say it themselves. */
+  constructor({ stage, slide, signal, signedIn }) {
     super();
-    Object.assign(this, { stage, slide, signal, items: [], skipped: [], done: [], cursor: null, isLoaded: false });
+    Object.assign(this, { stage, slide, signal, signedIn, items: [], skipped: [], done: [], cursor: null, isLoaded: false });
     this.known = new Set();
   }
 
@@ -185,7 +189,8 @@ export class ReviewQueue extends EventTarget {
 
   /** Verdicts that wait are kept beyond the page. */
   #keep() {
-    const bodies = [...pending].filter((entry) => entry.state === "unsent").map((entry) => entry.body);
+    const unsent = [...pending].filter((entry) => entry.state === "unsent").map((entry) => entry.body);
+    const bodies = [...ofOthers, ...unsent];
     try {
       if (bodies.length > 0) localStorage.setItem(STORAGE, JSON.stringify(bodies));
       else localStorage.removeItem(STORAGE);
@@ -207,7 +212,10 @@ export class ReviewQueue extends EventTarget {
     } catch {
       // Unreadable: nothing of ours.
     }
-    for (const body of Array.isArray(bodies) ? bodies : []) {
+    bodies = Array.isArray(bodies) ? bodies : [];
+    const isOwn = (body) => !this.signedIn || body.reviewer === this.signedIn;
+    ofOthers = bodies.filter((body) => !isOwn(body));
+    for (const body of bodies.filter(isOwn)) {
       const entry = { record: null, body, label: body.label ?? null, state: "unsent", problem: null, tries: 0, at: Date.now() };
       this.done.push(entry);
       this.known.add(body.result_id);

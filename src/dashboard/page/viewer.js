@@ -3,8 +3,8 @@
 // Never draws controls of the library and asks no other machine than the page and its S3. Invariant: what is shown is
 // the image last asked for, never one whose answer came late.
 
-import { el, icon } from "./core.js";
-import { overviewAddress, tileAddress } from "./picture.js";
+import { api, connection, el, icon } from "./core.js";
+import { tileAddress } from "./picture.js";
 import { SimpleZoom } from "./simple_zoom.js";
 
 /** Screen pixels for one of the image from which on single pixels are shown instead of a blur. */
@@ -12,6 +12,9 @@ const SHARP_FROM = 12;
 
 /** Largest number of screen pixels for one of the image. */
 const MAX_SCALE = 40;
+
+/** Longest wait of the library for a tile, ms: a day, as it knows no "for ever". */
+const TILE_MS = 86_400_000;
 
 const LIBRARY = "/openseadragon.min.js";
 
@@ -43,6 +46,31 @@ export function library() {
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+/** Loads a tile for the library, whose own requests know of no session. */
+async function downloadTileStart(job) {
+  const call = new AbortController();
+  job.userData.call = call;
+  for (;;) {
+    try {
+      return job.finish(await api.picture(job.src, { signal: call.signal }), null, "rasterBlob");
+    } catch (error) {
+      if (call.signal.aborted) return undefined;
+      if (error.status !== 0) return job.fail(error.detail ?? error.message, null);
+      // The library would never ask again for a tile that failed; a server that is away, or a session, comes back.
+      await reached(call.signal);
+    }
+  }
+}
+
+/** Until the server is reached again. */
+function reached(signal) {
+  return new Promise((resolve) => {
+    if (!connection.lost || signal.aborted) return setTimeout(resolve, 1_000);
+    connection.addEventListener("change", resolve, { once: true, signal });
+    return signal.addEventListener("abort", resolve);
+  });
+}
+
 /** OpenSeadragon behind the few calls that the page makes. */
 class DeepZoom {
   constructor(OpenSeadragon, host, onScale) {
@@ -57,6 +85,8 @@ class DeepZoom {
       // A canvas may show pictures of another origin without asking it for permission; WebGL may not.
       drawer: "canvas",
       crossOriginPolicy: false,
+      // Each request has a limit of its own, and a tile may wait for the server.
+      timeout: TILE_MS,
       animationTime: isStill() ? 0 : 0.35,
       blendTime: 0,
       maxZoomPixelRatio: MAX_SCALE,
@@ -102,6 +132,8 @@ class DeepZoom {
           tileOverlap: source.deepZoom.overlap,
           maxLevel: source.deepZoom.max_level,
           getTileUrl: (level, column, row) => tileAddress(source, level, column, row),
+          downloadTileStart,
+          downloadTileAbort: (job) => job.userData.call?.abort(),
         }
       : { type: "image", url: source.url, buildPyramid: false };
     return new Promise((resolve, reject) => {
@@ -173,7 +205,7 @@ export async function createViewer({ simple = false } = {}) {
       canvas.setAttribute("role", "group");
       canvas.setAttribute("aria-label", label);
       const isOverview = source.deepZoom && !OpenSeadragon;
-      await inner.show(isOverview ? { url: overviewAddress(source), picture: source.overview } : source);
+      await inner.show(isOverview ? { picture: source.overview } : source);
       if (!isOverview) under.replaceChildren();
     },
     /** Words over the image, with what can be done, at least to hide them; `null` takes them away. */
