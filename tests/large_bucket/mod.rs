@@ -205,7 +205,8 @@ impl LargeBucket {
         let (date, key) = prefix.strip_prefix("results/stage=prod/date=").unwrap().split_once('/').unwrap();
         let key = key.strip_suffix('.').unwrap();
         let image = Self::image_of(key);
-        let mut xml = "<ListBucketResult><IsTruncated>false</IsTruncated>".to_owned();
+        let mut xml =
+            "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>".to_owned();
         for version in 1..=self.versions {
             let is_missing = version == 1 && image % 10 == 3;
             if !is_missing && Self::uploaded_at(version).format("%Y-%m-%d").to_string() == date {
