@@ -6,6 +6,7 @@ It never guesses a port and never sleeps for luck. Invariant: no process outlive
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -47,6 +48,10 @@ class Stack:
         self.token = None
         self.ports = ["0"] * len(PORTS)
         self.process = None
+        started_before = os.environ.get("GIEMSA_BROWSER_STARTED_BEFORE")
+        if started_before:
+            # A first start computes for a while: it tries the sample model.
+            shutil.copytree(started_before, folder, dirs_exist_ok=True)
         self.start()
 
     def start(self):

@@ -20,7 +20,8 @@ def test_an_image_is_zoomed_and_all_stages_stand_beside_it(visit, lab):
     expect(page.get_by_test_id("panel-model")).to_contain_text(results["prod"]["model"]["sha256"][:12])
 
     zoom = page.get_by_test_id("zoom-level")
-    expect(zoom).to_have_text(re.compile(r"\d+ %"))
+    # A small image is enlarged; less is of the moment in which the page had no place for it yet.
+    expect(zoom).to_have_text(re.compile(r"^\d{3,} %"))
     fitted = zoom.inner_text()
     page.get_by_test_id("zoom-in").click()
     expect(zoom).not_to_have_text(fitted)

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod started_before;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -121,8 +123,9 @@ pub fn depths(health: &serde_json::Value) -> Option<(u64, u64)> {
 }
 
 impl RunningStack {
-    /// Starts the stack and waits until it has printed how to use it.
+    /// Starts the stack, as if it had been started in an empty folder before, and waits until it has printed how to use it.
     pub fn start(data_dir: &Path, more: &[&str]) -> Self {
+        started_before::fill(data_dir);
         Self::start_as(up(data_dir, more))
     }
 

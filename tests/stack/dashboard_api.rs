@@ -10,7 +10,7 @@ use giemsa::local::INPUT_BUCKET;
 use serde_json::{Value, json};
 
 use crate::raw_http::{Answer, ask};
-use crate::running_stack::{self, RunningStack, project, wait_for};
+use crate::running_stack::{self, RunningStack, project, up, wait_for};
 
 const IMAGE: &str = "slide-002-falciparum/cell-08.png";
 
@@ -239,7 +239,8 @@ async fn every_route_answers_what_was_uploaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_answered_is_counted_and_named() {
     let folder = tempfile::tempdir().unwrap();
-    let stack = RunningStack::start(folder.path(), &["--no-worker"]);
+    // Nothing has served yet.
+    let stack = RunningStack::start_as(up(folder.path(), &["--no-worker"]));
     upload_slide(&stack.clients()).await;
     let api = Api::of(&stack);
     let slide = api.answer("/api/slide?slide=s%2Fa").await;

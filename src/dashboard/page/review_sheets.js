@@ -25,7 +25,8 @@ function open(dialog) {
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => {
     dialog.remove();
-    if (before?.isConnected) before.focus({ preventScroll: true });
+    // This event comes a moment after the dialog is gone: whoever was quick has a field already.
+    if (before?.isConnected && document.activeElement === document.body) before.focus({ preventScroll: true });
     resolve(dialog.returnValue);
   }));
 }
