@@ -14,12 +14,13 @@ use chrono::{DateTime, SubsecRound, Utc};
 use giemsa::backfill::{BatchJobs, JobState, Plan, Scan, ScannedPage, Selection, Totals, Way};
 use giemsa::config::{BatchSettings, has_own_queue_endpoint, has_own_s3_endpoint};
 use giemsa::pipeline::Pipeline;
-use giemsa::price::{Architecture, Charge};
+use giemsa::price::Charge;
 use giemsa::store::{ImageKey, Upload};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::model::{Place, print};
+use super::processors::Processors;
 use super::{Failed, complain, output, question};
 
 /// Images whose times are looked at for the estimate.
@@ -57,16 +58,6 @@ pub struct BackfillArguments {
     /// End the backfill of the stage; live uploads go on. On AWS a job can be named.
     #[arg(long, value_name = "JOB", num_args = 0..=1, conflicts_with_all = ["prefix", "model_digest", "since", "yes"])]
     stop: Option<Option<String>>,
-}
-
-/// Processors as an argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Processors {
-    /// The template's default.
-    Arm64,
-    /// Intel and AMD.
-    #[value(name = "x86_64")]
-    X86_64,
 }
 
 /// What `--json` prints.
@@ -160,10 +151,7 @@ async fn start(place: &Place, means: &Means, arguments: &BackfillArguments) -> R
     };
     match means {
         Means::Jobs(jobs, concurrency) => {
-            let architecture = match arguments.architecture {
-                Processors::Arm64 => Architecture::Arm64,
-                Processors::X86_64 => Architecture::X86_64,
-            };
+            let architecture = arguments.architecture.into();
             let way = Way::S3Batch { concurrency: *concurrency, architecture };
             batch::start(place, jobs, selection, way, arguments).await
         }
@@ -410,6 +398,8 @@ fn say(text: &str) -> Result<(), Failed> {
 
 #[cfg(test)]
 mod tests {
+    use giemsa::price::Architecture;
+
     use super::*;
 
     #[test]

@@ -9,9 +9,10 @@ use giemsa::cost::{
     Alternative, Assumptions, Bill, CROPS, FIELDS, Limit, Preset, RATES, RateReport, Workload, alternatives,
     bill, by_service, simulate,
 };
-use giemsa::price::{Architecture, Charge, Estimate, PRICES_AS_OF, PRICES_REGION};
+use giemsa::price::{Charge, Estimate, PRICES_AS_OF, PRICES_REGION};
 use serde::Serialize;
 
+use super::processors::Processors;
 use super::{Failed, output};
 
 /// Most images, and most of any other number, that is reckoned with.
@@ -82,16 +83,6 @@ enum Kind {
     Fields,
 }
 
-/// Processors as an argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Processors {
-    /// The template's default.
-    Arm64,
-    /// Intel and AMD.
-    #[value(name = "x86_64")]
-    X86_64,
-}
-
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -158,10 +149,7 @@ fn workload(arguments: &CostArguments) -> Result<Workload, Failed> {
         image_ms,
         python_ms: image_ms * python,
         memory_mb: arguments.memory_mb,
-        architecture: match arguments.architecture {
-            Processors::Arm64 => Architecture::Arm64,
-            Processors::X86_64 => Architecture::X86_64,
-        },
+        architecture: arguments.architecture.into(),
         stages: arguments.stages,
         batch: arguments.batch,
         image_months: arguments.image_months,
@@ -368,6 +356,8 @@ fn grouped(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use giemsa::price::Architecture;
 
     use super::*;
 

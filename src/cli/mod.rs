@@ -10,6 +10,7 @@ mod demo;
 mod dlq;
 mod model;
 mod output;
+mod processors;
 mod question;
 mod reclassify;
 mod reconcile;
