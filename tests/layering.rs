@@ -33,7 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
-    ("outcome", &["image", "model", "classification", "store"]),
+    ("outcome", &["object", "image", "model", "classification", "store"]),
     ("cpu_pool", &["image", "config", "model", "analysis", "outcome"]),
     ("notes", &["object", "outcome", "store"]),
     ("activity", &["object", "outcome", "store"]),

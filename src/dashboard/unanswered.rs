@@ -117,9 +117,9 @@ impl Dashboard {
     ) -> Option<Listed> {
         let key = listed_key(encoding, object.key()?);
         let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-        let is_marker = ObjectRef::new(&self.buckets.input, &key).is_folder_marker(size_bytes);
+        let is_upload = ObjectRef::new(&self.buckets.input, &key).skip_reason(Some(size_bytes)).is_none();
         // `a//` lies in the folder `a/`, whose name differs from that of `a`.
-        (!is_marker && slide_of_key(&key) == slide).then(|| Listed {
+        (is_upload && slide_of_key(&key) == slide).then(|| Listed {
             key,
             etag: object.e_tag().unwrap_or_default().trim_matches('"').to_owned(),
             size_bytes,
