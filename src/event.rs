@@ -160,7 +160,8 @@ fn form_of(event: &Value) -> Option<Form> {
 }
 
 fn delivery_of_message(message: &Value) -> Delivery {
-    let times_received = text(message, "/attributes/ApproximateReceiveCount").and_then(|c| c.parse::<u64>().ok());
+    let times_received =
+        text(message, "/attributes/ApproximateReceiveCount").and_then(|c| c.parse::<u64>().ok());
     Delivery {
         id: text(message, "/messageId").unwrap_or_default().to_owned(),
         is_redelivery: times_received.is_some_and(|count| count > 1),

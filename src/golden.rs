@@ -18,8 +18,8 @@ use crate::analysis::{Analysis, analyse_image};
 use crate::classification::{Finding, Reject};
 use crate::config::Limits;
 use crate::digest::sha256_of_parts;
-use crate::object::is_system_file;
 use crate::model::{Answered, GoldenAnswer, GoldenSummary, Model, RULES_KEY, Unanswered, panic_message};
+use crate::object::is_system_file;
 
 pub use bucket::{BucketError, ModelBucket, ModelFile};
 

@@ -114,6 +114,11 @@ pub fn slide_of_key(key: &str) -> String {
     key.rsplit_once(SEPARATORS).map_or_else(String::new, |(folder, _)| slide_name(folder))
 }
 
+/// The file name of an object key: `c.png` of `a/b/c.png`.
+pub fn name_of_key(key: &str) -> &str {
+    key.rsplit(SEPARATORS).next().unwrap_or(key)
+}
+
 /// A slide's name in its one form: folders separated by `/`, characters composed (Unicode NFC).
 ///
 /// macOS decomposes the names of files: without this, `été` copied from a Mac and from a PC would be two slides that look
@@ -135,7 +140,8 @@ pub fn key_prefixes_of_slide(slide: &str) -> Vec<String> {
         spellings.push(decomposed);
     }
     let with_last_replaced = |spelling: &str| {
-        let ends: Vec<usize> = spelling.match_indices('/').map(|(at, _)| at).chain([spelling.len()]).collect();
+        let ends: Vec<usize> =
+            spelling.match_indices('/').map(|(at, _)| at).chain([spelling.len()]).collect();
         let replaced = |at: &usize| format!("{}{}", &spelling[..*at], spelling[*at..].replace('/', "\\"));
         ends.iter().rev().map(replaced).collect::<Vec<_>>()
     };
@@ -253,5 +259,21 @@ mod tests {
         ] {
             assert_eq!(ObjectRef::new("b", key).skip_reason(size_bytes), expected, "{key:?}");
         }
+    }
+
+    /// The strings of a set in the page's script.
+    fn set_of_page(name: &str) -> Vec<String> {
+        let script = include_str!("dashboard/page/upload_files.js");
+        let start = format!("const {name} = new Set(");
+        let (_, rest) = script.split_once(&start).expect("the set is there");
+        serde_json::from_str(rest.split_once(')').unwrap().0).unwrap()
+    }
+
+    #[test]
+    fn the_page_leaves_out_the_same_files() {
+        assert_eq!(set_of_page("SYSTEM_FILES"), SYSTEM_FILES);
+        assert_eq!(set_of_page("SYSTEM_FOLDERS"), SYSTEM_FOLDERS);
+        // The page leaves out all names that begin with a dot.
+        assert!(COMPANION_PREFIX.starts_with('.'));
     }
 }

@@ -18,7 +18,7 @@ use giemsa::model::Model;
 use giemsa::object::ObjectRef;
 use giemsa::store::FetchError;
 
-use super::{ClassifyArguments, Failed, Format, complain, output};
+use super::{ClassifyArguments, Failed, Format, complain, folders, output};
 
 /// Bucket and stage that records of files name.
 const LOCAL: &str = "local";
@@ -103,7 +103,7 @@ fn limits() -> Result<Limits, Failed> {
     Ok(config.map_err(|error| Failed::Usage(error.into()))?.limits)
 }
 
-/// All files below `paths`, each folder sorted by name, without hidden files. What cannot be listed is an
+/// All files below `paths`, each folder sorted by name, without hidden files and those of the system. What cannot be listed is an
 /// error in its place, so that the rest is answered all the same.
 fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed> {
     let mut files = Vec::new();
@@ -119,11 +119,8 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
             let error = anyhow!("{} is neither a file nor a folder; {expected}", path.display());
             return Err(Failed::Usage(error));
         }
-        let is_hidden = |entry: &walkdir::DirEntry| {
-            entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
-        };
         let walk = walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name();
-        for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry)) {
+        for entry in walk.into_iter().filter_entry(folders::is_shown) {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => files.push(Ok(entry.into_path())),
                 Ok(_) => {}
@@ -134,7 +131,9 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
         }
     }
     if files.is_empty() {
-        let error = anyhow!("there are no files in the given folders (hidden ones are left out)");
+        let error = anyhow!(
+            "there are no files in the given folders (hidden ones and those of the system are left out)"
+        );
         return Err(Failed::Usage(error));
     }
     Ok(files)
@@ -149,7 +148,7 @@ fn unlisted(folder: &Path, error: &walkdir::Error) -> anyhow::Error {
 fn classify_file(path: &Path, model: &Model, limits: &Limits) -> anyhow::Result<Record> {
     let unreadable = || format!("{} cannot be read", path.display());
     let size_bytes = std::fs::metadata(path).with_context(unreadable)?.len();
-    let key = path.to_string_lossy().replace('\\', "/");
+    let key = path.to_string_lossy();
     let mut image = ImageInfo::of_object(&ObjectRef::new(LOCAL, key));
     image.size_bytes = Some(size_bytes);
     if size_bytes > limits.max_object_bytes {

@@ -8,6 +8,7 @@ mod classify;
 mod cost;
 mod demo;
 mod dlq;
+mod folders;
 mod model;
 mod output;
 mod processors;
@@ -101,7 +102,7 @@ struct ClassifyArguments {
     /// Form of the results on stdout.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Image files, and folders of them; hidden files in folders are left out.
+    /// Image files, and folders of them; hidden files and files of the system in folders are left out.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }

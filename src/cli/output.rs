@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use giemsa::classification::Record;
+use giemsa::object::name_of_key;
 use giemsa::slide::SlideFigure;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -124,7 +125,7 @@ pub fn records_table(records: &[Record]) -> String {
                 (record.label.clone().unwrap_or_default(), remark.unwrap_or_default())
             }
         };
-        let name = record.image.key.rsplit_once('/').map_or(record.image.key.as_str(), |(_, name)| name);
+        let name = name_of_key(&record.image.key);
         let indent = if record.slide.is_empty() { "" } else { "  " };
         let confidence = record.confidence.map(|c| format!("{:.1} %", 100.0 * c)).unwrap_or_default();
         table.add_row([

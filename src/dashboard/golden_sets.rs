@@ -163,9 +163,12 @@ impl Dashboard {
                 format!("its key in the set would have {} bytes; S3 takes {MAX_KEY_BYTES}", target.len());
             return Err(NoPicture::Of(detail));
         }
-        if file.starts_with('.') || is_system_file(&review.key) || review.label.is_empty() || review.label.contains('/') {
-            let detail =
-                "the gate would not take it: its name begins with a dot or is one that systems use, or its label is not a folder name";
+        if file.starts_with('.')
+            || is_system_file(&review.key)
+            || review.label.is_empty()
+            || review.label.contains('/')
+        {
+            let detail = "the gate would not take it: its name begins with a dot or is one that systems use, or its label is not a folder name";
             return Err(NoPicture::Of(detail.to_owned()));
         }
         let source = self.find_reviewed(review).await?;

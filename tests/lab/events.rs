@@ -35,7 +35,9 @@ const NEEDED: &[&str] = &[
 fn fields_of(value: &Value, at: &str, found: &mut Vec<String>) {
     let fields: Vec<(String, &Value)> = match value {
         Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), field)).collect(),
-        Value::Array(list) => list.iter().enumerate().map(|(index, each)| (index.to_string(), each)).collect(),
+        Value::Array(list) => {
+            list.iter().enumerate().map(|(index, each)| (index.to_string(), each)).collect()
+        }
         _ => return,
     };
     for (name, field) in fields {
@@ -69,7 +71,8 @@ fn variants(event: &Value) -> Vec<(String, Value)> {
             };
             variants.push((pointer.clone(), changed));
         }
-        let inner = event.pointer(&pointer).and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
+        let inner =
+            event.pointer(&pointer).and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok());
         if let Some(inner @ Value::Object(_)) = inner {
             for (within, changed) in self::variants(&inner) {
                 let mut outer = event.clone();
@@ -127,8 +130,7 @@ fn only_bucket_and_key_are_needed_and_what_lacks_them_is_never_acknowledged() {
 fn the_least_that_names_an_upload_is_enough() {
     let s3 = json!({"s3": {"bucket": {"name": "b"}, "object": {"key": "a+b.png"}}});
     let s3 = json!({"Records": [s3]});
-    let eventbridge =
-        json!({"detail-type": "Object Created", "detail": {"bucket": {"name": "b"}, "object": {"key": "a b.png"}}});
+    let eventbridge = json!({"detail-type": "Object Created", "detail": {"bucket": {"name": "b"}, "object": {"key": "a b.png"}}});
     for event in [
         s3.clone(),
         eventbridge.clone(),

@@ -22,7 +22,7 @@ use giemsa::classification::Status;
 use giemsa::store::{Order, ResultQuery};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::model::{PROD, Place, parse_since, parse_stage};
+use super::model::{PROD, Place, parse_since, parse_slide, parse_stage};
 use super::{Failed, Format};
 
 #[derive(Debug, clap::Args)]
@@ -81,7 +81,7 @@ struct FormatArgument {
 #[derive(Debug, Clone, clap::Args)]
 struct Filters {
     /// Only of this slide: the folder part of the key; "" for images without a folder.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_slide)]
     slide: Option<String>,
     /// Only with this label.
     #[arg(long)]

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use giemsa::store::{Order, ResultQuery, SlideEntry};
 use serde_json::{Value, json};
 
+use super::super::model::parse_slide;
 use super::super::output;
 use super::super::{Failed, Format, complain};
 use super::pages::{PAGE, Pages, failed};
@@ -17,6 +18,7 @@ use super::{FormatArgument, place_of};
 #[derive(Debug, clap::Args)]
 pub struct SlideArguments {
     /// The slide: the folder part of its images' keys; "" for images without a folder.
+    #[arg(value_parser = parse_slide)]
     slide: String,
     #[command(flatten)]
     form: FormatArgument,

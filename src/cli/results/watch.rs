@@ -14,7 +14,7 @@ use giemsa::classification::Record;
 use giemsa::store::{ImageKey, QueryError, ResultQuery, TableReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::model::{Place, parse_since};
+use super::super::model::{Place, parse_since, parse_slide};
 use super::super::{Failed, Format, complain};
 use super::activity::active_slides;
 use super::rows::{Rows, line};
@@ -44,7 +44,7 @@ pub struct WatchArguments {
 #[derive(Debug, clap::Args)]
 struct WatchFilters {
     /// Only of this slide.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_slide)]
     slide: Option<String>,
     /// Only with this label.
     #[arg(long)]
