@@ -18,13 +18,15 @@ use giemsa::model::Model;
 use giemsa::object::ObjectRef;
 use giemsa::store::FetchError;
 
-use super::{ClassifyArguments, Failed, Format, complain, folders, output};
+use super::form::{CsvWriter, Form};
+use super::{ClassifyArguments, Failed, complain, folders, output};
 
 /// Bucket and stage that records of files name.
 const LOCAL: &str = "local";
 
 /// Classifies all files of the arguments.
 pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let limits = limits()?;
     let files = list_files(&arguments.paths)?;
     let model = load_model(arguments.model.as_deref()).map_err(Failed::Usage)?;
@@ -43,10 +45,10 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
     let mut unanswered = 0_usize;
     let mut kept = Vec::new();
     let stdout = std::io::stdout().lock();
-    let mut writer = match arguments.format {
-        Format::Table => Writer::Table,
-        Format::Json => Writer::Json(stdout),
-        Format::Csv => Writer::Csv(Box::new(output::csv_writer(stdout)?)),
+    let mut writer = match form {
+        Form::Table => Writer::Table,
+        Form::Json => Writer::Json(stdout),
+        Form::Csv(style) => Writer::Csv(Box::new(CsvWriter::new(stdout, style, output::CSV_HEADER)?)),
     };
     let bar = output::progress("classified", count);
     while let Some(record) = records.next().await {
@@ -62,7 +64,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
                 Ok(())
             }
             (Ok(record), Writer::Json(out)) => output::write_json_line(out, &record),
-            (Ok(record), Writer::Csv(out)) => output::write_csv_row(out, &record),
+            (Ok(record), Writer::Csv(out)) => out.write(output::csv_cells(&record)),
         })?;
         bar.inc(1);
     }
@@ -75,7 +77,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
             writeln!(stdout, "{}", output::slides_table(&kept)).map_err(anyhow::Error::from)?;
         }
         Writer::Json(mut out) => out.flush().map_err(anyhow::Error::from)?,
-        Writer::Csv(mut out) => out.flush().map_err(anyhow::Error::from)?,
+        Writer::Csv(mut out) => out.flush()?,
     }
     if unanswered > 0 {
         return Err(Failed::Work(anyhow!("{unanswered} of {count} files are not answered")));
@@ -86,7 +88,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
 enum Writer<W: Write> {
     Table,
     Json(W),
-    Csv(Box<csv::Writer<W>>),
+    Csv(Box<CsvWriter<W>>),
 }
 
 fn load_model(path: Option<&Path>) -> anyhow::Result<Arc<Model>> {

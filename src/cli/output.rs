@@ -53,19 +53,6 @@ pub fn write_json_line(out: &mut impl Write, record: &Record) -> anyhow::Result<
     Ok(())
 }
 
-/// A CSV writer with the header written.
-pub fn csv_writer<W: Write>(out: W) -> anyhow::Result<csv::Writer<W>> {
-    let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(CSV_HEADER).map_err(csv_error)?;
-    Ok(writer)
-}
-
-/// Writes one record as a row of CSV.
-pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> anyhow::Result<()> {
-    writer.write_record(csv_cells(record).iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
-    Ok(())
-}
-
 /// Cells of a record below [`CSV_HEADER`], not yet neutralised.
 pub fn csv_cells(record: &Record) -> [String; 16] {
     let number = |value: Option<u32>| value.map(|v| v.to_string()).unwrap_or_default();

@@ -22,8 +22,8 @@ use giemsa::classification::Status;
 use giemsa::store::{Order, ResultQuery};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Failed;
 use super::model::{PROD, Place, parse_since, parse_slide, parse_stage};
-use super::{Failed, Format};
 
 #[derive(Debug, clap::Args)]
 pub struct ResultsArguments {
@@ -67,14 +67,6 @@ pub async fn run(arguments: &ResultsArguments) -> Result<(), Failed> {
         Verb::Export(more) => export::run(stage, more).await,
         Verb::Compact(more) => compact::run(stage, more).await,
     }
-}
-
-/// Form of the output.
-#[derive(Debug, clap::Args)]
-struct FormatArgument {
-    /// Form of the output on stdout.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 /// Which results.
