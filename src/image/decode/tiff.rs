@@ -69,7 +69,9 @@ pub(super) fn decode(
         DecodingResult::U8(samples) => samples,
         DecodingResult::U16(samples) => samples.into_iter().map(rgb::narrow).collect(),
         _ => {
-            return Err(unsupported("a TIFF file with samples that are not whole numbers of 1, 8 or 16 bits"));
+            return Err(unsupported(
+                "a TIFF file with samples that are not whole numbers of 1, 8 or 16 bits",
+            ));
         }
     };
     let samples = if layout.planes > 1 { interleave(&samples, layout.planes) } else { samples };
@@ -329,7 +331,7 @@ fn check_jpeg_chunk(
     if header.width_px != width_px || !rows.contains(&header.height_px) || header.components != samples {
         return Err(DecodeError::damaged(FORMAT, start, "a strip is not of the size that the page declares"));
     }
-    walker.verify().map_err(place)?;
+    walker.decode().map_err(place)?;
     Ok(header.is_progressive)
 }
 
