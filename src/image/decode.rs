@@ -225,7 +225,7 @@ fn decode_by(bytes: &[u8], limits: &DecodeLimits, deadline: &Deadline) -> Result
     deadline.check()?;
     let format = match sniff::sniff(bytes) {
         Content::Readable(format) => format,
-        Content::Unreadable(format) => return Err(DecodeError::UnsupportedFormat { format }),
+        Content::Unreadable(format) => return Err(DecodeError::unsupported(format)),
         Content::Unknown(found) => return Err(DecodeError::NotAnImage { found }),
         Content::Empty => return Err(DecodeError::Empty),
     };
@@ -258,7 +258,7 @@ fn decode_jpeg(
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::truncated(format, bytes),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(format, at, what),
-        jpeg::Fault::Unsupported(format) => DecodeError::UnsupportedFormat { format },
+        jpeg::Fault::Unsupported(format) => DecodeError::unsupported(format),
         jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
     };
     let mut walker = jpeg::Walker::new(bytes, deadline);
@@ -360,7 +360,7 @@ fn render(
         ColorType::Rgba16 => rgb::from_rgba(rgb::narrow_bytes(samples)),
         ColorType::L16 => rgb::from_gray(&rgb::narrow_bytes(samples)),
         ColorType::La16 => rgb::from_gray_alpha(&rgb::narrow_bytes(samples)),
-        _ => return Err(DecodeError::UnsupportedFormat { format: "an image with floating-point samples" }),
+        _ => return Err(DecodeError::unsupported(format!("a {format} file with floating-point samples"))),
     };
     Ok((Pixels { width_px, height_px, rgb }, turned))
 }
@@ -369,16 +369,7 @@ fn render(
 fn explain(error: ImageError, format: ImageFormat, bytes: &[u8]) -> DecodeError {
     match error {
         ImageError::Limits(_) => DecodeError::OversizedMetadata { format },
-        ImageError::Unsupported(_) => DecodeError::UnsupportedFormat {
-            format: match format {
-                ImageFormat::Jpeg => "JPEG of a kind that is not read",
-                ImageFormat::Png => "PNG of a kind that is not read",
-                ImageFormat::Tiff => "TIFF of a kind that is not read",
-                ImageFormat::Bmp => "BMP of a kind that is not read",
-                ImageFormat::Gif => "GIF of a kind that is not read",
-                ImageFormat::WebP => "WebP of a kind that is not read",
-            },
-        },
+        ImageError::Unsupported(_) => DecodeError::unsupported(format!("a {format} file of an unusual kind")),
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             DecodeError::truncated(format, bytes)
         }
@@ -441,6 +432,13 @@ mod tests {
             assert_eq!(error.to_string(), message);
             assert_eq!(error.code(), "too_large");
         }
+        let error = DecodeError::unsupported("a TIFF file compressed with LERC");
+        assert_eq!(
+            error.to_string(),
+            "the file is a TIFF file compressed with LERC, which is not read; export the image as an 8-bit RGB PNG file"
+        );
+        let error = DecodeError::unsupported("a PNG file in the CgBI variant of Apple");
+        assert!(error.to_string().ends_with("export the image as an 8-bit RGB TIFF file"), "{error}");
         let error = DecodeError::damaged(ImageFormat::Jpeg, 17, "a code does not exist");
         assert_eq!(
             error.to_string(),

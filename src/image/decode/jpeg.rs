@@ -19,7 +19,7 @@ pub(super) enum Fault {
     EndsEarly,
     /// What stands at byte `at` contradicts what came before it.
     Damaged { at: usize, what: &'static str },
-    /// A kind of JPEG that is not decoded.
+    /// A kind of JPEG that is not decoded, as a noun phrase.
     Unsupported(&'static str),
     /// The walk was given up at its deadline.
     OutOfTime,
@@ -215,9 +215,9 @@ impl<'a> Walker<'a> {
                 let body = self.segment()?;
                 self.read_huffman_tables(body)
             }
-            0xC3 => Err(Fault::Unsupported("lossless JPEG")),
-            0xC5..=0xC7 => Err(Fault::Unsupported("hierarchical JPEG")),
-            0xC9..=0xCF => Err(Fault::Unsupported("arithmetic-coded JPEG")),
+            0xC3 => Err(Fault::Unsupported("a lossless JPEG image")),
+            0xC5..=0xC7 => Err(Fault::Unsupported("a hierarchical JPEG image")),
+            0xC9..=0xCF => Err(Fault::Unsupported("an arithmetic-coded JPEG image")),
             0xDD => match self.segment()? {
                 &[high, low] => {
                     self.restart_units = usize::from(u16::from_be_bytes([high, low]));
@@ -239,11 +239,11 @@ impl<'a> Walker<'a> {
             return Err(self.damaged("the frame header is too short"));
         };
         if bits != 8 {
-            return Err(Fault::Unsupported("12-bit JPEG"));
+            return Err(Fault::Unsupported("a 12-bit JPEG image"));
         }
         let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
         if height == 0 {
-            return Err(Fault::Unsupported("JPEG of undeclared height"));
+            return Err(Fault::Unsupported("a JPEG image of undeclared height"));
         }
         if width == 0 || !matches!(count, 1 | 3 | 4) || specs.len() != usize::from(count) * 3 {
             return Err(self.damaged("the frame header is impossible"));
