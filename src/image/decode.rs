@@ -25,7 +25,6 @@ mod container;
 mod deadline;
 mod error;
 mod huffman;
-mod ifd;
 mod jpeg;
 mod rgb;
 mod scan;
