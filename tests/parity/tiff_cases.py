@@ -29,12 +29,19 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, SHORTS, FLOAT, DOUBLE, LONG8 = 1, 2, 3, 4, 5
 CODES = {BYTE: "B", ASCII: "B", SHORT: "H", LONG: "I", RATIONAL: "I", SHORTS: "h", FLOAT: "f", DOUBLE: "d", LONG8: "Q", 7: "B"}
 NONE, GROUP4, LZW, JPEG, DEFLATE, ADOBE, PACKBITS, ZSTD = 1, 4, 5, 7, 8, 32946, 32773, 50000
 PLAIN = [NONE, LZW, DEFLATE, ADOBE, PACKBITS, ZSTD]
+#: The longest side, where it is to be small.
+LONGEST_PX = 300
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def TOLERANCE(name):
     """The largest difference to the reference, in levels: the colours of JPEG and of YCbCr are rounded differently."""
     return 3 if "jpeg" in name or "ycbcr" in name else 0
+
+
+def size(random, most):
+    """Width and height."""
+    return pictures.size(random, min(most, LONGEST_PX))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -324,7 +331,7 @@ def flat_corner(random, samples):
 
 def drawn(random):
     """A file written here."""
-    width, height = pictures.size(random, random.choice([20, 70, 70, 300]))
+    width, height = size(random, random.choice([20, 70, 70, 300]))
     name, samples, bits, photometric, kind, tags, rgb = model(random, width, height)
     order, big = random.choice("<>"), random.random() < 0.2
     compression = random.choice(PLAIN + [LZW])
@@ -372,7 +379,7 @@ def check(name, data, samples, planar, bits):
 
 def by_tiffcp(random):
     """A file that libtiff writes."""
-    width, height = pictures.size(random, random.choice([70, 70, 200]))
+    width, height = size(random, random.choice([70, 70, 200]))
     while True:
         name, samples, bits, photometric, kind, tags, rgb = model(random, width, height)
         if bits in (1, 8, 16) and kind == 1 and "ycbcr" not in name and 270 not in tags:
@@ -405,7 +412,7 @@ def by_tiffcp(random):
 
 def jpeg_inside(random):
     """Strips and tiles compressed as JPEG, by libtiff or tifffile."""
-    width, height = pictures.size(random, 120)
+    width, height = size(random, 120)
     color = random.random() < 0.7
     picture = pictures.draw(random, width, height, 3 if color else 1)
     if random.random() < 0.5:
@@ -446,7 +453,7 @@ def ome(channels, used=None):
 
 def several_pages(random):
     """Channels and slices as pages."""
-    width, height = pictures.size(random)
+    width, height = size(random, 70)
     bits = random.choice([8, 8, 16])
     kind = random.choice(["imagej", "imagej luts", "imagej unclear", "ome", "ome unclear", "slices", "shaped", "missing"])
     count = 3 if kind in ("imagej", "imagej luts", "ome", "missing", "shaped") else random.choice([2, 4])
@@ -486,7 +493,7 @@ def several_pages(random):
 
 def refused(random):
     """What has no certain pixels, each with the words that name it."""
-    width, height = pictures.size(random)
+    width, height = size(random, 70)
     draw = lambda channels, levels=256: pictures.draw(random, width, height, channels, levels)
     gray = lambda **options: page_of(draw(1), 8, 1, **options)
     tag = lambda number, *values: {number: (SHORT, list(values))}
