@@ -24,19 +24,20 @@
 mod container;
 mod deadline;
 mod error;
+mod exif;
 mod huffman;
+mod idct;
 mod jpeg;
 mod rgb;
 mod scan;
 mod tiff;
+mod upsample;
 mod vp8l;
 
 use std::fmt;
 use std::time::Instant;
 
-use ::image::codecs::{
-    bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder,
-};
+use ::image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use ::image::metadata::Orientation;
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 
@@ -263,13 +264,29 @@ fn decode_jpeg(
     let mut walker = jpeg::Walker::new(bytes, deadline);
     let header = walker.read_header().map_err(place)?;
     limits.check_pixels(header.width_px, header.height_px)?;
-    walker.verify().map_err(place)?;
+    let components = header.components as u64;
+    // The orientation may stand behind the header, so that a quarter turn is paid for in any case.
+    let workspace = Workspace {
+        scratch: 0,
+        decoded: components,
+        converted: if components == 1 { 3 } else { 0 },
+        turned: Orientation::Rotate90,
+        table_bytes: header.stored_bytes(),
+    };
+    let size = (header.width_px, header.height_px);
+    limits.check(size, Measure::DecodedBytes, header.coefficient_bytes(), limits.max_decoded_bytes)?;
+    limits.check_workspace(header.width_px, header.height_px, workspace)?;
 
-    let decoder =
-        JpegDecoder::new(TimedReader::new(bytes, deadline)).map_err(|error| explain(error, format, bytes))?;
-    // A progressive picture is kept as coefficients of 16 bits until its last scan.
-    let scratch = if header.is_progressive { 2 * header.components as u64 } else { 0 };
-    render(decoder, (scratch, 0), format, bytes, limits)
+    let jpeg::Picture { samples, color, orientation } = walker.decode().map_err(place)?;
+    let rgb = match color {
+        jpeg::Color::Gray => rgb::from_gray(&samples),
+        jpeg::Color::Rgb => samples,
+        jpeg::Color::YCbCr => rgb::from_ycbcr(samples),
+        jpeg::Color::Cmyk => rgb::from_inverted_cmyk(samples),
+        jpeg::Color::Ycck => rgb::from_ycck(samples),
+    };
+    let (width_px, height_px) = size;
+    Ok((Pixels { width_px, height_px, rgb }, orientation))
 }
 
 fn decode_container(

@@ -20,6 +20,7 @@ use super::deadline::Deadline;
 use super::{DecodeError, DecodeLimits, ImageFormat, Pixels, Workspace, container, rgb};
 use compression::Compression;
 use directory::{Directory, tag};
+use jpeg_chunk::Strip;
 use layout::{Chunk, Layout, Model};
 use pages::{Channels, Description};
 use samples::Kind;
@@ -47,7 +48,7 @@ pub(super) fn decode(
 
     let mut chunk_bytes = 0;
     for page in &pages {
-        chunk_bytes = page.check_chunks(deadline)?.max(chunk_bytes);
+        chunk_bytes = page.unpacking_bytes(deadline)?.max(chunk_bytes);
     }
     let pixels = width_px as usize * height_px as usize;
     limits.check_workspace(
@@ -141,28 +142,30 @@ impl<'a> Page<'a> {
         Ok(Self { bytes, layout, channel, jpeg_tables })
     }
 
-    /// Walks strips that are JPEG streams; returns the memory, in bytes, that unpacking a strip or tile takes.
-    fn check_chunks(&self, deadline: &Deadline) -> Result<u64, DecodeError> {
-        let Layout { compression, chunk_width_px, chunk_height_px, .. } = self.layout;
-        let unpacked = (self.layout.row_bytes() as u64).saturating_mul(u64::from(chunk_height_px));
-        if compression != Compression::Jpeg {
-            return Ok(unpacked.saturating_mul(1 + compression.scratch()));
+    /// The memory, in bytes, that unpacking any strip or tile takes at most.
+    fn unpacking_bytes(&self, deadline: &Deadline) -> Result<u64, DecodeError> {
+        let layout = &self.layout;
+        let unpacked = (layout.row_bytes() as u64).saturating_mul(u64::from(layout.chunk_height_px));
+        if layout.compression != Compression::Jpeg {
+            return Ok(unpacked.saturating_mul(1 + layout.compression.scratch()));
         }
-        let most =
-            if self.layout.is_tiled { chunk_height_px } else { self.layout.height_px.min(chunk_height_px) };
-        let mut has_progressive = false;
-        for chunk in &self.layout.chunks {
-            let rows = u32::try_from(chunk.rows).expect("no more than the page has");
-            let expected = jpeg_chunk::Expected {
-                width_px: chunk_width_px,
-                rows: rows..=most,
-                samples: self.layout.samples_in_chunk(),
-            };
-            has_progressive |=
-                jpeg_chunk::check(self.bytes, chunk.place.clone(), self.jpeg_tables, &expected, deadline)?;
+        let mut most = 0;
+        for chunk in &layout.chunks {
+            deadline.check()?;
+            most = self.open_jpeg(chunk, deadline)?.decoding_bytes(unpacked).max(most);
         }
-        // A progressive strip is unpacked from coefficients of 16 bits.
-        Ok(unpacked * if has_progressive { 3 } else { 1 })
+        Ok(most)
+    }
+
+    fn open_jpeg<'b>(&'b self, chunk: &Chunk, deadline: &'b Deadline) -> Result<Strip<'b>, DecodeError> {
+        let Layout { is_tiled, chunk_width_px, chunk_height_px, height_px, .. } = self.layout;
+        let rows = u32::try_from(chunk.rows).expect("no more than the page has");
+        let expected = jpeg_chunk::Expected {
+            width_px: chunk_width_px,
+            rows: rows..=if is_tiled { chunk_height_px } else { height_px.min(chunk_height_px) },
+            samples: self.layout.samples_in_chunk(),
+        };
+        Strip::open(self.bytes, chunk.place.clone(), self.jpeg_tables, &expected, deadline)
     }
 
     /// Unpacks a strip or tile into its place in `picture`, which has `channels` samples for each pixel.
@@ -179,7 +182,7 @@ impl<'a> Page<'a> {
         }
         let (samples, row_bytes, bits) = (layout.samples_in_chunk(), layout.row_bytes(), layout.sample.bits);
         let mut data = if layout.compression == Compression::Jpeg {
-            jpeg_chunk::decode(&self.bytes[chunk.place.clone()], self.jpeg_tables)?
+            self.open_jpeg(chunk, deadline)?.decode()?
         } else {
             let size = compression::Size {
                 row_bytes,

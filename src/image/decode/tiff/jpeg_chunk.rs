@@ -1,13 +1,8 @@
 //! Strips and tiles that are JPEG streams of their own.
 //!
-//! Each is walked like a JPEG file before it is decoded, since the decoder would fill what is missing with grey. Its
-//! colours are left as they are stored: what they mean is said by the directory, not by the stream.
+//! Their samples are left as they are stored: what they mean is said by the directory, not by the stream.
 
 use std::ops::{Range, RangeInclusive};
-
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::super::deadline::Deadline;
 use super::super::{DecodeError, ImageFormat, jpeg};
@@ -26,6 +21,13 @@ pub(super) struct Expected {
     pub samples: usize,
 }
 
+/// A strip whose header was read and is what the directory states.
+pub(super) struct Strip<'a> {
+    walker: jpeg::Walker<'a>,
+    header: jpeg::Header,
+    start: usize,
+}
+
 /// Refuses the tables of a page (`JPEGTables`) where they are larger than any encoder writes.
 pub(super) fn check_tables(tables: &[u8]) -> Result<(), DecodeError> {
     if tables.len() > MAX_TABLES_BYTES {
@@ -34,57 +36,61 @@ pub(super) fn check_tables(tables: &[u8]) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Walks the strip at `range` and reports whether it is progressive.
-///
-/// # Errors
-/// [`DecodeError`] if it is not complete, or not the picture that the directory states.
-pub(super) fn check(
-    bytes: &[u8],
-    range: Range<usize>,
-    tables: &[u8],
-    expected: &Expected,
-    deadline: &Deadline,
-) -> Result<bool, DecodeError> {
-    let start = range.start;
-    let place = |fault| match fault {
+/// What a fault of a strip that begins at byte `start` means to the one who uploaded the file.
+fn place(fault: jpeg::Fault, start: usize) -> DecodeError {
+    match fault {
         jpeg::Fault::EndsEarly => DecodeError::damaged(FORMAT, start, "a strip of the picture is cut short"),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, start + at, what),
-        jpeg::Fault::Unsupported(_) => {
-            DecodeError::unsupported("a TIFF file with an unusual kind of JPEG inside")
+        jpeg::Fault::Unsupported(what) => {
+            DecodeError::unsupported(format!("a TIFF file of which each strip is {what}"))
         }
         jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
-    };
-    let mut walker = jpeg::Walker::new(&bytes[range], deadline);
-    if !tables.is_empty() {
-        walker.load_tables(tables).map_err(place)?;
     }
-    let header = walker.read_header().map_err(place)?;
-    // The decoder sizes its buffer from this inner header, so a lie here would cost memory without bound.
-    if header.width_px != expected.width_px
-        || !expected.rows.contains(&header.height_px)
-        || header.components != expected.samples
-    {
-        return Err(DecodeError::damaged(FORMAT, start, "a strip holds a picture of another size"));
-    }
-    walker.verify().map_err(place)?;
-    Ok(header.is_progressive)
 }
 
-/// Decodes a strip that was checked to interleaved samples.
-///
-/// # Errors
-/// [`DecodeError`] if its data cannot be read.
-pub(super) fn decode(data: &[u8], tables: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    // The tables are a stream that lacks its picture: its end and the start of the strip meet.
-    let head = tables.strip_suffix(&[0xFF, 0xD9]).unwrap_or(tables);
-    let tail = if tables.is_empty() { data } else { data.get(2..).unwrap_or_default() };
-    let stream = [head, tail].concat();
-    let corrupt = |error| DecodeError::corrupt(FORMAT, "a strip compressed as JPEG cannot be read", error);
+impl<'a> Strip<'a> {
+    /// Reads the header of the strip at `range`, which shares `tables` with the others.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not the picture that the directory states.
+    pub(super) fn open(
+        bytes: &'a [u8],
+        range: Range<usize>,
+        tables: &'a [u8],
+        expected: &Expected,
+        deadline: &'a Deadline,
+    ) -> Result<Self, DecodeError> {
+        let start = range.start;
+        let mut walker = jpeg::Walker::new(&bytes[range], deadline);
+        if !tables.is_empty() {
+            walker.load_tables(tables).map_err(|fault| place(fault, start))?;
+        }
+        let header = walker.read_header().map_err(|fault| place(fault, start))?;
+        // Memory follows this inner header, so a lie here would cost it without bound.
+        if header.width_px != expected.width_px
+            || !expected.rows.contains(&header.height_px)
+            || header.components != expected.samples
+        {
+            return Err(DecodeError::damaged(
+                FORMAT,
+                start,
+                "a strip is not of the size that the page declares",
+            ));
+        }
+        Ok(Self { walker, header, start })
+    }
 
-    let options = DecoderOptions::default().set_max_width(usize::MAX).set_max_height(usize::MAX);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&stream), options);
-    decoder.decode_headers().map_err(corrupt)?;
-    let stored = decoder.input_colorspace().expect("known once the headers are decoded");
-    decoder.set_options(options.jpeg_set_out_colorspace(stored));
-    decoder.decode().map_err(corrupt)
+    /// Bytes that decoding holds at most, its output of `unpacked` bytes included.
+    pub(super) fn decoding_bytes(&self, unpacked: u64) -> u64 {
+        self.header.coefficient_bytes().max(self.header.stored_bytes().saturating_add(unpacked))
+    }
+
+    /// Decodes it to interleaved samples.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not complete.
+    pub(super) fn decode(self) -> Result<Vec<u8>, DecodeError> {
+        let start = self.start;
+        Ok(self.walker.decode().map_err(|fault| place(fault, start))?.samples)
+    }
 }
