@@ -21,7 +21,7 @@ use super::{DecodeError, DecodeLimits, ImageFormat, Pixels, Workspace, container
 use compression::Compression;
 use directory::{Directory, tag};
 use jpeg_chunk::Strip;
-use layout::{Chunk, Layout, Model};
+use layout::{Layout, Model};
 use pages::{Channels, Description};
 use samples::Kind;
 
@@ -65,9 +65,9 @@ pub(super) fn decode(
 
     let mut picture = vec![0; pixels * channels];
     for page in &pages {
-        for chunk in &page.layout.chunks {
+        for index in 0..page.layout.places.len() {
             deadline.check()?;
-            page.read_chunk(chunk, &mut picture, channels, deadline)?;
+            page.read_chunk(index, &mut picture, channels, deadline)?;
         }
     }
     if model.has_alpha() {
@@ -150,39 +150,40 @@ impl<'a> Page<'a> {
             return Ok(unpacked.saturating_mul(1 + layout.compression.scratch()));
         }
         let mut most = 0;
-        for chunk in &layout.chunks {
+        for index in 0..layout.places.len() {
             deadline.check()?;
-            most = self.open_jpeg(chunk, deadline)?.decoding_bytes(unpacked).max(most);
+            most = self.open_jpeg(index, deadline)?.decoding_bytes(unpacked).max(most);
         }
         Ok(most)
     }
 
-    fn open_jpeg<'b>(&'b self, chunk: &Chunk, deadline: &'b Deadline) -> Result<Strip<'b>, DecodeError> {
+    fn open_jpeg<'b>(&'b self, index: usize, deadline: &'b Deadline) -> Result<Strip<'b>, DecodeError> {
         let Layout { is_tiled, chunk_width_px, chunk_height_px, height_px, .. } = self.layout;
-        let rows = u32::try_from(chunk.rows).expect("no more than the page has");
+        let rows = u32::try_from(self.layout.chunk(index).rows).expect("no more than the page has");
         let expected = jpeg_chunk::Expected {
             width_px: chunk_width_px,
             rows: rows..=if is_tiled { chunk_height_px } else { height_px.min(chunk_height_px) },
             samples: self.layout.samples_in_chunk(),
         };
-        Strip::open(self.bytes, chunk.place.clone(), self.jpeg_tables, &expected, deadline)
+        Strip::open(self.bytes, self.layout.places[index].clone(), self.jpeg_tables, &expected, deadline)
     }
 
     /// Unpacks a strip or tile into its place in `picture`, which has `channels` samples for each pixel.
     fn read_chunk(
         &self,
-        chunk: &Chunk,
+        index: usize,
         picture: &mut [u8],
         channels: usize,
         deadline: &Deadline,
     ) -> Result<(), DecodeError> {
         let layout = &self.layout;
+        let chunk = layout.chunk(index);
         if layout.is_planar && chunk.plane >= layout.model.channels() {
             return Ok(());
         }
         let (samples, row_bytes, bits) = (layout.samples_in_chunk(), layout.row_bytes(), layout.sample.bits);
         let mut data = if layout.compression == Compression::Jpeg {
-            self.open_jpeg(chunk, deadline)?.decode()?
+            self.open_jpeg(index, deadline)?.decode()?
         } else {
             let size = compression::Size {
                 row_bytes,
@@ -190,7 +191,7 @@ impl<'a> Page<'a> {
                 full_rows: layout.chunk_height_px as usize,
                 width_px: layout.chunk_width_px as usize,
             };
-            let place = chunk.place.clone();
+            let place = layout.places[index].clone();
             compression::unpack(
                 layout.compression,
                 self.bytes,

@@ -50,10 +50,8 @@ impl Model {
 }
 
 /// One strip or tile.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunk {
-    /// Where its data lies in the file.
-    pub place: Range<usize>,
     /// Which sample of a pixel it holds, where each has a plane of its own; else 0.
     pub plane: usize,
     /// Its upper left pixel.
@@ -83,7 +81,8 @@ pub(super) struct Layout {
     pub is_tiled: bool,
     pub chunk_width_px: u32,
     pub chunk_height_px: u32,
-    pub chunks: Vec<Chunk>,
+    /// Where the data of each strip or tile lies in the file.
+    pub places: Vec<Range<usize>>,
 }
 
 fn refused(what: &str) -> DecodeError {
@@ -171,7 +170,7 @@ impl Layout {
             is_tiled,
             chunk_width_px,
             chunk_height_px,
-            chunks: Vec::new(),
+            places: Vec::new(),
         };
         check_combination(&layout, directory, bytes)?;
         let tags = if is_tiled {
@@ -179,7 +178,7 @@ impl Layout {
         } else {
             (tag::STRIP_OFFSETS, tag::STRIP_BYTE_COUNTS)
         };
-        layout.chunks = layout.place_chunks(&numbers(tags.0)?, &numbers(tags.1)?, bytes)?;
+        layout.places = layout.find_places(&numbers(tags.0)?, &numbers(tags.1)?, bytes)?;
         Ok(layout)
     }
 
@@ -193,16 +192,34 @@ impl Layout {
         self.sample.row_bytes(self.chunk_width_px as usize * self.samples_in_chunk())
     }
 
-    fn place_chunks(
+    /// How many strips or tiles are across the picture, and how many a plane has.
+    fn chunks_of_plane(&self) -> (usize, usize) {
+        let across = self.width_px.div_ceil(self.chunk_width_px) as usize;
+        let down = self.height_px.div_ceil(self.chunk_height_px) as usize;
+        (across, across.saturating_mul(down))
+    }
+
+    /// The strip or tile of an index below the number of [`Self::places`].
+    pub(super) fn chunk(&self, index: usize) -> Chunk {
+        let (across, of_plane) = self.chunks_of_plane();
+        let (plane, row, column) = (index / of_plane, index % of_plane / across, index % across);
+        let full_rows = self.chunk_height_px as usize;
+        let top_px = row * full_rows;
+        let rows = if self.is_tiled { full_rows } else { full_rows.min(self.height_px as usize - top_px) };
+        Chunk { plane, left_px: column * self.chunk_width_px as usize, top_px, rows }
+    }
+
+    fn find_places(
         &self,
         offsets: &[u64],
         lengths: &[u64],
         bytes: &[u8],
-    ) -> Result<Vec<Chunk>, DecodeError> {
-        let across = self.width_px.div_ceil(self.chunk_width_px) as usize;
-        let down = self.height_px.div_ceil(self.chunk_height_px) as usize;
+    ) -> Result<Vec<Range<usize>>, DecodeError> {
+        /// Tables that a strip may hold beside its data.
+        const SPARE_BYTES: u64 = 4096;
+
         let planes = if self.is_planar { self.samples } else { 1 };
-        let count = across.saturating_mul(down).saturating_mul(planes);
+        let count = self.chunks_of_plane().1.saturating_mul(planes);
         if offsets.len() < count {
             return Err(damaged("it has fewer strips than its picture needs"));
         }
@@ -212,36 +229,25 @@ impl Layout {
             sorted.sort_unstable();
         }
         let file_end = bytes.len() as u64;
-        let mut chunks = Vec::with_capacity(count);
+        let mut places = Vec::with_capacity(count);
         for (index, &offset) in offsets[..count].iter().enumerate() {
-            let (plane, row, column) =
-                (index / (across * down), index % (across * down) / across, index % across);
-            let top_px = row * self.chunk_height_px as usize;
-            let full_rows = self.chunk_height_px as usize;
-            let rows =
-                if self.is_tiled { full_rows } else { full_rows.min(self.height_px as usize - top_px) };
-            let plain_bytes = (self.row_bytes() as u64).saturating_mul(rows as u64);
+            let plain_bytes = (self.row_bytes() as u64).saturating_mul(self.chunk(index).rows as u64);
             let length = match lengths.get(index) {
                 Some(0) if offset == 0 => return Err(refused("that leaves out some of its strips or tiles")),
                 Some(0) | None if self.compression == Compression::None => plain_bytes,
                 Some(&length) => length,
-                // Up to the next strip, or the end of the file: what is more than a strip needs is ignored.
+                // Up to the next strip or the end of the file; no method makes data twice as long.
                 None => {
                     let next = sorted[sorted.partition_point(|&other| other <= offset)..].first();
-                    next.unwrap_or(&file_end).saturating_sub(offset)
+                    let room = next.unwrap_or(&file_end).saturating_sub(offset);
+                    room.min(plain_bytes.saturating_mul(2).saturating_add(SPARE_BYTES))
                 }
             };
             let end = offset.checked_add(length).filter(|&end| end <= file_end);
             let place = end.and_then(|end| Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
-            chunks.push(Chunk {
-                place: place.ok_or_else(|| DecodeError::truncated(FORMAT, bytes))?,
-                plane,
-                left_px: column * self.chunk_width_px as usize,
-                top_px,
-                rows,
-            });
+            places.push(place.ok_or_else(|| DecodeError::truncated(FORMAT, bytes))?);
         }
-        Ok(chunks)
+        Ok(places)
     }
 }
 
