@@ -158,11 +158,11 @@ impl<'a> Page<'a> {
     }
 
     fn open_jpeg<'b>(&'b self, index: usize, deadline: &'b Deadline) -> Result<Strip<'b>, DecodeError> {
-        let Layout { is_tiled, chunk_width_px, chunk_height_px, height_px, .. } = self.layout;
+        let Layout { chunk_width_px, chunk_height_px, .. } = self.layout;
         let rows = u32::try_from(self.layout.chunk(index).rows).expect("no more than the page has");
         let expected = jpeg_chunk::Expected {
             width_px: chunk_width_px,
-            rows: rows..=if is_tiled { chunk_height_px } else { height_px.min(chunk_height_px) },
+            rows: rows..=chunk_height_px,
             samples: self.layout.samples_in_chunk(),
         };
         Strip::open(self.bytes, self.layout.places[index].clone(), self.jpeg_tables, &expected, deadline)

@@ -127,7 +127,9 @@ impl Layout {
         let photometric = number(tag::PHOTOMETRIC)?;
         let depths = numbers(tag::BITS_PER_SAMPLE)?;
         let samples = match number(tag::SAMPLES_PER_PIXEL)? {
-            Some(samples) => usize::try_from(samples).unwrap_or(usize::MAX),
+            Some(samples) => {
+                usize::from(u16::try_from(samples).map_err(|_| damaged("it has too many channels"))?)
+            }
             None if depths.len() <= 1 && matches!(photometric, Some(2 | 6)) => 3,
             None => depths.len().max(1),
         };
