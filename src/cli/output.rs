@@ -152,6 +152,16 @@ pub fn records_table(records: &[Record]) -> String {
     shown.join("\n")
 }
 
+/// What is to be said of a figure beside its numbers.
+pub fn figure_remark(figure: &SlideFigure) -> String {
+    let withdrawn = (figure.withdrawn > 0).then(|| format!("{} withdrawn", figure.withdrawn));
+    let duplicates = (figure.duplicates > 0).then(|| match figure.duplicates {
+        1 => "1 is the same bytes as another".to_owned(),
+        more => format!("{more} are the same bytes as another"),
+    });
+    withdrawn.into_iter().chain(duplicates).collect::<Vec<_>>().join(", ")
+}
+
 /// A table of slides and their figures, as text.
 pub fn slides_table(records: &[Record]) -> String {
     let mut slides: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
@@ -167,6 +177,7 @@ pub fn slides_table(records: &[Record]) -> String {
         "no cell",
         "review",
         "rejected",
+        "",
     ]);
     for (slide, records) in slides {
         let figure = SlideFigure::of(records);
@@ -181,6 +192,7 @@ pub fn slides_table(records: &[Record]) -> String {
             figure.outliers.to_string(),
             figure.needs_review.to_string(),
             figure.rejected.to_string(),
+            figure_remark(&figure),
         ]);
     }
     align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);

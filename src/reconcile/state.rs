@@ -222,6 +222,7 @@ mod tests {
             uploaded_at: at(seconds),
             reject_code: None,
             model_sha256: "m".to_owned(),
+            is_withdrawn: false,
         }
     }
 

@@ -22,6 +22,8 @@ mod table;
 mod uploads;
 mod verdict_writes;
 mod verdicts;
+mod withdrawal_writes;
+mod withdrawals;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
 pub use current::{make_current, place};
@@ -47,6 +49,7 @@ pub use uploads::{
 };
 
 pub use verdicts::{Review, ReviewAction, ReviewsPage, standing};
+pub use withdrawals::{Withdrawal, WithdrawalAction};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,20 @@ pub enum StoreError {
         /// Name of the result that was looked at.
         expected: String,
         /// Name of the one that is there.
+        found: Option<String>,
+    },
+    /// An upload is to be withdrawn that no stage has the result of.
+    #[error(
+        "the image at {key:?} is not the one that was to be withdrawn any more: its result is {}, expected one of the \
+         upload {expected:?}; look at the image again",
+        found.as_deref().map_or_else(|| "gone".to_owned(), |found| format!("of the upload {found:?}"))
+    )]
+    NotCurrent {
+        /// Object key.
+        key: String,
+        /// Version, or else ETag, of the upload that was to be withdrawn.
+        expected: String,
+        /// That of the result that is there.
         found: Option<String>,
     },
     /// A reviewer has no verdict to take back.

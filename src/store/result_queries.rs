@@ -16,7 +16,7 @@ use super::results::UNKNOWN_DAY;
 use super::schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_INDEX, RESULT_SK, REVIEW_INDEX, SHARDS,
     SUSPECT_INDEX, VERDICT_SK, days_pk, image_pk, label_pk, model_index_pk, recent_pk, result_pk, review_pk,
-    slide_pk, time_text,
+    slide_pk, time_text, withdrawn_pk, withdrawn_slide_pk,
 };
 use super::table::Item;
 use super::verdicts::Review;
@@ -60,6 +60,8 @@ pub struct ResultQuery {
     pub model_sha256: Option<String>,
     /// Whether the answer asks for a human look and no reviewer has decided the image.
     pub needs_review: Option<bool>,
+    /// The withdrawn images instead of those that count.
+    pub withdrawn: bool,
     /// First upload time, inclusive.
     pub from: Option<DateTime<Utc>>,
     /// Last upload time, exclusive.
@@ -178,21 +180,25 @@ impl TableReader {
             Rows::List(Merged::new(self, index, pks, range.after(after), query.limit), index)
         };
         let times = Range { from: query.from.map(time_text), below: query.until.map(time_text) };
+        let pk_of_slide = if query.withdrawn { withdrawn_slide_pk } else { slide_pk };
         match (query.order, &query.slide) {
             (Order::Suspicion, Some(slide)) => {
-                let rows = list(SUSPECT_INDEX, vec![slide_pk(stage, slide)], Range::default());
-                Ok(rows)
+                Ok(list(SUSPECT_INDEX, vec![pk_of_slide(stage, slide)], Range::default()))
             }
-            (Order::Suspicion, None) if query.needs_review == Some(true) => {
+            (Order::Suspicion, None) if query.needs_review == Some(true) && !query.withdrawn => {
                 let pks = shards().map(|shard| review_pk(stage, shard)).collect();
                 Ok(list(REVIEW_INDEX, pks, Range::default()))
             }
             (Order::Suspicion, None) => Err(QueryError::Unsupported {
-                detail: "results are ordered by suspicion of one slide, or where needs_review is true; expected one of \
-                         these filters, or the order newest"
+                detail: "results are ordered by suspicion of one slide, or where needs_review is true and withdrawn is \
+                         not; expected one of these filters, or the order newest"
                     .to_owned(),
             }),
-            (Order::Newest, Some(slide)) => Ok(list(ARRIVAL_INDEX, vec![slide_pk(stage, slide)], times)),
+            (Order::Newest, Some(slide)) => Ok(list(ARRIVAL_INDEX, vec![pk_of_slide(stage, slide)], times)),
+            (Order::Newest, None) if query.withdrawn => {
+                let pks = shards().map(|shard| withdrawn_pk(stage, shard)).collect();
+                Ok(list(RECENT_INDEX, pks, times))
+            }
             (Order::Newest, None) => {
                 let which = match (&query.label, query.status) {
                     (Some(label), _) => Some(LabelOrRejected::Label(label.clone())),
@@ -283,6 +289,7 @@ impl ResultQuery {
             status: None,
             model_sha256: None,
             needs_review: None,
+            withdrawn: false,
             from: None,
             until: None,
             order: Order::Newest,
@@ -311,7 +318,9 @@ impl ResultQuery {
         let uploaded_at = record.image.uploaded_at;
         let is_open = record.needs_review
             && verdict.is_none_or(|verdict| !verdict.is_of(record.image.object_version()));
-        is_same(&self.slide, Some(&record.slide))
+        // Indexes show a withdrawal a moment later.
+        record.withdrawn.is_some() == self.withdrawn
+            && is_same(&self.slide, Some(&record.slide))
             && is_same(&self.label, record.label.as_deref())
             && is_same(&self.model_sha256, Some(&record.model.sha256))
             && self.status.is_none_or(|status| record.status == status)
