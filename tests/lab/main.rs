@@ -26,3 +26,4 @@ mod reconcile;
 mod record;
 mod shipping;
 mod swaps;
+mod withdrawals;
