@@ -25,9 +25,7 @@ use crate::store::{StoreError, Withdrawal, WithdrawalAction};
 const MAX_REASON_BYTES: usize = 1_000;
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    Router::new()
-        .route("/api/withdrawals", post(withdraw))
-        .route("/api/withdrawals/restore", post(restore))
+    Router::new().route("/api/withdrawals", post(withdraw)).route("/api/withdrawals/restore", post(restore))
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,8 +101,7 @@ impl Dashboard {
     ) -> Result<Option<Withdrawal>, Problem> {
         let bucket = self.buckets.input.clone();
         let slide = slide_of_key(&key).to_owned();
-        let new =
-            Withdrawal { bucket, key, slide, action, reason, by, at: Utc::now(), object_version };
+        let new = Withdrawal { bucket, key, slide, action, reason, by, at: Utc::now(), object_version };
         let is_change = self.writer.append_withdrawal(&new, &self.stages).await;
         let is_change = is_change.map_err(|error| match &error {
             StoreError::NotCurrent { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),

@@ -86,8 +86,15 @@ impl TableReader {
         stage: &str,
     ) -> Result<HashMap<String, CurrentResult>, QueryError> {
         let wanted = keys.iter().map(|key| item_key(result_pk(stage, bucket, key), RESULT_SK)).collect();
-        let projection =
-            ["pk", "image.version_id", "image.etag", "reject.code", "model.sha256", "uploaded_ms", "withdrawn"];
+        let projection = [
+            "pk",
+            "image.version_id",
+            "image.etag",
+            "reject.code",
+            "model.sha256",
+            "uploaded_ms",
+            "withdrawn",
+        ];
         let mut results = HashMap::with_capacity(keys.len());
         for item in self.batch_get(wanted, &projection).await? {
             let key = self.image_key(&item)?.key;

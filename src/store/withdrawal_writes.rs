@@ -54,9 +54,8 @@ impl TableWriter {
     /// Takes a record out of what counts that a stage answered only after its image was withdrawn.
     pub(super) async fn enforce(&self, withdrawal: &Withdrawal, stage: &str) -> Result<(), StoreError> {
         let history = self.history(&withdrawal.bucket, &withdrawal.key, &[stage]).await?;
-        let is_late = |record: &&Record| {
-            record.withdrawn.is_none() && withdrawal.is_of(record.image.object_version())
-        };
+        let is_late =
+            |record: &&Record| record.withdrawn.is_none() && withdrawal.is_of(record.image.object_version());
         let Some(record) = history.results.iter().find(is_late) else { return Ok(()) };
         let is_in_force = ConditionCheck::builder()
             .table_name(&self.table)
@@ -107,7 +106,8 @@ impl TableWriter {
             new.at = new.at.max(last.at + TimeDelta::milliseconds(1));
         }
         // A stage that answered late follows the withdrawal that is in force.
-        let applied = if is_withdrawal { Some(in_force.filter(|_| is_in_force).unwrap_or(&new)) } else { None };
+        let applied =
+            if is_withdrawal { Some(in_force.filter(|_| is_in_force).unwrap_or(&new)) } else { None };
         let concerned = history.results.iter().filter(is_same);
         let mut writes = Vec::new();
         for record in concerned.filter(|record| record.withdrawn.is_some() != is_withdrawal) {
@@ -185,7 +185,8 @@ impl TableWriter {
         seen: Option<&Withdrawal>,
     ) -> Result<TransactWriteItem, StoreError> {
         const AS_SEEN: &str = "#at = :seen_at AND #by = :seen_by";
-        let names = || HashMap::from([("#at", "at"), ("#by", "by")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        let names =
+            || HashMap::from([("#at", "at"), ("#by", "by")].map(|(a, b)| (a.to_owned(), b.to_owned())));
         let values = |seen: &Withdrawal| {
             let at: AttributeValue = serde_dynamo::to_attribute_value(seen.at).expect("a time is text");
             HashMap::from([(":seen_at".to_owned(), at), (":seen_by".to_owned(), text(seen.by.clone()))])

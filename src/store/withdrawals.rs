@@ -95,7 +95,8 @@ impl TableReader {
     ) -> Result<BTreeMap<ImageKey, Withdrawal>, QueryError> {
         let mut withdrawals = BTreeMap::new();
         for batch in images.chunks(BATCH_KEYS) {
-            let wanted = batch.iter().map(|image| item_key(image_pk(&image.bucket, &image.key), WITHDRAWN_SK));
+            let wanted =
+                batch.iter().map(|image| item_key(image_pk(&image.bucket, &image.key), WITHDRAWN_SK));
             for item in self.batch_get(wanted.collect(), &[]).await? {
                 withdrawals.insert(self.image_key(&item)?, self.read_item(item)?);
             }

@@ -27,7 +27,7 @@ fn blank() -> Vec<u8> {
 }
 
 fn infected() -> Vec<u8> {
-    file("sample-images/slide-002-falciparum/cell-04.png")
+    file("sample-images/slide-003-mixed-forms/cell-01.png")
 }
 
 impl Slide {
@@ -137,8 +137,7 @@ async fn a_withdrawn_image_is_nowhere_but_among_the_withdrawn() {
     let days = table.days("prod", day, day + TimeDelta::days(1)).await.unwrap();
     assert_eq!(days[0].labels.values().sum::<u64>(), 2);
     let cells = table.cells("prod", SLIDE, None, 10).await.unwrap().cells;
-    let withdrawn: Vec<(&str, bool)> =
-        cells.iter().map(|cell| (cell.key.as_str(), cell.withdrawn)).collect();
+    let withdrawn: Vec<(&str, bool)> = cells.iter().map(|cell| (cell.key.as_str(), cell.withdrawn)).collect();
     assert_eq!(withdrawn.iter().filter(|(_, withdrawn)| *withdrawn).collect::<Vec<_>>(), [&(KEY, true)]);
     assert_eq!(withdrawn.len(), 3);
 

@@ -30,3 +30,4 @@ mod model_cli;
 mod openapi;
 mod sqs;
 mod two_stages;
+mod withdrawals;

@@ -215,8 +215,7 @@ async fn one(
 ) -> Result<BTreeMap<String, String>, Failed> {
     let history = place.table.image(&place.config.input_bucket, key, stages).await.map_err(failed)?;
     let mut found = BTreeMap::new();
-    let is_wanted =
-        |record: &&Record| action == WithdrawalAction::Withdraw || record.withdrawn.is_some();
+    let is_wanted = |record: &&Record| action == WithdrawalAction::Withdraw || record.withdrawn.is_some();
     if let Some(record) =
         history.results.iter().filter(is_wanted).max_by_key(|record| record.image.uploaded_at)
     {
