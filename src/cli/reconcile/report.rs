@@ -148,8 +148,8 @@ impl Report {
         if counts.deleted > 0 {
             writeln!(
                 text,
-                "\n{} of these results count though their image was deleted from the bucket; where they should not, `giemsa \
-                 results withdraw KEY` or FOLDER/ takes them out of every figure.",
+                "\n{} of these results count though their image was deleted from the bucket. Where they should not:\n\
+                 giemsa results withdraw KEY (or FOLDER/) --reason … takes them out of every figure.",
                 counts.deleted
             )?;
         }

@@ -218,35 +218,8 @@ fn cells(entry: &SlideEntry) -> [String; 15] {
 }
 
 fn table(entries: &[SlideEntry]) -> String {
-    let mut table = output::new_table([
-        "slide",
-        "cells",
-        "positive",
-        "parasitemia",
-        "95 % interval",
-        "no cell",
-        "review",
-        "rejected",
-        "last activity (UTC)",
-        "",
-    ]);
-    for entry in entries {
-        let figure = &entry.figure;
-        let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
-        let interval = figure.parasitemia_interval_percent();
-        table.add_row([
-            if entry.slide.is_empty() { "(no folder)".to_owned() } else { output::printable(&entry.slide) },
-            figure.cells.to_string(),
-            figure.positives.to_string(),
-            percent,
-            interval.map(|(low, high)| format!("{low:.1}–{high:.1} %")).unwrap_or_default(),
-            figure.outliers.to_string(),
-            figure.needs_review.to_string(),
-            figure.rejected.to_string(),
-            shown_minute(Some(entry.last_activity_at)),
-            output::figure_remark(figure),
-        ]);
-    }
-    output::align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
-    table.trim_fmt()
+    let row = |entry: &SlideEntry| {
+        (entry.slide.clone(), entry.figure, Some(shown_minute(Some(entry.last_activity_at))))
+    };
+    output::figures_table(entries.iter().map(row).collect())
 }

@@ -132,7 +132,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
     for image in done.failed.iter().take(SHOWN) {
         complain(&format!("giemsa: {}", output::printable(&image.reason)));
     }
-    print(arguments.json, &done, |done| told(done, &arguments.key, action))?;
+    print(arguments.json, &done, |done| told(done, arguments, action))?;
     match done.failed.len() {
         0 => Ok(()),
         left => Err(Failed::Work(anyhow!("{left} images were replaced meanwhile and stay as they are"))),
@@ -191,13 +191,15 @@ fn plan(found: &BTreeMap<String, String>, stages: &[String], action: WithdrawalA
     format!("{images} {what} {}; nothing is deleted:\n{}", stages.join(" and "), lines.join("\n"))
 }
 
-fn told(done: &Done, key: &str, action: WithdrawalAction) -> String {
+fn told(done: &Done, arguments: &WithdrawArguments, action: WithdrawalAction) -> String {
     let mut text = format!("{} {}", images_text(done.changed), words(action).0);
     if done.unchanged > 0 {
         text.push_str(&format!(", {} were so already", done.unchanged));
     }
     if action == WithdrawalAction::Withdraw {
-        text.push_str(&format!("; giemsa results restore {:?} brings back", output::printable(key)));
+        let prefix = if arguments.prefix { " --prefix" } else { "" };
+        let key = output::printable(&arguments.key);
+        text.push_str(&format!("; this undoes it: giemsa results restore '{key}'{prefix} --reason …"));
     }
     text
 }
