@@ -15,6 +15,7 @@ mod rates;
 mod releases;
 mod result_finder;
 mod result_queries;
+mod result_query;
 mod results;
 mod schema;
 mod slides;
@@ -36,7 +37,8 @@ pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
 pub use result_finder::ResultFinder;
-pub use result_queries::{Order, ResultQuery, ResultsPage};
+pub use result_queries::ResultsPage;
+pub use result_query::{Order, ResultQuery};
 pub use results::{result_key, upload_day, write_result};
 pub use schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_ATTRIBUTES, RECENT_INDEX,

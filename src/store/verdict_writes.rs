@@ -303,18 +303,23 @@ impl TableWriter {
     }
 
     /// Tells the slide that what its figure is made of has changed; its last activity stays that of its images.
-    pub(super) fn slide_changed(&self, stage: &str, slide: &str, at: DateTime<Utc>) -> Update {
+    fn slide_changed(&self, stage: &str, slide: &str, at: DateTime<Utc>) -> Update {
+        self.slide_update(stage, slide, at, "")
+    }
+
+    /// As [`slide_changed`](Self::slide_changed), with one more `clause` of the update.
+    pub(super) fn slide_update(&self, stage: &str, slide: &str, at: DateTime<Utc>, clause: &str) -> Update {
         let (listing_pk, listing_sk) = slide_listing(stage, slide, at);
         Update::builder()
             .table_name(&self.table)
             .key("pk", text(activity_pk(stage, slide)))
             .key("sk", text(ACTIVITY_SK.to_owned()))
-            .update_expression(
+            .update_expression(format!(
                 "SET stage = :stage, slide = :slide, changed_at = :now, \
                  last_activity_at = if_not_exists(last_activity_at, :now), \
                  listing_pk = if_not_exists(listing_pk, :listing_pk), \
-                 listing_sk = if_not_exists(listing_sk, :listing_sk) ADD changes :one",
-            )
+                 listing_sk = if_not_exists(listing_sk, :listing_sk) ADD changes :one {clause}"
+            ))
             .expression_attribute_values(":stage", text(stage.to_owned()))
             .expression_attribute_values(":slide", text(slide.to_owned()))
             .expression_attribute_values(":now", text(time_text(at.max(Utc::now()))))

@@ -169,10 +169,11 @@ impl TableWriter {
             .table_name(&self.table)
             .key("pk", text(days_pk(&record.stage)))
             .key("sk", text(upload_day(record)))
-            .update_expression("SET changed_at = :now ADD changes :one")
+            .update_expression("SET changed_at = :now ADD changes :one REMOVE counts")
             .expression_attribute_values(":now", text(time_text(at.max(Utc::now()))))
             .expression_attribute_values(":one", number(1));
-        let slide = self.slide_changed(&record.stage, &record.slide, at);
+        // What is kept is not shown for another moment, as it may be while answers come in.
+        let slide = self.slide_update(&record.stage, &record.slide, at, "REMOVE figure");
         let updates = [update, day].map(|update| update.build().expect("table, key and expression are set"));
         let [update, day] = updates;
         Ok([update, day, slide].map(|update| TransactWriteItem::builder().update(update).build()))

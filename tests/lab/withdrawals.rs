@@ -119,6 +119,13 @@ async fn a_withdrawn_image_is_nowhere_but_among_the_withdrawn() {
         assert!(slide.keys(query.clone()).await.contains(&KEY.to_owned()), "{query:?}");
     }
 
+    let day = record.image.uploaded_at.unwrap().date_naive();
+    let answered_on_day = async || {
+        let days = table.days("prod", day, day + TimeDelta::days(1)).await.unwrap();
+        days[0].labels.values().sum::<u64>()
+    };
+    assert_eq!(answered_on_day().await, 3);
+
     assert!(slide.append(WithdrawalAction::Withdraw, KEY).await);
     assert!(!slide.append(WithdrawalAction::Withdraw, KEY).await, "the same again changes nothing");
     let expected = SlideFigure { cells: 1, cells_with_sign: 1, duplicates: 0, withdrawn: 1, ..before };
@@ -133,9 +140,11 @@ async fn a_withdrawn_image_is_nowhere_but_among_the_withdrawn() {
     let answered = AnsweredQuery { stage: "prod".into(), sha256: record.model.sha256.clone(), since: None };
     assert_eq!(table.count_answered(&answered).await.unwrap(), 2, "no model is compared on it");
     assert!(table.same_content(&slide.record("prod", "slide 1/a.png").await).await.unwrap().is_empty());
-    let day = record.image.uploaded_at.unwrap().date_naive();
-    let days = table.days("prod", day, day + TimeDelta::days(1)).await.unwrap();
-    assert_eq!(days[0].labels.values().sum::<u64>(), 2);
+    assert_eq!(
+        answered_on_day().await,
+        2,
+        "at once, though counts are kept for a moment while answers come in"
+    );
     let cells = table.cells("prod", SLIDE, None, 10).await.unwrap().cells;
     let withdrawn: Vec<(&str, bool)> = cells.iter().map(|cell| (cell.key.as_str(), cell.withdrawn)).collect();
     assert_eq!(withdrawn.iter().filter(|(_, withdrawn)| *withdrawn).collect::<Vec<_>>(), [&(KEY, true)]);
@@ -149,6 +158,7 @@ async fn a_withdrawn_image_is_nowhere_but_among_the_withdrawn() {
     assert!(slide.append(WithdrawalAction::Restore, KEY).await);
     assert!(!slide.append(WithdrawalAction::Restore, KEY).await);
     assert_eq!(slide.figure("prod").await, before);
+    assert_eq!(answered_on_day().await, 3);
     assert_eq!(slide.record("prod", KEY).await, record);
     for query in questions(&record) {
         assert!(slide.keys(query.clone()).await.contains(&KEY.to_owned()), "{query:?}");
