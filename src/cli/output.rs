@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use giemsa::classification::Record;
+use giemsa::object::name_of_key;
 use giemsa::slide::SlideFigure;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -49,19 +50,6 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
 pub fn write_json_line(out: &mut impl Write, record: &Record) -> anyhow::Result<()> {
     let json = serde_json::to_string(record)?;
     writeln!(out, "{json}")?;
-    Ok(())
-}
-
-/// A CSV writer with the header written.
-pub fn csv_writer<W: Write>(out: W) -> anyhow::Result<csv::Writer<W>> {
-    let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(CSV_HEADER).map_err(csv_error)?;
-    Ok(writer)
-}
-
-/// Writes one record as a row of CSV.
-pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> anyhow::Result<()> {
-    writer.write_record(csv_cells(record).iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
     Ok(())
 }
 
@@ -124,7 +112,7 @@ pub fn records_table(records: &[Record]) -> String {
                 (record.label.clone().unwrap_or_default(), remark.unwrap_or_default())
             }
         };
-        let name = record.image.key.rsplit_once('/').map_or(record.image.key.as_str(), |(_, name)| name);
+        let name = name_of_key(&record.image.key);
         let indent = if record.slide.is_empty() { "" } else { "  " };
         let confidence = record.confidence.map(|c| format!("{:.1} %", 100.0 * c)).unwrap_or_default();
         table.add_row([

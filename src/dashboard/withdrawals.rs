@@ -100,7 +100,7 @@ impl Dashboard {
         by: String,
     ) -> Result<Option<Withdrawal>, Problem> {
         let bucket = self.buckets.input.clone();
-        let slide = slide_of_key(&key).to_owned();
+        let slide = slide_of_key(&key);
         let new = Withdrawal { bucket, key, slide, action, reason, by, at: Utc::now(), object_version };
         let is_change = self.writer.append_withdrawal(&new, &self.stages).await;
         let is_change = is_change.map_err(|error| match &error {

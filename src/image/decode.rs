@@ -24,20 +24,21 @@
 mod container;
 mod deadline;
 mod error;
+mod exif;
 mod huffman;
+mod idct;
 mod ifd;
 mod jpeg;
 mod rgb;
 mod scan;
 mod tiff;
+mod upsample;
 mod vp8l;
 
 use std::fmt;
 use std::time::Instant;
 
-use ::image::codecs::{
-    bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder,
-};
+use ::image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use ::image::metadata::Orientation;
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 
@@ -225,7 +226,7 @@ fn decode_by(bytes: &[u8], limits: &DecodeLimits, deadline: &Deadline) -> Result
     deadline.check()?;
     let format = match sniff::sniff(bytes) {
         Content::Readable(format) => format,
-        Content::Unreadable(format) => return Err(DecodeError::UnsupportedFormat { format }),
+        Content::Unreadable(format) => return Err(DecodeError::unsupported(format)),
         Content::Unknown(found) => return Err(DecodeError::NotAnImage { found }),
         Content::Empty => return Err(DecodeError::Empty),
     };
@@ -258,19 +259,35 @@ fn decode_jpeg(
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::truncated(format, bytes),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(format, at, what),
-        jpeg::Fault::Unsupported(format) => DecodeError::UnsupportedFormat { format },
+        jpeg::Fault::Unsupported(format) => DecodeError::unsupported(format),
         jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
     };
     let mut walker = jpeg::Walker::new(bytes, deadline);
     let header = walker.read_header().map_err(place)?;
     limits.check_pixels(header.width_px, header.height_px)?;
-    walker.verify().map_err(place)?;
+    let components = header.components as u64;
+    // The orientation may stand behind the header, so that a quarter turn is paid for in any case.
+    let workspace = Workspace {
+        scratch: 0,
+        decoded: components,
+        converted: if components == 1 { 3 } else { 0 },
+        turned: Orientation::Rotate90,
+        table_bytes: header.stored_bytes(),
+    };
+    let size = (header.width_px, header.height_px);
+    limits.check(size, Measure::DecodedBytes, header.coefficient_bytes(), limits.max_decoded_bytes)?;
+    limits.check_workspace(header.width_px, header.height_px, workspace)?;
 
-    let decoder =
-        JpegDecoder::new(TimedReader::new(bytes, deadline)).map_err(|error| explain(error, format, bytes))?;
-    // A progressive picture is kept as coefficients of 16 bits until its last scan.
-    let scratch = if header.is_progressive { 2 * header.components as u64 } else { 0 };
-    render(decoder, (scratch, 0), format, bytes, limits)
+    let jpeg::Picture { samples, color, orientation } = walker.decode().map_err(place)?;
+    let rgb = match color {
+        jpeg::Color::Gray => rgb::from_gray(&samples),
+        jpeg::Color::Rgb => samples,
+        jpeg::Color::YCbCr => rgb::from_ycbcr(samples),
+        jpeg::Color::Cmyk => rgb::from_inverted_cmyk(samples),
+        jpeg::Color::Ycck => rgb::from_ycck(samples),
+    };
+    let (width_px, height_px) = size;
+    Ok((Pixels { width_px, height_px, rgb }, orientation))
 }
 
 fn decode_container(
@@ -360,7 +377,7 @@ fn render(
         ColorType::Rgba16 => rgb::from_rgba(rgb::narrow_bytes(samples)),
         ColorType::L16 => rgb::from_gray(&rgb::narrow_bytes(samples)),
         ColorType::La16 => rgb::from_gray_alpha(&rgb::narrow_bytes(samples)),
-        _ => return Err(DecodeError::UnsupportedFormat { format: "an image with floating-point samples" }),
+        _ => return Err(DecodeError::unsupported(format!("a {format} file with floating-point samples"))),
     };
     Ok((Pixels { width_px, height_px, rgb }, turned))
 }
@@ -369,16 +386,7 @@ fn render(
 fn explain(error: ImageError, format: ImageFormat, bytes: &[u8]) -> DecodeError {
     match error {
         ImageError::Limits(_) => DecodeError::OversizedMetadata { format },
-        ImageError::Unsupported(_) => DecodeError::UnsupportedFormat {
-            format: match format {
-                ImageFormat::Jpeg => "JPEG of a kind that is not read",
-                ImageFormat::Png => "PNG of a kind that is not read",
-                ImageFormat::Tiff => "TIFF of a kind that is not read",
-                ImageFormat::Bmp => "BMP of a kind that is not read",
-                ImageFormat::Gif => "GIF of a kind that is not read",
-                ImageFormat::WebP => "WebP of a kind that is not read",
-            },
-        },
+        ImageError::Unsupported(_) => DecodeError::unsupported(format!("a {format} file of an unusual kind")),
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             DecodeError::truncated(format, bytes)
         }
@@ -441,6 +449,13 @@ mod tests {
             assert_eq!(error.to_string(), message);
             assert_eq!(error.code(), "too_large");
         }
+        let error = DecodeError::unsupported("a TIFF file compressed with LERC");
+        assert_eq!(
+            error.to_string(),
+            "the file is a TIFF file compressed with LERC, which is not read; export the image as an 8-bit RGB PNG file"
+        );
+        let error = DecodeError::unsupported("a PNG file in the CgBI variant of Apple");
+        assert!(error.to_string().ends_with("export the image as an 8-bit RGB TIFF file"), "{error}");
         let error = DecodeError::damaged(ImageFormat::Jpeg, 17, "a code does not exist");
         assert_eq!(
             error.to_string(),

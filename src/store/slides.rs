@@ -18,6 +18,7 @@ use super::schema::{
 use super::table::{Item, number, suspicion_and_content, suspicion_start};
 use super::{QueryError, StoreError, TableReader, TableWriter, Withdrawal};
 use crate::classification::{Record, Status};
+use crate::object::{slide_name, slide_of_key};
 use crate::slide::{Counted, SlideFigure, Tally};
 
 /// Figures that are added up at once.
@@ -203,20 +204,20 @@ impl TableReader {
         Ok(SlidesPage { slides, next })
     }
 
-    /// The names of the slides whose folders have images with keys that begin with `prefix`, without their figures.
+    /// The names of the slides that images with keys beginning with `prefix` may be on, without their figures.
     ///
     /// # Errors
     /// [`QueryError`].
     pub async fn slides_below(&self, stage: &str, prefix: &str) -> Result<Vec<String>, QueryError> {
-        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = slide_of_key(prefix);
         let (mut slides, mut after) = (Vec::new(), None);
         loop {
-            let page = self.activities(stage, Some(folder), after.as_deref(), SLIDES_AT_ONCE).await?;
+            let page = self.activities(stage, Some(&folder), after.as_deref(), SLIDES_AT_ONCE).await?;
             let names = page.0.into_iter().map(|activity| activity.slide);
-            slides.extend(names.filter(|slide| {
-                let start = if slide.is_empty() { String::new() } else { format!("{slide}/") };
-                start.starts_with(prefix) || prefix.starts_with(&start)
-            }));
+            let is_below = |slide: &String| {
+                slide.strip_prefix(&folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            slides.extend(names.filter(|slide| folder.is_empty() || is_below(slide)));
             after = page.1;
             if after.is_none() {
                 return Ok(slides);
@@ -232,7 +233,8 @@ impl TableReader {
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<Activity>, Option<String>), QueryError> {
-        let search = search.map(str::to_lowercase).filter(|search| !search.is_empty());
+        let search =
+            search.map(|search| slide_name(search).to_lowercase()).filter(|search| !search.is_empty());
         let pks = SHARDS.chars().map(|shard| slides_pk(stage, shard.encode_utf8(&mut [0; 4]))).collect();
         let expected = if search.is_some() { 10 * limit } else { limit };
         let mut rows = Merged::new(self, LISTING_INDEX, pks, Range::default().after(after), expected);

@@ -25,6 +25,7 @@ mod injector;
 mod local_kill;
 mod local_s3;
 mod local_s3_browsers;
+mod local_s3_clients;
 mod local_s3_versions;
 mod model_cli;
 mod openapi;

@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use chrono::Utc;
 use giemsa::classification::Record;
 use giemsa::config::{stages_of_command, user_name};
-use giemsa::object::slide_of_key;
+use giemsa::object::{slide_name, slide_of_key};
 use giemsa::store::{ResultQuery, StoreError, TableWriter, Withdrawal, WithdrawalAction};
 use serde::Serialize;
 
@@ -88,7 +88,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
         let error = anyhow!("{bucket:?} is not the input bucket; expected {:?}", place.config.input_bucket);
         return Err(Failed::Usage(error));
     }
-    let is_prefix = arguments.prefix || key.ends_with('/');
+    let is_prefix = arguments.prefix || key.ends_with(['/', '\\']);
     let found = match is_prefix {
         true => below(&place, key, &stages, action).await?,
         false => one(&place, key, &stages, action).await?,
@@ -107,7 +107,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
     for (key, object_version) in found {
         let withdrawal = Withdrawal {
             bucket: bucket.to_owned(),
-            slide: slide_of_key(&key).to_owned(),
+            slide: slide_of_key(&key),
             key,
             action,
             reason: arguments.reason.clone(),
@@ -168,7 +168,7 @@ fn none(key: &str, is_prefix: bool, action: WithdrawalAction) -> anyhow::Error {
 
 /// How many images of which slides are concerned.
 fn plan(found: &BTreeMap<String, String>, stages: &[String], action: WithdrawalAction) -> String {
-    let mut slides: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut slides: BTreeMap<String, u64> = BTreeMap::new();
     for key in found.keys() {
         *slides.entry(slide_of_key(key)).or_default() += 1;
     }
@@ -233,9 +233,12 @@ async fn below(
     stages: &[String],
     action: WithdrawalAction,
 ) -> Result<BTreeMap<String, String>, Failed> {
+    // In one form, so that what looks the same is the same.
+    let prefix = slide_name(prefix);
+    let is_below = |record: &Record| slide_name(&record.image.key).starts_with(&prefix);
     let mut newest: BTreeMap<String, Record> = BTreeMap::new();
     for stage in stages {
-        for slide in place.table.slides_below(stage, prefix).await.map_err(failed)? {
+        for slide in place.table.slides_below(stage, &prefix).await.map_err(failed)? {
             let query = ResultQuery {
                 slide: Some(slide),
                 withdrawn: action == WithdrawalAction::Restore,
@@ -244,7 +247,7 @@ async fn below(
             };
             let mut pages = Pages::of(place.table.clone(), query, None);
             while let Some(page) = pages.next().await? {
-                for record in page.into_iter().filter(|record| record.image.key.starts_with(prefix)) {
+                for record in page.into_iter().filter(is_below) {
                     let uploaded_at = record.image.uploaded_at;
                     let known = newest.get(&record.image.key);
                     if known.is_none_or(|known| uploaded_at > known.image.uploaded_at) {

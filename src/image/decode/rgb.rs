@@ -53,8 +53,27 @@ pub(super) fn from_cmyk(samples: Vec<u8>) -> Vec<u8> {
     four_to_three(samples, |[c, m, y, k]| [c, m, y].map(|ink| scale(255 - ink, 255 - k)))
 }
 
+/// CMYK as JPEG stores it (255 is no ink) to RGB, without a colour profile, in place.
+pub(super) fn from_inverted_cmyk(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[c, m, y, k]| [c, m, y].map(|paper| scale(paper, k)))
+}
+
+/// YCCK of JPEG to RGB: the first three channels are YCbCr of what is left of the paper, in place.
+pub(super) fn from_ycck(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[y, cb, cr, k]| ycbcr_to_rgb([y, cb, cr]).map(|ink| scale(255 - ink, k)))
+}
+
 /// Full-range YCbCr (ITU-R BT.601, as in JFIF) to RGB, in place.
 pub(super) fn from_ycbcr(mut samples: Vec<u8>) -> Vec<u8> {
+    for pixel in samples.chunks_exact_mut(3) {
+        let rgb = ycbcr_to_rgb([pixel[0], pixel[1], pixel[2]]);
+        pixel.copy_from_slice(&rgb);
+    }
+    samples
+}
+
+#[inline]
+fn ycbcr_to_rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     // Coefficients in 16 fractional bits.
     const RED_OF_CR: i32 = 91_881;
     const GREEN_OF_CB: i32 = -22_554;
@@ -62,14 +81,9 @@ pub(super) fn from_ycbcr(mut samples: Vec<u8>) -> Vec<u8> {
     const BLUE_OF_CB: i32 = 116_130;
     const HALF: i32 = 1 << 15;
 
-    let clamp = |value: i32| u8::try_from(value.clamp(0, 255)).expect("clamped to 8 bits");
-    for pixel in samples.chunks_exact_mut(3) {
-        let (y, cb, cr) = (i32::from(pixel[0]) << 16, i32::from(pixel[1]) - 128, i32::from(pixel[2]) - 128);
-        pixel[0] = clamp((y + RED_OF_CR * cr + HALF) >> 16);
-        pixel[1] = clamp((y + GREEN_OF_CB * cb + GREEN_OF_CR * cr + HALF) >> 16);
-        pixel[2] = clamp((y + BLUE_OF_CB * cb + HALF) >> 16);
-    }
-    samples
+    let clamp = |value: i32| (value >> 16).clamp(0, 255) as u8;
+    let (y, cb, cr) = ((i32::from(y) << 16) + HALF, i32::from(cb) - 128, i32::from(cr) - 128);
+    [clamp(y + RED_OF_CR * cr), clamp(y + GREEN_OF_CB * cb + GREEN_OF_CR * cr), clamp(y + BLUE_OF_CB * cb)]
 }
 
 /// `a * b / 255`, rounded to the nearest.

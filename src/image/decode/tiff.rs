@@ -68,7 +68,11 @@ pub(super) fn decode(
         }
         DecodingResult::U8(samples) => samples,
         DecodingResult::U16(samples) => samples.into_iter().map(rgb::narrow).collect(),
-        _ => return Err(unsupported("TIFF with samples that are not whole numbers of 1, 8 or 16 bits")),
+        _ => {
+            return Err(unsupported(
+                "a TIFF file with samples that are not whole numbers of 1, 8 or 16 bits",
+            ));
+        }
     };
     let samples = if layout.planes > 1 { interleave(&samples, layout.planes) } else { samples };
     let expected = width_px as usize * height_px as usize * usize::from(kind.samples);
@@ -145,13 +149,13 @@ fn open<'a>(bytes: &'a [u8], deadline: &'a Deadline) -> Result<Decoder<TimedRead
 }
 
 fn unsupported(found: &'static str) -> DecodeError {
-    DecodeError::UnsupportedFormat { format: found }
+    DecodeError::unsupported(found)
 }
 
 /// What an error of the decoder means to the one who uploaded the file.
 fn explain(error: TiffError, bytes: &[u8]) -> DecodeError {
     match error {
-        TiffError::UnsupportedError(_) => unsupported("TIFF of a kind that is not read"),
+        TiffError::UnsupportedError(_) => unsupported("a TIFF file of an unusual kind"),
         TiffError::LimitsExceeded | TiffError::IntSizeError => {
             DecodeError::OversizedMetadata { format: FORMAT }
         }
@@ -177,7 +181,9 @@ impl Tiff<'_> {
         const REDUCED_RESOLUTION: u64 = 1;
         let subfile = self.number(Tag::NewSubfileType)?.unwrap_or(0);
         if subfile & REDUCED_RESOLUTION != 0 {
-            return Err(unsupported("TIFF whose first page is only a preview (camera raw or pyramid)"));
+            return Err(unsupported(
+                "a TIFF file whose first page is only a preview (camera raw or pyramid)",
+            ));
         }
         Ok(())
     }
@@ -195,10 +201,10 @@ impl Tiff<'_> {
         const UNASSOCIATED: u64 = 2;
 
         if self.number(Tag::PhotometricInterpretation)? == Some(INDEXED) {
-            return Err(unsupported("TIFF with indexed colours"));
+            return Err(unsupported("a TIFF file with indexed colours"));
         }
         if self.numbers(Tag::SampleFormat)?.iter().any(|&format| format != UNSIGNED) {
-            return Err(unsupported("TIFF with floating-point or signed samples"));
+            return Err(unsupported("a TIFF file with floating-point or signed samples"));
         }
         let compression = self.number(Tag::Compression)?.unwrap_or(1);
         let is_jpeg = compression == u64::from(CompressionMethod::ModernJPEG.to_u16());
@@ -220,7 +226,7 @@ impl Tiff<'_> {
             ColorType::RGBA(bits @ (8 | 16)) => (Model::Rgba, bits),
             ColorType::CMYK(bits @ (8 | 16)) => (Model::Cmyk, bits),
             ColorType::YCbCr(8) => (Model::YCbCr, 8),
-            _ => return Err(unsupported("TIFF with a number of channels or bits that is not read")),
+            _ => return Err(unsupported("a TIFF file with an unusual number of channels or bits")),
         };
         Ok(Kind { model, samples: color.num_samples(), bits, is_jpeg, is_lzw, is_planar })
     }
@@ -312,7 +318,7 @@ fn check_jpeg_chunk(
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::damaged(FORMAT, start, "a strip of the picture is cut short"),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, start + at, what),
-        jpeg::Fault::Unsupported(_) => unsupported("TIFF with an unusual kind of JPEG inside"),
+        jpeg::Fault::Unsupported(_) => unsupported("a TIFF file with an unusual kind of JPEG inside"),
         jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
     };
     let mut walker = jpeg::Walker::new(&bytes[range], deadline);
@@ -325,7 +331,7 @@ fn check_jpeg_chunk(
     if header.width_px != width_px || !rows.contains(&header.height_px) || header.components != samples {
         return Err(DecodeError::damaged(FORMAT, start, "a strip is not of the size that the page declares"));
     }
-    walker.verify().map_err(place)?;
+    walker.decode().map_err(place)?;
     Ok(header.is_progressive)
 }
 
