@@ -157,7 +157,7 @@ const MODULES: &[(&str, &[&str])] = &[
 /// What only some files may name, and why. A path ending in `/` is a folder.
 const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (
-        &["::image::", "::tiff::"],
+        &["::image::", "ruzstd", "weezl", "fax"],
         &["src/image/decode.rs", "src/image/decode/", "src/image/peek.rs", "src/image/render.rs"],
         "decoding goes through its limits; the others read a header, and write",
     ),

@@ -79,9 +79,10 @@ pub fn csv_cells(record: &Record) -> [String; 16] {
 
 /// An I/O error stays one, so that a closed pipe is recognised.
 pub fn csv_error(error: csv::Error) -> anyhow::Error {
+    let message = format!("the CSV cannot be written: {error}");
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),
-        other => anyhow::anyhow!("the CSV cannot be written: {other:?}"),
+        _ => anyhow::Error::msg(message),
     }
 }
 

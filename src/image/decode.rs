@@ -1,7 +1,8 @@
 //! From the bytes of a file to 8-bit RGB pixels, under limits.
 //!
-//! Reads JPEG (gray, colour, CMYK and YCCK; baseline and progressive), PNG, TIFF and BigTIFF (first page), BMP, GIF
-//! (first frame) and WebP (first frame). The type is told from the content, never from the name.
+//! Reads JPEG (gray, colour, CMYK and YCCK; baseline and progressive), PNG, TIFF and BigTIFF (first page, or the three
+//! that are its colours), BMP, GIF (first frame) and WebP (first frame). The type is told from the content, never from
+//! the name.
 //!
 //! Invariants:
 //! - The declared size is checked against [`DecodeLimits`] before any pixel is decoded and before any buffer of a
@@ -12,14 +13,15 @@
 //!   clock.
 //! - A picture is answered whole or not at all. Where a decoder would fill missing data with grey, the structure of
 //!   the file is walked first, so that a file that was cut short is an error that says at which byte it ends.
-//! - Never looks past the first page or frame, and ignores what follows the end of the picture.
+//! - Never looks past the first page or frame but for pages that the first says are colours of its picture, and ignores
+//!   what follows the end of the picture.
 //!
 //! What becomes of pixels that are not 8-bit RGB: 16 bits are scaled by `v * 255 / 65535`, rounded; alpha is flattened
 //! on white; gray is repeated in three channels; CMYK is converted as `(255 - ink) * (255 - black) / 255`. Colour
 //! profiles are not applied. The orientation that a camera recorded (EXIF, or the TIFF tag) is applied, so that width
 //! and height are those a person sees.
 //!
-//! This folder is the only place that names the crates `image` and `tiff`.
+//! This folder is the only place that names the crate `image` to decode, and the crates that unpack the strips of TIFFs.
 
 mod container;
 mod deadline;
@@ -27,7 +29,6 @@ mod error;
 mod exif;
 mod huffman;
 mod idct;
-mod ifd;
 mod jpeg;
 mod rgb;
 mod scan;
@@ -68,7 +69,7 @@ pub enum ImageFormat {
     Jpeg,
     /// PNG of any depth.
     Png,
-    /// TIFF or BigTIFF, first page.
+    /// TIFF or BigTIFF, first picture.
     Tiff,
     /// Windows bitmap.
     Bmp,

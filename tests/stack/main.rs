@@ -28,6 +28,7 @@ mod local_s3_browsers;
 mod local_s3_clients;
 mod local_s3_versions;
 mod model_cli;
+mod names;
 mod openapi;
 mod sqs;
 mod two_stages;

@@ -29,11 +29,37 @@ pub(super) fn from_gray(gray: &[u8]) -> Vec<u8> {
     rgb
 }
 
+/// Takes an alpha (the last of `channels` samples) that is 0 everywhere for one that was never written: nobody stores
+/// a picture that cannot be seen.
+pub(super) fn make_opaque_if_unseen(samples: &mut [u8], channels: usize) {
+    if samples.iter().skip(channels - 1).step_by(channels).all(|&alpha| alpha == 0) {
+        samples.iter_mut().skip(channels - 1).step_by(channels).for_each(|alpha| *alpha = 255);
+    }
+}
+
 /// Gray and alpha to RGB on white.
 pub(super) fn from_gray_alpha(samples: &[u8]) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
     for pixel in samples.chunks_exact(2) {
         rgb.extend_from_slice(&[on_white(pixel[0], pixel[1]); 3]);
+    }
+    rgb
+}
+
+/// Gray already multiplied by its alpha to RGB on white.
+pub(super) fn from_premultiplied_gray_alpha(samples: &[u8]) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
+    for pixel in samples.chunks_exact(2) {
+        rgb.extend_from_slice(&[pixel[0].saturating_add(255 - pixel[1]); 3]);
+    }
+    rgb
+}
+
+/// Indices of colours to the colours; an index without one is black.
+pub(super) fn from_indexed(indices: &[u8], colors: &[[u8; 3]]) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(indices.len() * 3);
+    for &index in indices {
+        rgb.extend_from_slice(colors.get(usize::from(index)).unwrap_or(&[0; 3]));
     }
     rgb
 }
@@ -136,11 +162,24 @@ mod tests {
         assert_eq!(from_rgba(vec![10, 20, 30, 255, 10, 20, 30, 0]), [10, 20, 30, 255, 255, 255]);
         assert_eq!(from_gray_alpha(&[7, 255, 7, 0]), [7, 7, 7, 255, 255, 255]);
         assert_eq!(from_premultiplied_rgba(vec![100, 0, 128, 128]), [227, 127, 255]);
+        assert_eq!(from_premultiplied_gray_alpha(&[100, 128, 0, 0]), [227, 227, 227, 255, 255, 255]);
+    }
+
+    #[test]
+    fn an_alpha_that_is_zero_everywhere_counts_as_none() {
+        for (mut samples, expected) in [
+            ([1, 2, 3, 0, 4, 5, 6, 0], [1, 2, 3, 255, 4, 5, 6, 255]),
+            ([1, 2, 3, 0, 4, 5, 6, 1], [1, 2, 3, 0, 4, 5, 6, 1]),
+        ] {
+            make_opaque_if_unseen(&mut samples, 4);
+            assert_eq!(samples, expected);
+        }
     }
 
     #[test]
     fn colour_models_are_converted() {
         assert_eq!(from_gray(&[1, 2]), [1, 1, 1, 2, 2, 2]);
+        assert_eq!(from_indexed(&[1, 0, 2], &[[1, 2, 3], [4, 5, 6]]), [4, 5, 6, 1, 2, 3, 0, 0, 0]);
         assert_eq!(
             from_cmyk(vec![0, 0, 0, 0, 255, 0, 128, 0, 0, 0, 0, 255]),
             [255, 255, 255, 0, 255, 127, 0, 0, 0]
