@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Model, ModelError, OnnxFile};
+use super::{Model, ModelError, OnnxFile, PROOF_KEY};
 use crate::image::InputSpecJson;
 
 /// Field number of `ModelProto.metadata_props` (onnx.proto3).
@@ -40,6 +40,8 @@ pub struct MetadataChanges {
     pub outlier_above: Option<f64>,
     /// `giemsa.positive`.
     pub positive: Vec<String>,
+    /// `giemsa.proof`: its JSON.
+    pub proof: Option<String>,
 }
 
 /// Why metadata cannot be written.
@@ -105,6 +107,7 @@ impl MetadataChanges {
             ("giemsa.output", self.output.clone()),
             ("giemsa.temperature", self.temperature.map(|t| t.to_string())),
             ("giemsa.positive", list(&self.positive)),
+            (PROOF_KEY, self.proof.clone()),
         ];
         let mut properties: BTreeMap<String, String> =
             texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();

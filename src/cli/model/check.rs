@@ -93,6 +93,7 @@ async fn try_model(
         }
     };
     trial.model.describe(&model);
+    trial.notes.extend(model.notes.iter().cloned());
     let bar = output::progress("checked", set.images.len());
     let read = |image: &GoldenImage| {
         let path = folder.join(image.key.strip_prefix(GOLDEN_PREFIX).unwrap_or(&image.key));

@@ -79,6 +79,10 @@ pub struct PackArguments {
     /// Ask for a human look above this outlier score.
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     outlier_above: Option<f64>,
+    /// The training framework's scores for a few pictures, as JSON (models/README.md); the file is written only if they
+    /// are this model's.
+    #[arg(long, value_name = "FILE")]
+    proof: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,7 +97,12 @@ struct Packed {
 pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
     let path = &arguments.file.file;
     let bytes = read_file(path)?;
-    let changes = arguments.changes();
+    let mut changes = arguments.changes();
+    if let Some(path) = &arguments.proof {
+        let text = String::from_utf8(read_file(path)?);
+        let text = text.with_context(|| format!("--proof {} is not a text", path.display()));
+        changes.proof = Some(text.map_err(Failed::Usage)?.trim().to_owned());
+    }
     if changes == MetadataChanges::default() {
         return Err(Failed::Usage(anyhow!(
             "nothing to write; give at least one of --labels, --resize, --mean, …"
@@ -156,6 +165,7 @@ impl PackArguments {
             review_above: self.review_above.iter().cloned().collect(),
             outlier_above: self.outlier_above,
             positive: self.positive.clone(),
+            proof: None,
         }
     }
 }

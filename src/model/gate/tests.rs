@@ -29,6 +29,7 @@ fn trial(rows: &[(&str, &str, usize)]) -> Trial {
             size_bytes: 1,
             labels: vec!["sick".to_owned(), "well".to_owned()],
             positive: vec!["sick".to_owned()],
+            proof: None,
         },
         golden,
         rules: GateRules::default(),

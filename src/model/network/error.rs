@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use super::super::metadata::MetadataError;
+use super::super::proof::ProofError;
 use super::OUTLIER_OUTPUT;
 use super::operators::MAX_NODES;
+use super::probe::ScoreError;
 
 /// Why a model file cannot serve, or a network failed on an image.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +131,12 @@ pub enum ModelError {
     /// The metadata cannot be used.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The scores are not what the metadata says.
+    #[error(transparent)]
+    Scores(#[from] ScoreError),
+    /// The model's own proof fails.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// The engine cannot build the network.
     #[error("the network cannot be built for an input of the shape {shape:?}: {detail}")]
     Unsupported {
