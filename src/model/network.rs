@@ -480,9 +480,9 @@ mod tests {
         let metadata = Metadata::parse(&file.properties(), &file.graph_facts()).unwrap();
         let network = Network::build(file, &metadata, &LoadLimits::default()).unwrap();
         let shape = metadata.input.shape();
-        // Half of red, green or blue.
-        let run = |half: Option<usize>| {
-            let value = |i: usize| if half == Some(i / 64) { 0.5 } else { 0.0 };
+        // Dark red, green or blue.
+        let run = |dark: Option<usize>| {
+            let value = |i: usize| if dark == Some(i / 64) { 0.3 } else { 0.0 };
             network.run(InputTensor { shape, values: (0..192).map(value).collect() })
         };
         let cases = [
