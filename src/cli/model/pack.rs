@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use giemsa::classification::ModelInfo;
 use giemsa::image::{ColorMode, InputSpecJson, Layout, Resize};
-use giemsa::model::{MetadataChanges, pack};
+use giemsa::model::{MetadataChanges, PROOF_KEY, ProofOutcome, pack};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::Failed;
-use super::{FileArgument, print, read_file, shown_model, shown_size};
+use super::{FileArgument, print, read_file, shown_model, shown_proof, shown_size};
 
 #[derive(Debug, clap::Args)]
 // `--version` is the model's, as in the scripts of models/convert; `giemsa --version` is the program's.
@@ -91,6 +91,9 @@ struct Packed {
     model: ModelInfo,
     size_bytes: u64,
     metadata: BTreeMap<String, String>,
+    /// How its scores compare with the training framework's.
+    proof: Option<ProofOutcome>,
+    notes: Vec<String>,
 }
 
 /// Packs a file.
@@ -117,6 +120,8 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
         model: ModelInfo::of(&model),
         size_bytes: packed.len() as u64,
         metadata: file.properties(),
+        proof: model.proof.clone(),
+        notes: model.notes.clone(),
     };
     print(json, &done, |done| {
         let mut lines =
@@ -124,7 +129,15 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
         lines.extend(
             done.metadata
                 .iter()
+                .filter(|(key, _)| *key != PROOF_KEY)
                 .map(|(key, value)| format!("  {key:<18} {}", super::super::output::printable(value))),
+        );
+        lines.push(super::super::output::printable(&format!(
+            "  {PROOF_KEY:<18} {}",
+            shown_proof(done.proof.as_ref())
+        )));
+        lines.extend(
+            done.notes.iter().map(|note| super::super::output::printable(&format!("  note: {note}"))),
         );
         lines.join("\n")
     })
