@@ -64,6 +64,11 @@ impl Model {
         let file = OnnxFile::parse_within(bytes.as_ref(), limits)?;
         let sha256 = sha256_hex(bytes.as_ref());
         drop(bytes);
+        Self::of_file(file, sha256, limits)
+    }
+
+    /// The model of a parsed file whose digest is `sha256`.
+    fn of_file(file: OnnxFile, sha256: String, limits: &LoadLimits) -> Result<Arc<Self>, ModelError> {
         let (properties, graph) = (file.properties(), file.graph_facts());
         let metadata = Metadata::parse(&properties, &graph)?;
         let proof =

@@ -370,6 +370,9 @@ fn root_cause(error: &tract_onnx::prelude::TractError) -> String {
 }
 
 #[cfg(test)]
+mod proof_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;

@@ -89,7 +89,7 @@ pub struct ProofOutcome {
 pub enum ProofError {
     /// The network gives other scores than the framework did.
     #[error(
-        "on {input} the network gave {what} {found:.6}, and {by} gave {expected:.6}: they differ by {difference:.6}, \
+        "on {input} the network gave {what} {found:.6}, and {by} gave {expected:.6}: they differ by {difference:.6}{of}, \
          more than {bound}. The weights are damaged, or giemsa.input or giemsa.output is not that of the training (scale, \
          mean, std, color, layout), or this engine computes something else. Copy the file again, or convert the model \
          again from its framework (models/README.md); after a change on purpose, give a new proof (giemsa model pack \
@@ -104,8 +104,10 @@ pub enum ProofError {
         found: f64,
         /// The framework's.
         expected: f64,
-        /// The difference that is compared with the bound: relative to the largest logit if that is above 1.
+        /// The difference that is compared with the bound.
         difference: f64,
+        /// Of what, if it is relative.
+        of: &'static str,
         /// Greatest difference that is allowed.
         bound: f64,
         /// The framework.
@@ -119,6 +121,7 @@ struct Compared {
     found: f64,
     expected: f64,
     difference: f64,
+    of: &'static str,
 }
 
 impl Proof {
@@ -193,7 +196,7 @@ impl Proof {
             }
             let compared = compare(&found, &expected, metadata);
             let worst = compared.into_iter().max_by(|a, b| a.difference.total_cmp(&b.difference));
-            let Compared { what, found: given, expected, difference } = worst.expect("there are labels");
+            let Compared { what, found: given, expected, difference, of } = worst.expect("there are labels");
             if difference > self.bound {
                 let (bound, by) = (self.bound, self.by);
                 return Err(ProofError::Differs {
@@ -202,6 +205,7 @@ impl Proof {
                     found: given,
                     expected,
                     difference,
+                    of,
                     bound,
                     by,
                 }
@@ -262,7 +266,13 @@ fn compare(found: &Scores, expected: &Scores, metadata: &Metadata) -> Vec<Compar
             .zip(found.into_iter().zip(expected))
             .map(move |(what, (found, expected))| {
                 let difference = (found - expected).abs() / unit;
-                Compared { what, found, expected, difference }
+                Compared {
+                    what,
+                    found,
+                    expected,
+                    difference,
+                    of: if unit > 1.0 { " of the largest logit" } else { "" },
+                }
             })
             .collect::<Vec<_>>()
     };
@@ -277,8 +287,9 @@ fn compare(found: &Scores, expected: &Scores, metadata: &Metadata) -> Vec<Compar
         }
     };
     if let (Some(found), Some(expected)) = (found.outlier.map(f64::from), expected.outlier.map(f64::from)) {
-        let difference = (found - expected).abs() / expected.abs().max(1.0);
-        compared.push(Compared { what: "the outlier score".to_owned(), found, expected, difference });
+        let unit = expected.abs().max(1.0);
+        let (difference, of) = ((found - expected).abs() / unit, if unit > 1.0 { " of it" } else { "" });
+        compared.push(Compared { what: "the outlier score".to_owned(), found, expected, difference, of });
     }
     compared
 }

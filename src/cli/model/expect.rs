@@ -108,7 +108,7 @@ pub fn run(file: &Path, expected: &Path, tolerance: f64, json: bool) -> Result<(
 fn beside(model: &Model, expectation: Expectation) -> anyhow::Result<Beside> {
     let Expectation { image, path, label, probabilities } = expectation;
     let bytes = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let analysis = analyse_image(&bytes, model, &Limits::default().decode)
+    let analysis = analyse_image(&bytes, model, &Limits::default().decode())
         .with_context(|| format!("{} cannot be classified", path.display()))?;
     let decision = match analysis.finding {
         Finding::Classified(decision) => decision,
