@@ -344,11 +344,11 @@ mod tests {
         // Once more with the same: the same bytes.
         assert_eq!(pack(&packed, &changes).unwrap().0, packed);
 
-        let input = InputSpecJson { scale: Some(0.5), ..InputSpecJson::default() };
+        let input = InputSpecJson { pad: Some([9, 8, 7]), ..InputSpecJson::default() };
         let (packed, model) =
             pack(&sample, &MetadataChanges { input, ..MetadataChanges::default() }).unwrap();
         let was = Model::load(&sample).unwrap();
-        assert_eq!(model.metadata.input.scale, 0.5);
+        assert_eq!(model.metadata.input.pad, [9, 8, 7]);
         assert_eq!(model.metadata.input.mean, was.metadata.input.mean);
         assert_ne!(packed, sample);
     }

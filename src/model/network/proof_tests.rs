@@ -47,7 +47,8 @@ fn flip_bits(proto: &mut pb::ModelProto, count: usize, seed: u64) {
         // Knuth's generator for 64 bits; its upper half is random enough.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let at = (state >> 32) as usize;
-        *bytes[at / 8 % (bytes.len())] ^= 1 << (at % 8);
+        let byte = at / 8 % bytes.len();
+        *bytes[byte] ^= 1 << (at % 8);
     }
 }
 
