@@ -71,8 +71,7 @@ impl Model {
     fn of_file(file: OnnxFile, sha256: String, limits: &LoadLimits) -> Result<Arc<Self>, ModelError> {
         let (properties, graph) = (file.properties(), file.graph_facts());
         let metadata = Metadata::parse(&properties, &graph)?;
-        let proof =
-            properties.get(PROOF_KEY).map(|text| Proof::parse(text, &metadata, &graph)).transpose()?;
+        let proof = properties.get(PROOF_KEY).map(|text| Proof::parse(text, &graph)).transpose()?;
         let network = Network::build(file, &metadata, limits)?;
         let outcome = proof.map(|proof| proof.check(&network, &metadata)).transpose()?;
         let mut notes = Vec::new();

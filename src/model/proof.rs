@@ -67,7 +67,8 @@ struct ProofInput {
 pub(super) struct Proof {
     by: String,
     bound: f64,
-    inputs: Vec<(Pixels, Scores)>,
+    /// PNG files, decoded one at a time: small ones may hold large pictures.
+    inputs: Vec<(Vec<u8>, Scores)>,
 }
 
 /// A proof that holds.
@@ -129,13 +130,8 @@ impl Proof {
     ///
     /// # Errors
     /// [`MetadataError`] if it cannot be one of this network.
-    pub(super) fn parse(text: &str, metadata: &Metadata, graph: &GraphFacts) -> Result<Self, MetadataError> {
-        let problem = |problem: String| MetadataError::Invalid {
-            key: PROOF_KEY,
-            found: text.chars().take(60).collect(),
-            problem,
-            example: EXAMPLE,
-        };
+    pub(super) fn parse(text: &str, graph: &GraphFacts) -> Result<Self, MetadataError> {
+        let problem = |what: String| invalid(text, what);
         if text.len() > MAX_PROOF_BYTES {
             return Err(problem(format!(
                 "it has {} bytes, more than the {MAX_PROOF_BYTES} that are read; expected fewer or plainer pictures",
@@ -160,9 +156,7 @@ impl Proof {
             )));
         }
         let read = |(input, name): (ProofInput, &str)| {
-            let (pixels, scores) =
-                input.read(metadata, graph).map_err(|what| problem(format!("{name}: {what}")))?;
-            Ok((pixels, scores))
+            input.read(graph).map_err(|what| problem(format!("{name}: {what}")))
         };
         let inputs = json.inputs.into_iter().zip(INPUTS).map(read).collect::<Result<_, _>>()?;
         Ok(Self { by: json.by, bound, inputs })
@@ -180,20 +174,18 @@ impl Proof {
         let mut greatest_difference = 0.0_f64;
         let mut answers = Vec::with_capacity(self.inputs.len());
         let inputs = self.inputs.len() as u64;
-        for ((pixels, expected), input) in self.inputs.into_iter().zip(INPUTS) {
+        for ((png, expected), input) in self.inputs.into_iter().zip(INPUTS) {
+            let pixels = read_png(&png, &metadata.input)
+                .map_err(|what| invalid(&self.by, format!("{input}: {what}")))?;
             let found = network.run_on(preprocess(&pixels, &metadata.input), input)?;
-            let count = expected.labels.len();
-            let expected = Scores { labels: network.for_labels(expected.labels), ..expected };
-            if expected.labels.len() != found.labels.len() {
-                let problem = format!(
-                    "{input} has {count} scores; expected {}",
-                    if network.is_single() { 1 } else { found.labels.len() }
-                );
-                let found = self.by.clone();
+            let (count, wanted) =
+                (expected.labels.len(), if network.is_single() { 1 } else { found.labels.len() });
+            if count != wanted {
                 return Err(
-                    MetadataError::Invalid { key: PROOF_KEY, found, problem, example: EXAMPLE }.into()
+                    invalid(&self.by, format!("{input} has {count} scores; expected {wanted}")).into()
                 );
             }
+            let expected = Scores { labels: network.for_labels(expected.labels), ..expected };
             let compared = compare(&found, &expected, metadata);
             let worst = compared.into_iter().max_by(|a, b| a.difference.total_cmp(&b.difference));
             let Compared { what, found: given, expected, difference, of } = worst.expect("there are labels");
@@ -221,18 +213,22 @@ impl Proof {
 }
 
 impl ProofInput {
-    fn read(self, metadata: &Metadata, graph: &GraphFacts) -> Result<(Pixels, Scores), String> {
+    fn read(self, graph: &GraphFacts) -> Result<(Vec<u8>, Scores), String> {
         let png = STANDARD.decode(&self.png).map_err(|e| format!("png is not base64 ({e})"))?;
-        let pixels = read_png(&png, &metadata.input)?;
         if !self.scores.iter().chain(&self.outlier).all(|score| score.is_finite()) {
             return Err(format!("the scores are {:?}; expected finite numbers", self.scores));
         }
         match (graph.has_outlier_output, self.outlier) {
             (true, None) => Err("outlier is missing, and the graph has the output \"outlier\"".to_owned()),
             (false, Some(_)) => Err("outlier is given, and the graph has no such output".to_owned()),
-            _ => Ok((pixels, Scores { labels: self.scores, outlier: self.outlier })),
+            _ => Ok((png, Scores { labels: self.scores, outlier: self.outlier })),
         }
     }
+}
+
+fn invalid(found: &str, problem: String) -> MetadataError {
+    let found = found.chars().take(60).collect();
+    MetadataError::Invalid { key: PROOF_KEY, found, problem, example: EXAMPLE }
 }
 
 /// The pixels of a PNG file that has exactly the size of the input.
