@@ -22,10 +22,10 @@ pub use gate_report::{
 pub use gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY, RulesError};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{
-    GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores,
-    panic_message,
+    GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, Scores, Setting,
+    panic_message, too_large,
 };
-pub use pack::{MetadataChanges, PackError, pack};
+pub use pack::{MetadataChanges, PackError, pack, pack_within};
 pub use registry::{Registry, RegistryError, Release};
 
 /// A model that can serve: built, checked against its metadata, and probed.
