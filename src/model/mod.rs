@@ -25,9 +25,9 @@ pub use gate_rules::{EmptyGoldenSet, GateRules, ProofRule, RULES_KEY, RulesError
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{
     GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, ScoreError, Scores,
-    panic_message,
+    Setting, panic_message, too_large,
 };
-pub use pack::{MetadataChanges, PackError, pack};
+pub use pack::{MetadataChanges, PackError, pack, pack_within};
 pub use proof::{PROOF_KEY, ProofError, ProofOutcome};
 pub use registry::{Registry, RegistryError, Release};
 

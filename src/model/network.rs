@@ -7,8 +7,11 @@
 mod error;
 mod memory;
 mod operators;
+mod outputs;
 mod probe;
+mod rewrites;
 mod summary;
+mod weights;
 mod wire;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,12 +23,12 @@ use tract_onnx::prelude::{
     Datum, Framework, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, Tensor, TypedFact,
     TypedModel, TypedRunnableModel, tvec,
 };
-use tract_onnx::tract_hir::infer::{Factoid, InferenceFact};
+use tract_onnx::tract_hir::infer::InferenceFact;
 
 use super::metadata::{GraphFacts, Metadata, ScoreKind};
 use crate::image::InputTensor;
 
-pub use error::ModelError;
+pub use error::{ModelError, Setting, too_large};
 pub use memory::{LoadLimits, MemoryNeed};
 pub use probe::ScoreError;
 pub use summary::GraphSummary;
@@ -57,21 +60,27 @@ impl OnnxFile {
     /// Parses the bytes of an ONNX file, which may take what `limits` say.
     ///
     /// # Errors
-    /// [`ModelError::NotOnnx`], [`ModelError::TooManyParts`], [`ModelError::ExternalWeights`],
-    /// [`ModelError::TensorData`], [`ModelError::Operator`], [`ModelError::InputCount`] or [`ModelError::Outputs`].
+    /// [`ModelError::NotOnnx`], [`ModelError::TooLarge`], [`ModelError::TooMuchMemory`], [`ModelError::TooManyNodes`],
+    /// [`ModelError::Opset`], [`ModelError::ExternalWeights`], [`ModelError::TensorData`], [`ModelError::Operator`],
+    /// [`ModelError::WeightsNotFinite`], [`ModelError::InputCount`], [`ModelError::InputType`],
+    /// [`ModelError::NotClassifier`] or [`ModelError::Outputs`].
     pub fn parse_within(bytes: &[u8], limits: &LoadLimits) -> Result<Self, ModelError> {
         let size_bytes = bytes.len();
         let not_onnx = |detail: &str| ModelError::NotOnnx { size_bytes, detail: detail.to_owned() };
         if bytes.is_empty() {
             return Err(not_onnx("it is empty"));
         }
-        let wire::WireSize { decoded_bytes, nodes } = wire::measure(bytes).map_err(|e| not_onnx(&e))?;
-        // Beside the file and the copy that the engine's reader makes of it.
-        let copies = 2 * size_bytes as u64;
-        let limit_bytes = limits.model_bytes.saturating_add(STRUCTURE_BYTES).saturating_sub(copies);
-        if decoded_bytes > limit_bytes || nodes > operators::MAX_NODES {
-            return Err(ModelError::TooManyParts { size_bytes, decoded_bytes, nodes, limit_bytes });
+        let (file_bytes, limit_bytes) = (size_bytes as u64, limits.file_bytes());
+        if file_bytes > limit_bytes {
+            return Err(ModelError::TooLarge { size_bytes: file_bytes, limit_bytes });
         }
+        let wire::WireSize { decoded_bytes, nodes } = wire::measure(bytes).map_err(|e| not_onnx(&e))?;
+        if nodes > operators::MAX_NODES {
+            return Err(ModelError::TooManyNodes { nodes });
+        }
+        // Beside the file and the copy that the engine's reader makes of it.
+        let needed_bytes = decoded_bytes.saturating_add(2 * file_bytes).saturating_sub(STRUCTURE_BYTES);
+        limits.check_model("the file and what it holds decoded", needed_bytes)?;
         let proto =
             guard(|| tract_onnx::onnx().proto_model_for_read(&mut &*bytes).map_err(|e| root_cause(&e)))
                 .map_err(|detail| not_onnx(&detail))?;
@@ -84,19 +93,12 @@ impl OnnxFile {
     fn of_proto(proto: pb::ModelProto) -> Result<Self, ModelError> {
         let graph = proto.graph.as_ref().expect("parse saw a graph");
         let is_quantised = is_quantised(graph);
-        operators::check_graph(graph)?;
-        let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        let inputs: Vec<_> =
-            graph.input.iter().filter(|input| !weights.contains(input.name.as_str())).collect();
-        let [input] = inputs[..] else { return Err(ModelError::InputCount { found: inputs.len() }) };
+        let opset = operators::check_opset(&proto)?;
+        operators::check_graph(graph, opset)?;
+        weights::check_finite(graph)?;
+        let input = the_input(graph, &proto.producer_name)?;
         let input_shape = declared_shape(input);
-        let has_outlier_output = match &graph.output[..] {
-            [_] => false,
-            [_, second] if second.name == OUTLIER_OUTPUT => true,
-            outputs => {
-                return Err(ModelError::Outputs { found: outputs.iter().map(|o| o.name.clone()).collect() });
-            }
-        };
+        let has_outlier_output = outputs::check(graph)?;
         Ok(Self { proto, input_shape, has_outlier_output, is_quantised })
     }
 
@@ -159,6 +161,53 @@ fn is_quantised(graph: &pb::GraphProto) -> bool {
     graph.initializer.iter().any(is_short) || graph.node.iter().any(|node| node.op_type.contains("Quantize"))
 }
 
+/// The image among the inputs of `graph`.
+fn the_input<'a>(graph: &'a pb::GraphProto, producer: &str) -> Result<&'a pb::ValueInfoProto, ModelError> {
+    use pb::tensor_proto::DataType;
+    use pb::type_proto::Value::TensorType;
+    let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let inputs: Vec<_> = graph.input.iter().filter(|input| !weights.contains(input.name.as_str())).collect();
+    let [input] = inputs[..] else {
+        let images = inputs.iter().filter(|input| declared_shape(input).len() == 4).count();
+        let way_out = match inputs.len() {
+            0 => "",
+            _ if producer == "tf2onnx" || images == 1 => {
+                ". The others look like values of the training that the exporter left open: convert the Keras network \
+                 itself, with models/convert/from_keras.py"
+            }
+            _ => ". A network that compares or combines several images is not run",
+        };
+        let found = inputs.iter().map(|input| input.name.clone()).collect();
+        return Err(ModelError::InputCount { found, way_out });
+    };
+    let data_type = match input.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(TensorType(tensor)) => DataType::try_from(tensor.elem_type).ok(),
+        None => None,
+    };
+    match data_type {
+        None | Some(DataType::Undefined | DataType::Float | DataType::Float16 | DataType::Bfloat16) => {
+            Ok(input)
+        }
+        Some(found) => Err(ModelError::InputType { input: input.name.clone(), found: shown_type(found) }),
+    }
+}
+
+/// A data type of ONNX, in words.
+fn shown_type(data_type: pb::tensor_proto::DataType) -> &'static str {
+    use pb::tensor_proto::DataType;
+    match data_type {
+        DataType::Uint8 => "8-bit whole numbers (uint8)",
+        DataType::Int8 => "8-bit whole numbers (int8)",
+        DataType::Uint16 | DataType::Int16 => "16-bit whole numbers",
+        DataType::Uint32 | DataType::Int32 => "32-bit whole numbers",
+        DataType::Uint64 | DataType::Int64 => "64-bit whole numbers",
+        DataType::Double => "64-bit floats (double)",
+        DataType::Bool => "truth values (bool)",
+        DataType::String => "texts",
+        _ => "numbers of another kind",
+    }
+}
+
 fn declared_shape(input: &pb::ValueInfoProto) -> Vec<Option<usize>> {
     use pb::tensor_shape_proto::dimension::Value::DimValue;
     use pb::type_proto::Value::TensorType;
@@ -209,8 +258,8 @@ impl Network {
     ///
     /// # Errors
     /// [`ModelError::Unsupported`], [`ModelError::TooMuchMemory`], [`ModelError::UnknownSize`],
-    /// [`ModelError::ScoreCount`], [`ModelError::OutlierShape`], [`ModelError::Run`], [`ModelError::NotFinite`],
-    /// [`ModelError::OutlierNotFinite`], [`ModelError::TooSlow`] or [`ModelError::Scores`].
+    /// [`ModelError::NotClassifier`], [`ModelError::ScoreCount`], [`ModelError::OutlierShape`], [`ModelError::Run`],
+    /// [`ModelError::NotFinite`], [`ModelError::OutlierNotFinite`], [`ModelError::TooSlow`] or [`ModelError::Scores`].
     pub fn build(file: OnnxFile, metadata: &Metadata, limits: &LoadLimits) -> Result<Self, ModelError> {
         let shape = metadata.input.shape();
         let graph = file.graph_facts();
@@ -227,6 +276,7 @@ impl Network {
         };
         let is_single = labels == 2 && has_scores(1);
         if !is_single && !has_scores(labels) {
+            outputs::check_shape(scores.shape.as_concrete())?;
             return Err(ModelError::ScoreCount { labels, found: shown_shape(scores) });
         }
         if graph.has_outlier_output {
@@ -237,7 +287,8 @@ impl Network {
                 .as_concrete()
                 .is_some_and(|dims| !dims.is_empty() && dims.iter().product::<usize>() == 1);
             if !is_one || !outlier.datum_type.is_float() {
-                let found = format!("{:?} of the shape {}", outlier.datum_type, shown_shape(outlier));
+                let kind = if outlier.datum_type.is_float() { "floats" } else { "whole numbers" };
+                let found = format!("{kind} of the shape {}", shown_shape(outlier));
                 return Err(ModelError::OutlierShape { found });
             }
         }
@@ -330,23 +381,44 @@ fn optimised_plan(
     // Shapes that the exporter wrote for a symbolic batch contradict the one image that is run here;
     // the engine infers them anew.
     let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let opset = operators::opset(&file.proto).unwrap_or_default();
+    let graph = file.proto.graph.as_mut().expect("parse saw a graph");
+    limits.check_model(
+        "its weights as 32-bit floats, twice while it is built",
+        weights::widened_bytes(graph).saturating_mul(memory::WEIGHT_COPIES),
+    )?;
+    weights::widen(graph);
+    rewrites::apply(graph, opset);
     // It is told the shape of one image, and would read the names of open dimensions as formulas.
-    file.proto.graph.iter_mut().flat_map(|graph| &mut graph.input).for_each(forget_shape);
+    graph.input.iter_mut().for_each(forget_shape);
     let mut model: InferenceModel = onnx.model_for_proto_model(&file.proto).map_err(fail)?;
     drop(file);
-    let declared = model.input_fact(0).map_err(fail)?.datum_type.concretize();
-    if declared.is_some_and(|found| found != float) {
-        return Err(unsupported(format!("its input is of the type {declared:?}; expected 32-bit floats")));
-    }
     model.set_input_fact(0, InferenceFact::dt_shape(float, shape)).map_err(fail)?;
     // Without what no output needs, in the order of computation.
     let mut model = model.into_compact().map_err(fail)?;
     let constants_bytes = memory::size_tensors(&mut model, limits, unsupported)?;
     let model: TypedModel = model.into_typed().map_err(fail)?;
     memory::check_tensors(&model, limits)?;
+    check_products(&model)?;
     let model = model.into_optimized().map_err(fail)?;
     let need = memory::check_run(&model, constants_bytes, limits, unsupported)?;
     Ok((model.into_runnable().map_err(fail)?, need))
+}
+
+/// Refuses products of whole numbers: some kernels of the engine read past the end of their operands.
+fn check_products(model: &TypedModel) -> Result<(), ModelError> {
+    for node in &model.nodes {
+        let operator = node.op.name();
+        let is_product = matches!(&*operator, "EinSum" | "Conv" | "Deconv" | "PrefixMatMul");
+        if is_product && node.outputs.iter().any(|output| !output.fact.datum_type.is_float()) {
+            return Err(ModelError::Operator {
+                operator: operator.into_owned(),
+                node: node.name.clone(),
+                why: "it multiplies whole numbers, which the engine does not do safely; cast both to 32-bit floats first",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Runs engine code, and turns a panic into its message: a bad file must not end the process.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Model, ModelError, OnnxFile, PROOF_KEY};
+use super::{LoadLimits, Model, ModelError, OnnxFile, PROOF_KEY};
 use crate::image::InputSpecJson;
 
 /// Field number of `ModelProto.metadata_props` (onnx.proto3).
@@ -77,17 +77,29 @@ pub enum PackError {
     },
 }
 
-/// Writes `changes` into an ONNX file, and loads the result as a function would.
+/// Writes `changes` into an ONNX file, within the limits of the default configuration.
+///
+/// # Errors
+/// As [`pack_within`].
+pub fn pack(bytes: &[u8], changes: &MetadataChanges) -> Result<(Vec<u8>, Arc<Model>), PackError> {
+    pack_within(bytes, changes, &LoadLimits::default())
+}
+
+/// Writes `changes` into an ONNX file, and loads the result as a function with `limits` would.
 ///
 /// Returns the new bytes, and the model that they are.
 ///
 /// # Errors
 /// [`PackError`] if the file cannot be read, or would be refused with what it says then.
-pub fn pack(bytes: &[u8], changes: &MetadataChanges) -> Result<(Vec<u8>, Arc<Model>), PackError> {
+pub fn pack_within(
+    bytes: &[u8],
+    changes: &MetadataChanges,
+    limits: &LoadLimits,
+) -> Result<(Vec<u8>, Arc<Model>), PackError> {
     let refused = |source| PackError::Refused { source };
-    let file = OnnxFile::parse(bytes).map_err(refused)?;
+    let file = OnnxFile::parse_within(bytes, limits).map_err(refused)?;
     let packed = with_properties(bytes, &changes.properties(&file.properties())?)?;
-    let model = Model::load(&packed).map_err(refused)?;
+    let model = Model::load_within(&packed, limits).map_err(refused)?;
     Ok((packed, model))
 }
 

@@ -10,10 +10,10 @@ use chrono::Utc;
 use giemsa::config::Limits;
 use giemsa::digest::sha256_hex;
 use giemsa::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
-use giemsa::model::{GateModel, GateReport, GateRules, Model, RULES_KEY, Trial, render_report};
+use giemsa::model::{GateModel, GateReport, GateRules, LoadLimits, Model, RULES_KEY, Trial, render_report};
 
 use super::super::{Failed, output};
-use super::{FileArgument, expect, print, read_file, short, shown_proof, shown_share};
+use super::{FileArgument, expect, limits, print, read_file, short, shown_proof, shown_share};
 
 /// Wrong images named in the text; the report has all.
 const SHOWN_IMAGES: usize = 10;
@@ -45,7 +45,7 @@ pub async fn run(arguments: &CheckArguments, json: bool) -> Result<(), Failed> {
     };
     let bytes = read_file(&arguments.file.file)?;
     let (set, rules) = read_golden(golden).map_err(Failed::Usage)?;
-    let report = try_model(&bytes, golden, &set, rules).await?;
+    let report = try_model(&bytes, golden, &set, rules, &limits()?).await?;
     if let Some(path) = &arguments.html {
         let page = render_report(&report);
         std::fs::write(path, page).with_context(|| format!("--html {} cannot be written", path.display()))?;
@@ -90,13 +90,14 @@ async fn try_model(
     folder: &Path,
     set: &GoldenSet,
     rules: Option<GateRules>,
+    limits: &Limits,
 ) -> anyhow::Result<GateReport> {
     let model =
         GateModel { sha256: sha256_hex(bytes), size_bytes: bytes.len() as u64, ..GateModel::default() };
     let mut trial = Trial::new(model, set.summary(), Utc::now());
     trial.rules = rules.unwrap_or_default();
     trial.notes.push("checked on this machine, not in the model bucket".to_owned());
-    let model = match Model::load(bytes) {
+    let model = match Model::load_within(bytes, &LoadLimits::from(limits)) {
         Ok(model) => model,
         Err(error) => {
             trial.problems.push(format!("the model cannot serve: {error}"));
@@ -116,7 +117,7 @@ async fn try_model(
             anyhow::Ok(GoldenBytes::Ok(bytes.into()))
         }
     };
-    let answers = answer_golden(&set.images, read, &[model], &Limits::default()).await;
+    let answers = answer_golden(&set.images, read, &[model], limits).await;
     bar.finish_and_clear();
     trial.answers = answers?.into_iter().next().unwrap_or_default();
     Ok(GateReport::of(trial))

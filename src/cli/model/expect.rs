@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::{Finding, ModelInfo};
-use giemsa::config::Limits;
-use giemsa::model::Model;
+use giemsa::image::DecodeLimits;
+use giemsa::model::{LoadLimits, Model};
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{print, read_file, shown_model};
+use super::{limits, print, read_file, shown_model};
 
 /// Images shown in the text; the JSON has all.
 const SHOWN_IMAGES: usize = 20;
@@ -62,7 +62,9 @@ struct Beside {
 /// Compares; exit code 1 if the answers differ.
 pub fn run(file: &Path, expected: &Path, tolerance: f64, json: bool) -> Result<(), Failed> {
     let bytes = read_file(file)?;
-    let model = Model::load(&bytes).with_context(|| format!("{} cannot serve", file.display()))?;
+    let limits = limits()?;
+    let loaded = Model::load_within(&bytes, &LoadLimits::from(&limits));
+    let model = loaded.with_context(|| format!("{} cannot serve", file.display()))?;
     let expectations = read_expectations(expected, &model.metadata.labels).map_err(Failed::Usage)?;
     let mut uncalibrated = Model::clone(&model);
     uncalibrated.metadata.temperature = 1.0;
@@ -70,7 +72,7 @@ pub fn run(file: &Path, expected: &Path, tolerance: f64, json: bool) -> Result<(
     let bar = output::progress("compared", expectations.len());
     let mut images = Vec::with_capacity(expectations.len());
     for expectation in expectations {
-        images.push(beside(&uncalibrated, expectation)?);
+        images.push(beside(&uncalibrated, expectation, &limits.decode())?);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -105,10 +107,10 @@ pub fn run(file: &Path, expected: &Path, tolerance: f64, json: bool) -> Result<(
     )))
 }
 
-fn beside(model: &Model, expectation: Expectation) -> anyhow::Result<Beside> {
+fn beside(model: &Model, expectation: Expectation, limits: &DecodeLimits) -> anyhow::Result<Beside> {
     let Expectation { image, path, label, probabilities } = expectation;
     let bytes = std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let analysis = analyse_image(&bytes, model, &Limits::default().decode())
+    let analysis = analyse_image(&bytes, model, limits)
         .with_context(|| format!("{} cannot be classified", path.display()))?;
     let decision = match analysis.finding {
         Finding::Classified(decision) => decision,

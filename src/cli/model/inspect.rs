@@ -9,12 +9,12 @@ use std::time::Instant;
 use anyhow::anyhow;
 use giemsa::digest::sha256_hex;
 use giemsa::image::{InputSpec, InputTensor};
-use giemsa::model::{GraphSummary, MemoryNeed, Model, OnnxFile, PROOF_KEY, ProofOutcome, Speed};
+use giemsa::model::{GraphSummary, LoadLimits, MemoryNeed, Model, OnnxFile, PROOF_KEY, ProofOutcome, Speed};
 use giemsa::statistics::quantile;
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{FileArgument, print, read_file, shown_proof, shown_size};
+use super::{FileArgument, limits, print, read_file, shown_proof, shown_size};
 
 /// Runs whose time is taken.
 const RUNS: usize = 25;
@@ -75,6 +75,7 @@ struct Measured {
 /// Inspects a file.
 pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
     let path = &arguments.file.file;
+    let limits = LoadLimits::from(&limits()?);
     let memory_before = resident_bytes();
     let bytes = read_file(path)?;
     let mut inspection = Inspection {
@@ -94,7 +95,7 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
         measured: None,
     };
     let started = Instant::now();
-    let loaded = Model::load(&bytes);
+    let loaded = Model::load_within(&bytes, &limits);
     let load_ms = milliseconds(started);
     match loaded.and_then(|model| Ok((run_times(&model)?, model))) {
         Ok((run, model)) => {
@@ -113,7 +114,7 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
         }
         Err(error) => inspection.problem = Some(error.to_string()),
     }
-    if let Ok(file) = OnnxFile::parse(&bytes) {
+    if let Ok(file) = OnnxFile::parse_within(&bytes, &limits) {
         inspection.graph = Some(file.summary());
         inspection.metadata = file.properties();
     }

@@ -20,10 +20,10 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use clap::Subcommand;
 use giemsa::aws::Clients;
 use giemsa::classification::ModelInfo;
-use giemsa::config::{Config, model_key};
+use giemsa::config::{Config, Limits, model_key};
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa::model::{OnnxFile, ProofOutcome};
+use giemsa::model::{LoadLimits, OnnxFile, ProofOutcome};
 use giemsa::release::Releaser;
 use giemsa::store::{ModelFiles, TableReader, TableWriter};
 
@@ -119,7 +119,7 @@ impl Place {
 
     fn releaser(&self) -> Releaser {
         let writer = TableWriter::new(self.clients.dynamodb.clone(), &self.config.table);
-        Releaser::new(self.models.clone(), self.table.clone(), writer)
+        Releaser::new(self.models.clone(), self.table.clone(), writer, self.load_limits())
     }
 
     /// The model whose file is in a stage.
@@ -127,13 +127,22 @@ impl Place {
         let key = model_key(stage);
         let file = self.models.get(&key).await?;
         let file = file.with_context(|| format!("there is no model at {}", self.models.location(&key)))?;
-        Ok(info_of(&file.bytes))
+        Ok(info_of(&file.bytes, &self.load_limits()))
+    }
+
+    fn load_limits(&self) -> LoadLimits {
+        LoadLimits::from(&self.config.limits)
     }
 }
 
+/// The limits that the environment sets: a file gets the same answer from a command as from a function.
+fn limits() -> Result<Limits, Failed> {
+    Limits::from_env().map_err(|error| Failed::Usage(error.into()))
+}
+
 /// What a file says of itself; one that cannot be read has a digest all the same.
-fn info_of(bytes: &[u8]) -> ModelInfo {
-    let properties = OnnxFile::parse(bytes).map(|file| file.properties()).unwrap_or_default();
+fn info_of(bytes: &[u8], limits: &LoadLimits) -> ModelInfo {
+    let properties = OnnxFile::parse_within(bytes, limits).map(|file| file.properties()).unwrap_or_default();
     let text = |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
     ModelInfo {
         name: text("giemsa.name", "unnamed"),

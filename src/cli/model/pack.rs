@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use giemsa::classification::ModelInfo;
 use giemsa::image::{ColorMode, InputSpecJson, Layout, Resize};
-use giemsa::model::{MetadataChanges, PROOF_KEY, ProofOutcome, pack};
+use giemsa::model::{LoadLimits, MetadataChanges, OnnxFile, PROOF_KEY, ProofOutcome, pack_within};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::Failed;
-use super::{FileArgument, print, read_file, shown_model, shown_proof, shown_size};
+use super::{FileArgument, limits, print, read_file, shown_model, shown_proof, shown_size};
 
 #[derive(Debug, clap::Args)]
 // `--version` is the model's, as in the scripts of models/convert; `giemsa --version` is the program's.
@@ -111,10 +111,11 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
             "nothing to write; give at least one of --labels, --resize, --mean, …"
         )));
     }
-    let (packed, model) =
-        pack(&bytes, &changes).with_context(|| format!("{} is not packed", path.display()))?;
+    let limits = LoadLimits::from(&limits()?);
+    let (packed, model) = pack_within(&bytes, &changes, &limits)
+        .with_context(|| format!("{} is not packed", path.display()))?;
     write_whole(&arguments.output, &packed)?;
-    let file = giemsa::model::OnnxFile::parse(&packed).map_err(anyhow::Error::from)?;
+    let file = OnnxFile::parse_within(&packed, &limits).map_err(anyhow::Error::from)?;
     let done = Packed {
         output: arguments.output.display().to_string(),
         model: ModelInfo::of(&model),
