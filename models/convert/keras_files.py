@@ -1,0 +1,193 @@
+"""Reads models of Keras from files: `.keras`, a whole `.h5`, or `model.to_json()` with `model.save_weights()`.
+
+It never runs code from a file (no Lambda layers), and needs TensorFlow for none of them, those of Keras 2 included.
+It keeps one invariant: every weight of the network came from the file.
+"""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+# Keras 3 reads the layer configurations of Keras 2 for whole .h5 files only; what it uses there is not public.
+from keras.src.legacy.saving import saving_options, saving_utils
+
+from refusal import Refused, reason
+
+OWN_SCRIPT = "call from_keras.convert(model, ...) in a script of your own that has their code"
+# Keras 2 wrote these, and never used them.
+UNUSED = {"SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
+          "DepthwiseConv2D": ("groups",), "Conv2DTranspose": ("groups",)}
+
+
+class Operation(keras.layers.Layer):
+    """What Keras 2 made of an operator between layers, as `x / 127.5 - 1` and `preprocess_input(x)` use them."""
+
+    # By TensorFlow's names; in "nn.bias_add" the second is called otherwise.
+    KNOWN = {"math.add": keras.ops.add, "__operators__.add": keras.ops.add, "math.subtract": keras.ops.subtract,
+             "math.multiply": keras.ops.multiply, "math.truediv": keras.ops.true_divide,
+             "math.divide": keras.ops.true_divide, "math.divide_no_nan": keras.ops.true_divide, "nn.bias_add": keras.ops.add,
+             "math.negative": keras.ops.negative, "cast": lambda x, dtype: keras.ops.cast(x, dtype),
+             "__operators__.getitem": lambda x, slices: x[slices]}
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        if function not in self.KNOWN:
+            raise ValueError(f"the operator tf.{function} between layers is not known here")
+        self.function = function
+
+    def call(self, x, *values, name=None, data_format=None, **named):
+        if self.function == "__operators__.getitem":
+            return x[_slices(named["slice_spec"])]
+        values = [value for value in [*values, *named.values()] if value is not None]
+        return self.KNOWN[self.function](x, *values)
+
+
+def _slices(specs):
+    """The index that Keras 2 wrote as dictionaries."""
+    specs = specs if isinstance(specs, (list, tuple)) else [specs]
+    return tuple(slice(spec["start"], spec["stop"], spec["step"]) if isinstance(spec, dict) else
+                 (Ellipsis if spec in ("...", "Ellipsis") else spec) for spec in specs)
+
+
+def load(path: Path, weights: Path | None = None) -> keras.Model:
+    """The model of a `.keras` or whole `.h5` file, or of an architecture's JSON and its weights."""
+    for file in filter(None, (path, weights)):
+        if file.is_dir():
+            raise Refused(f"{file} is a folder; expected a file. A SavedModel can be read by TensorFlow only: there, "
+                          f"model.save_weights() and model.to_json(), or model.save('model.keras')")
+        if not file.is_file():
+            raise Refused(f"{file} is not there; expected a file of Keras")
+    with tempfile.TemporaryDirectory() as folder:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read("config.json"))
+                version = json.loads(archive.read("metadata.json")).get("keras_version", "")
+                weights = weights or Path(archive.extract("model.weights.h5", folder))
+        elif h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                if "model_config" not in file.attrs:
+                    raise Refused(f"{path} holds weights only; expected the architecture before it: the file that "
+                                  f"model.to_json() gives")
+                config, version = json.loads(file.attrs["model_config"]), file.attrs.get("keras_version", "")
+                # Such files are in the form of Keras 2, whoever wrote them.
+                config.setdefault("keras_version", version)
+                weights = weights or path
+        else:
+            try:
+                config = json.loads(path.read_text(encoding="utf-8"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise Refused(f"{path} is neither .keras, nor .h5, nor JSON; expected one of them ({error})") from error
+            version = config.get("keras_version", "") if isinstance(config, dict) else ""
+            if weights is None:
+                raise Refused(f"{path} is an architecture only; expected its weights after it: the file that "
+                              f"model.save_weights() gives")
+        if not isinstance(config, dict) or "config" not in config:
+            raise Refused(f"{path} does not hold a model's architecture; expected what model.to_json() gives")
+        # Keras 3 names the module of each class; before 2.13 nothing did, and 2.x says its version.
+        is_old = str(version).startswith(("1", "2")) or "module" not in config
+        model = _build(config, is_old)
+        _load_weights(model, weights, Path(folder))
+    return model
+
+
+def _build(config: dict, is_old: bool) -> keras.Model:
+    config = _plain(config)
+    config.pop("compile_config", None)  # Losses and metrics may be custom, and nothing is trained here.
+    try:
+        if is_old:
+            with saving_options.keras_option_scope(use_legacy_config=True):
+                return saving_utils.model_from_config(
+                    _without_keras_2(config), {"TFOpLambda": Operation, "SlicingOpLambda": Operation})
+        return keras.saving.deserialize_keras_object(config)
+    except Exception as error:
+        raise Refused(f"Keras {keras.__version__} cannot build the architecture: {reason(error)}. If it has custom or "
+                      f"Lambda layers, {OWN_SCRIPT}") from error
+
+
+def _plain(config: dict) -> dict:
+    """The same network in 32-bit floats, its names without what PyTorch cannot have in them."""
+    names = set()
+
+    def collect(node):
+        if isinstance(node, dict):
+            if isinstance(node.get("name"), str):
+                names.add(node["name"])
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    def changed(node):
+        if isinstance(node, dict):
+            # Of all weights and inputs; mixed precision is for training on other processors.
+            return {key: "float32" if key == "dtype" and value else changed(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [changed(value) for value in node]
+        return renamed.get(node, node) if isinstance(node, str) else node
+
+    collect(config)
+    renamed = {}
+    for name in sorted(name for name in names if "." in name or "/" in name):
+        new = name.replace(".", "_").replace("/", "_")
+        while new in names:
+            new += "_"
+        names.add(new)
+        renamed[name] = new
+    return changed(config)
+
+
+def _without_keras_2(node):
+    """The configuration without what only Keras 2 knew."""
+    if isinstance(node, list):
+        return [_without_keras_2(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _without_keras_2(value) for key, value in node.items()}
+    # From 2.13 on classes are named with their module, by which Keras 3 would take a layer for one of its own.
+    if "class_name" in node:
+        node = {key: value for key, value in node.items() if key not in ("module", "registered_name", "build_config")}
+    config = node.get("config")
+    if node.get("class_name") == "Sequential":
+        # Up to 2.2.2 it was the list of layers alone.
+        config = {"name": node.get("name", "sequential"), "layers": config} if isinstance(config, list) else config
+        first = config["layers"][0]
+        if first["class_name"] != "InputLayer" and "batch_input_shape" in first["config"]:
+            entry = {"class_name": "InputLayer", "config": {"batch_input_shape": first["config"]["batch_input_shape"]}}
+            config["layers"].insert(0, entry)
+        for layer in config["layers"]:
+            if layer["class_name"] != "InputLayer":
+                layer["config"].pop("batch_input_shape", None)
+        node["config"] = config
+    for key in UNUSED.get(node.get("class_name"), ()):
+        config.pop(key, None)
+    return node
+
+
+def _load_weights(model: keras.Model, path: Path, folder: Path) -> None:
+    if not h5py.is_hdf5(path):
+        raise Refused(f"{path} is not HDF5; expected the file that model.save_weights() gives (.h5). A TensorFlow "
+                      f"checkpoint can be read by TensorFlow only: there, model.save_weights('model.weights.h5')")
+    with h5py.File(path) as file:
+        is_old = "layer_names" in file.attrs or "model_weights" in file
+    # Keras chooses by the file's name how to read it; names in a bucket say nothing.
+    named = folder / ("old.h5" if is_old else "new.weights.h5")
+    shutil.copyfile(path, named)
+    floats = [variable for variable in model.weights if np.issubdtype(np.dtype(variable.dtype), np.floating)]
+    for variable in floats:
+        variable.assign(np.full(variable.shape, np.nan, "float32"))
+    try:
+        model.load_weights(named)
+    except Exception as error:
+        raise Refused(f"the weights of {path} do not fit the architecture: {reason(error)}") from error
+    unset = [v.path for v in floats if not np.isfinite(keras.ops.convert_to_numpy(v.value)).all()]
+    if unset:
+        raise Refused(f"{path} gives no finite weights for {unset[:5]}; expected all {len(floats)} of the architecture")
+
+
