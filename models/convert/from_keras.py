@@ -11,6 +11,7 @@ It keeps one invariant: a file that it writes gives Keras' own scores, to 1e-4, 
 
 import argparse
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def convert(model: keras.Model, out, *, width=None, height=None, color=None, lay
     color = color or ("gray" if channels == 1 else "rgb")
     channels = channels or (1 if color == "gray" else 3)
     shape = (1, channels, height, width) if layout == "nchw" else (1, height, width, channels)
-    names = network.output_names(list(model.output_names), outlier)
+    names = network.output_names([entry._keras_history.operation.name for entry in model.outputs], outlier)
     model = _in_32_bits(model)
     exporters = {"torch": _by_torch, "tensorflow": _by_tensorflow}
     backend = keras.backend.backend()
@@ -126,6 +127,7 @@ def _by_tensorflow(model, shape, names) -> onnx.ModelProto:
     image = tensorflow.TensorSpec(shape, tensorflow.float32, name="image")
     inference = tensorflow.function(lambda image: keras.tree.flatten(model(image, training=False)),
                                     input_signature=[image])
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # It prints traces of optimisations that it leaves out.
     exported, _ = tf2onnx.convert.from_function(inference, [image], opset=OPSET)
     # tf2onnx makes inputs of constants that layers hold as tensors.
     constants = {inner.name: outer for outer, inner in inference.get_concrete_function().graph.captures

@@ -28,31 +28,49 @@ UNUSED = {"SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularize
 class Operation(keras.layers.Layer):
     """What Keras 2 made of an operator between layers, as `x / 127.5 - 1` and `preprocess_input(x)` use them."""
 
-    # By TensorFlow's names; in "nn.bias_add" the second is called otherwise.
-    KNOWN = {"math.add": keras.ops.add, "__operators__.add": keras.ops.add, "math.subtract": keras.ops.subtract,
-             "math.multiply": keras.ops.multiply, "math.truediv": keras.ops.true_divide,
-             "math.divide": keras.ops.true_divide, "math.divide_no_nan": keras.ops.true_divide, "nn.bias_add": keras.ops.add,
-             "math.negative": keras.ops.negative, "cast": lambda x, dtype: keras.ops.cast(x, dtype),
-             "__operators__.getitem": lambda x, slices: x[slices]}
+    KNOWN = {"math.add": keras.ops.add, "__operators__.add": keras.ops.add, "nn.bias_add": keras.ops.add,
+             "math.subtract": keras.ops.subtract, "math.multiply": keras.ops.multiply,
+             "math.truediv": keras.ops.true_divide, "math.divide": keras.ops.true_divide,
+             "math.negative": keras.ops.negative, "cast": keras.ops.cast}
 
-    def __init__(self, function, **kwargs):
+    def __init__(self, function, operands=(), slices=None, **kwargs):
+        """`operands`: constants, and None where a tensor is."""
         super().__init__(**kwargs)
-        if function not in self.KNOWN:
+        if function not in self.KNOWN and slices is None:
             raise ValueError(f"the operator tf.{function} between layers is not known here")
-        self.function = function
+        self.function, self.operands, self.slices = function, list(operands), slices
 
-    def call(self, x, *values, name=None, data_format=None, **named):
-        if self.function == "__operators__.getitem":
-            return x[_slices(named["slice_spec"])]
-        values = [value for value in [*values, *named.values()] if value is not None]
-        return self.KNOWN[self.function](x, *values)
+    def call(self, *values):
+        if self.slices is None:
+            tensors = iter(values)
+            values = [next(tensors) if value is None else value for value in self.operands]
+            return self.KNOWN[self.function](*[
+                np.asarray(value, np.float32) if isinstance(value, (int, float, list)) else value for value in values])
+        # Backends differ in steps below 0: `x[..., ::-1]`.
+        flipped = [axis - len(self.slices) for axis, part in enumerate(self.slices)
+                   if isinstance(part, dict) and part.get("step") == -1]
+        index = tuple(Ellipsis if part == "..." or (isinstance(part, dict) and "class_name" in part) else
+                      slice(part["start"], part["stop"], None if part["step"] == -1 else part["step"])
+                      if isinstance(part, dict) else part for part in self.slices)
+        found = values[0][index]
+        return keras.ops.flip(found, axis=flipped) if flipped else found
 
 
-def _slices(specs):
-    """The index that Keras 2 wrote as dictionaries."""
-    specs = specs if isinstance(specs, (list, tuple)) else [specs]
-    return tuple(slice(spec["start"], spec["stop"], spec["step"]) if isinstance(spec, dict) else
-                 (Ellipsis if spec in ("...", "Ellipsis") else spec) for spec in specs)
+def _operation_of_keras_3(node: dict) -> dict:
+    """A TFOpLambda or SlicingOpLambda of a configuration, its calls in the form of Keras 3."""
+    calls, config = [], dict(node["config"])
+    for name, layer, tensor, named in node["inbound_nodes"]:
+        if "slice_spec" in named:
+            config["slices"] = named["slice_spec"]
+            named = {}
+        operands = [tensor if name == "_CONSTANT_VALUE" else [name, layer, tensor]]
+        operands += [value for key, value in named.items() if value is not None and key not in ("name", "data_format")]
+        are_tensors = [isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) for value in operands]
+        config["operands"] = [None if is_tensor else value for value, is_tensor in zip(operands, are_tensors)]
+        calls.append({"kwargs": {}, "args": [
+            {"class_name": "__keras_tensor__", "config": {"shape": [], "dtype": "float32", "keras_history": value}}
+            for value, is_tensor in zip(operands, are_tensors) if is_tensor]})
+    return node | {"config": config, "inbound_nodes": calls}
 
 
 def load(path: Path, weights: Path | None = None) -> keras.Model:
@@ -165,6 +183,8 @@ def _without_keras_2(node):
             if layer["class_name"] != "InputLayer":
                 layer["config"].pop("batch_input_shape", None)
         node["config"] = config
+    if node.get("class_name") in ("TFOpLambda", "SlicingOpLambda") and node.get("inbound_nodes"):
+        node = _operation_of_keras_3(node)
     for key in UNUSED.get(node.get("class_name"), ()):
         config.pop(key, None)
     return node

@@ -41,7 +41,7 @@ def write(model: onnx.ModelProto, framework, by: str, out, **metadata) -> None:
     pictures = scores.pictures(spec)
     tensors = [proof.tensor(picture, spec) for picture in pictures]
     stable = scores.compare(framework, scores.Runner(model.SerializeToString()), tensors, output)
-    finish(model, scores.make_proof(framework, spec, by, [pictures[number] for number in stable]), out)
+    finish(model, scores.make_proof([(pictures[number], own) for number, own in stable.items()], by), out)
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

@@ -119,23 +119,23 @@ def ending(model: onnx.ModelProto) -> str | None:
     return node.op_type if node is not None else None
 
 
-def compare(framework, run: Runner, tensors: list[np.ndarray], output: str) -> list[int]:
-    """Compares the framework's scores with the exported graph's; gives the tensors on which both are stable.
+def compare(framework, run: Runner, tensors: list[np.ndarray], output: str) -> dict[int, list[np.ndarray]]:
+    """Compares the framework's scores with the exported graph's; gives the framework's, by the tensor's number.
 
     `framework` gives a list of arrays for a tensor: scores, and maybe an outlier score. Some networks with weights of
     great size answer a change in the seventh digit of a pixel with another score; on such images nothing can be
     compared, as each program rounds in its own way.
     """
-    worst, stable, moved = 0.0, [], 0.0
+    worst, stable, moved = 0.0, {}, 0.0
     for number, tensor in enumerate(tensors):
         own = framework(tensor)
-        if any((first != again).any() for first, again in zip(own, framework(tensor))):
+        if number == 0 and any((first != again).any() for first, again in zip(own, framework(tensor))):
             raise Refused(f"the framework gives other scores each time for generated image {number}: "
                           f"{_shown(own[0].ravel())} and then others. Something in it is random, or in training mode "
                           f"(dropout): switch it to inference, net.eval() or training=False")
         difference = _difference(own, run(tensor), output)
         if difference <= TOLERANCE:
-            stable.append(number)
+            stable[number] = own
             worst = max(worst, difference)
             continue
         signs = np.where(np.arange(tensor.size).reshape(tensor.shape) % 2, 1, -1)
@@ -168,18 +168,16 @@ def _difference(own: list[np.ndarray], other: list[np.ndarray], output: str) -> 
     return max(float(np.abs(a - b).max(initial=0) / max(1.0, np.abs(a).max(initial=0))) for a, b in pairs)
 
 
-def make_proof(framework, spec: dict, by: str, stable: list[np.ndarray]) -> str:
-    """`giemsa.proof`: pictures of `stable` and what `framework` gives for them."""
-    chosen = stable[:PROOF_PICTURES]
-    found = [framework(proof.tensor(picture, spec)) for picture in chosen]
-    while True:
-        outliers = [row[1] for row in found] if len(found[0]) > 1 else None
+def make_proof(found: list[tuple[np.ndarray, list[np.ndarray]]], by: str) -> str:
+    """`giemsa.proof` of pictures and what `by` gave for each of them."""
+    for count in range(PROOF_PICTURES, 0, -1):
+        chosen = found[:count]
+        outliers = [row[1] for _, row in chosen] if len(found[0][1]) > 1 else None
         try:
-            return proof.proof(chosen, [row[0] for row in found], by, outliers)
+            return proof.proof([picture for picture, _ in chosen], [row[0] for _, row in chosen], by, outliers)
         except ValueError as error:
-            if len(chosen) == 1:
-                raise Refused(f"giemsa.proof cannot be made: {error}") from error
-            chosen, found = chosen[:-1], found[:-1]
+            problem = error  # Pictures of a large input take more than a proof may: fewer of them.
+    raise Refused(f"giemsa.proof cannot be made: {problem}")
 
 
 def _shown(values) -> str:
