@@ -53,7 +53,9 @@ class Operation(keras.layers.Layer):
                       slice(part["start"], part["stop"], None if part["step"] == -1 else part["step"])
                       if isinstance(part, dict) else part for part in self.slices)
         found = values[0][index]
-        return keras.ops.flip(found, axis=flipped) if flipped else found
+        for axis in flipped:
+            found = keras.ops.concatenate(keras.ops.split(found, found.shape[axis], axis=axis)[::-1], axis=axis)
+        return found
 
 
 def _operation_of_keras_3(node: dict) -> dict:
