@@ -92,7 +92,7 @@ def load(path: Path, weights: Path | None = None) -> keras.Model:
         elif h5py.is_hdf5(path):
             with h5py.File(path) as file:
                 if "model_config" not in file.attrs:
-                    raise Refused(f"{path} holds weights only; expected the architecture before it: the file that "
+                    raise Refused(f"it holds weights only; expected the architecture before it: the file that "
                                   f"model.to_json() gives")
                 config, version = json.loads(file.attrs["model_config"]), file.attrs.get("keras_version", "")
                 # Such files are in the form of Keras 2, whoever wrote them.
@@ -126,8 +126,9 @@ def _build(config: dict, is_old: bool) -> keras.Model:
                     _without_keras_2(config), {"TFOpLambda": Operation, "SlicingOpLambda": Operation})
         return keras.saving.deserialize_keras_object(config)
     except Exception as error:
-        raise Refused(f"Keras {keras.__version__} cannot build the architecture: {reason(error)}. If it has custom or "
-                      f"Lambda layers, {OWN_SCRIPT}") from error
+        why = "it has a Lambda layer, and code from a file is not run" if "Lambda` layer" in str(error) else reason(error)
+        raise Refused(f"Keras {keras.__version__} cannot build the architecture: {why}. If it has custom or Lambda "
+                      f"layers, {OWN_SCRIPT}") from error
 
 
 def _plain(config: dict) -> dict:
