@@ -139,7 +139,7 @@ def tutorial(name, application, prepare):
         x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
         model = keras.Model(entry, layers.Dense(2, activation="softmax")(x))
         kernel, bias = model.layers[-1].get_weights()
-        model.layers[-1].set_weights([rng.normal(0, 5 / np.sqrt(kernel.shape[0]), kernel.shape), bias])
+        model.layers[-1].set_weights([rng.normal(0, 3 / np.sqrt(kernel.shape[0]), kernel.shape), bias])
         model.save(folder / "model.keras")
         spec = PLAIN | {"width": 64, "height": 64, "resize": "stretch", "scale": 1}
         return spec, lambda pixels: model.predict_on_batch(pixels)[0]
