@@ -16,7 +16,7 @@ use super::super::{Failed, output};
 use super::{limits, print, read_file, shown_model};
 
 /// Images shown in the text; the JSON has all.
-const SHOWN_IMAGES: usize = 20;
+const SHOWN_IMAGES: usize = 10;
 
 /// Column of the images' paths.
 const IMAGE: &str = "image";
