@@ -25,6 +25,15 @@ pub enum ColorMode {
     Gray,
 }
 
+impl std::fmt::Display for ColorMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rgb => "rgb",
+            Self::Gray => "gray",
+        })
+    }
+}
+
 impl ColorMode {
     /// Number of channels, 3 or 1.
     pub fn channels(self) -> usize {
@@ -125,7 +134,7 @@ pub enum InputSpecError {
     },
     /// A list that does not have one value for each channel.
     #[error(
-        "the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color:?}"
+        "the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color}"
     )]
     Length {
         /// The JSON key.
