@@ -147,7 +147,11 @@ fn contradictions() -> Vec<Case> {
         (
             "no labels",
             toy().without("giemsa.labels").bytes(),
-            &["no metadata key giemsa.labels", "To set it, in Python"],
+            &[
+                "no metadata key giemsa.labels",
+                "giemsa model pack model.onnx --output model.onnx --labels",
+                "in Python",
+            ],
         ),
         (
             "three labels for two scores",
@@ -181,12 +185,12 @@ fn contradictions() -> Vec<Case> {
         (
             "scores that are no numbers",
             biased(f32::NAN),
-            &["gave the scores [NaN, ", "on a uniform probe image", "expected finite"],
+            &["gave the scores [NaN, ", "on a uniform image of pixel value 0", "expected finite"],
         ),
         (
             "infinite scores",
             biased(f32::INFINITY),
-            &["gave the scores [inf, ", "on a uniform probe image", "expected finite"],
+            &["gave the scores [inf, ", "on a uniform image of pixel value 0", "expected finite"],
         ),
     ]
 }
