@@ -14,6 +14,9 @@ import math
 import os
 from pathlib import Path
 
+from refusal import Refused, needs, reason, run
+
+needs("requirements-onnx.txt", "numpy", "onnx", "onnxruntime")
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,7 +24,6 @@ import onnxruntime
 import graph
 import proof as proofs
 import scores
-from refusal import Refused, reason, run
 
 # Opsets that the engine behind Giemsa is tested with.
 OPSETS = range(9, 19)
