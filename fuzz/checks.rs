@@ -127,7 +127,12 @@ pub fn check_metadata(bytes: &[u8]) -> bool {
         for (input_shape, flag) in shapes.into_iter().zip([true, false].into_iter().cycle()) {
             read |= check_properties(
                 &properties,
-                &GraphFacts { input_shape, ends_in_softmax: flag, has_outlier_output: flag },
+                &GraphFacts {
+                    input_shape,
+                    ends_in_softmax: flag,
+                    has_outlier_output: flag,
+                    ..GraphFacts::default()
+                },
             );
         }
         return read;

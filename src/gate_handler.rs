@@ -209,6 +209,7 @@ impl GateHandler {
         };
         file_model.describe(&candidate);
         let mut trial = Trial::new(file_model, set.summary(), Utc::now());
+        trial.notes.extend(candidate.notes.iter().cloned());
         if let Some(json) = self.bucket.read_rules().await? {
             match GateRules::parse(&json) {
                 Ok(rules) => trial.rules = rules,

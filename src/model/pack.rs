@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{LoadLimits, Model, ModelError, OnnxFile};
+use super::{LoadLimits, Model, ModelError, OnnxFile, PROOF_KEY};
 use crate::image::InputSpecJson;
 
 /// Field number of `ModelProto.metadata_props` (onnx.proto3).
@@ -40,6 +40,8 @@ pub struct MetadataChanges {
     pub outlier_above: Option<f64>,
     /// `giemsa.positive`.
     pub positive: Vec<String>,
+    /// `giemsa.proof`: its JSON.
+    pub proof: Option<String>,
 }
 
 /// Why metadata cannot be written.
@@ -117,6 +119,7 @@ impl MetadataChanges {
             ("giemsa.output", self.output.clone()),
             ("giemsa.temperature", self.temperature.map(|t| t.to_string())),
             ("giemsa.positive", list(&self.positive)),
+            (PROOF_KEY, self.proof.clone()),
         ];
         let mut properties: BTreeMap<String, String> =
             texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();
@@ -353,11 +356,11 @@ mod tests {
         // Once more with the same: the same bytes.
         assert_eq!(pack(&packed, &changes).unwrap().0, packed);
 
-        let input = InputSpecJson { scale: Some(0.5), ..InputSpecJson::default() };
+        let input = InputSpecJson { pad: Some([9, 8, 7]), ..InputSpecJson::default() };
         let (packed, model) =
             pack(&sample, &MetadataChanges { input, ..MetadataChanges::default() }).unwrap();
         let was = Model::load(&sample).unwrap();
-        assert_eq!(model.metadata.input.scale, 0.5);
+        assert_eq!(model.metadata.input.pad, [9, 8, 7]);
         assert_eq!(model.metadata.input.mean, was.metadata.input.mean);
         assert_ne!(packed, sample);
     }

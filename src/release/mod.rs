@@ -336,6 +336,7 @@ fn untried(entry: &ReleaseEntry, size_bytes: u64) -> Trial {
         size_bytes,
         labels: Vec::new(),
         positive: Vec::new(),
+        proof: None,
     };
     let mut trial = Trial::new(model, GoldenSummary::default(), entry.started_at);
     trial.problems.push("the golden set was not run before this model was released by force".to_owned());

@@ -70,7 +70,63 @@ fn other_graphs() -> Vec<Case> {
     let shifted = |tensor: Message| {
         OnnxModel::toy_seeing(vec![constant(tensor), node("Add", &["image", "shift"], "seen", &[])], vec![])
     };
+    let seeing = |nodes: Vec<Message>, weights| OnnxModel::toy_seeing(nodes, weights).bytes();
+    let giving = |outputs: &[(&str, &[i64])]| {
+        let mut model = OnnxModel::toy(0.0);
+        model.outputs = outputs.iter().map(|(name, dims)| value(name, FLOAT, dims)).collect();
+        model.bytes()
+    };
+    let mut unknown_opset = toy().bytes();
+    let opset = unknown_opset.windows(4).rposition(|bytes| bytes == [0x42, 2, 0x10, 13]).unwrap();
+    unknown_opset[opset + 3] = 99;
+    let bytes_product = vec![
+        node("Cast", &["image"], "bytes", &[int_attribute("to", 2)]),
+        node("MatMulInteger", &["bytes", "bytes"], "product", &[]),
+        node("Cast", &["product"], "seen", &[int_attribute("to", FLOAT)]),
+    ];
+    let whole_product = vec![
+        node("Cast", &["image"], "whole", &[int_attribute("to", 6)]),
+        node("MatMul", &["whole", "whole"], "product", &[]),
+        node("Cast", &["product"], "seen", &[int_attribute("to", FLOAT)]),
+    ];
+    let enlarged =
+        node("ConvTranspose", &["image", "filter"], "seen", &[ints_attribute("output_shape", &[16, 16])]);
     vec![
+        (
+            "opset of the future",
+            unknown_opset,
+            &["version 99 (opset)", "opset of 7 to 24", "convert_version"],
+        ),
+        (
+            "product of bytes",
+            seeing(bytes_product, vec![]),
+            &["\"MatMulInteger\"", "8-bit integers", "QuantFormat.QDQ"],
+        ),
+        (
+            "product of whole numbers",
+            seeing(whole_product, vec![]),
+            &["\"node_product\"", "multiplies whole numbers", "cast both to 32-bit floats"],
+        ),
+        (
+            "operator that the engine computes otherwise",
+            seeing(vec![node("GlobalLpPool", &["image"], "seen", &[])], vec![]),
+            &["\"GlobalLpPool\"", "ReduceL2"],
+        ),
+        (
+            "attribute that the engine reads otherwise",
+            seeing(vec![enlarged], vec![floats("filter", &[3, 3, 2, 2], &[0.0; 36])]),
+            &["\"ConvTranspose\"", "output_shape", "output_padding"],
+        ),
+        (
+            "detector, by its names",
+            giving(&[("scores", &[0, 2]), ("boxes", &[0, 4])]),
+            &["a detector of objects", "scores, boxes", "classifier"],
+        ),
+        (
+            "segmenter, by its second output",
+            giving(&[("scores", &[0, 2]), ("flat", &[0, 32, 160, 160])]),
+            &["a segmenter", "flat has the shape [?, 32, 160, 160]"],
+        ),
         (
             "operator of another domain",
             OnnxModel::toy_seeing(vec![blur], vec![]).bytes(),
@@ -152,7 +208,11 @@ fn contradictions() -> Vec<Case> {
         (
             "no labels",
             toy().without("giemsa.labels").bytes(),
-            &["no metadata key giemsa.labels", "To set it, in Python"],
+            &[
+                "no metadata key giemsa.labels",
+                "giemsa model pack model.onnx --output model.onnx --labels",
+                "in Python",
+            ],
         ),
         (
             "three labels for two scores",

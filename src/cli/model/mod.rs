@@ -4,6 +4,7 @@
 
 mod check;
 mod compare;
+mod expect;
 mod history;
 mod inspect;
 mod list;
@@ -22,7 +23,7 @@ use giemsa::classification::ModelInfo;
 use giemsa::config::{Config, Limits, model_key};
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa::model::{LoadLimits, OnnxFile};
+use giemsa::model::{LoadLimits, OnnxFile, ProofOutcome};
 use giemsa::release::Releaser;
 use giemsa::store::{ModelFiles, TableReader, TableWriter};
 
@@ -53,7 +54,7 @@ enum Verb {
     Pack(Box<pack::PackArguments>),
     /// Put a model file into a stage of the model bucket; the gate tries it there.
     Push(push::PushArguments),
-    /// Try a model file on a folder of labelled images, on this machine and before any upload.
+    /// Try a model file on a folder of labelled images, or beside the training framework's answers, on this machine.
     Check(check::CheckArguments),
     /// List the models of the model bucket: in stages and in the archive, with their reports.
     List,
@@ -186,6 +187,17 @@ fn shown_size(bytes: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
+}
+
+/// What became of a model's own proof, as text.
+fn shown_proof(proof: Option<&ProofOutcome>) -> String {
+    proof.map_or_else(
+        || "none: nothing shows that weights, input and engine are those of the training".to_owned(),
+        |p| {
+            let ProofOutcome { by, inputs, greatest_difference, bound } = p;
+            format!("holds: {inputs} inputs differ by {greatest_difference:.1e} at most from {by} (allowed: {bound})")
+        },
+    )
 }
 
 /// A share as text, with its interval.

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use super::super::metadata::MetadataError;
+use super::super::proof::ProofError;
 use super::OUTLIER_OUTPUT;
 use super::operators::{MAX_NODES, OPSETS};
+use super::probe::ScoreError;
 use crate::config::{MODEL_MEMORY_FACTOR, RUN_BYTES_PER_PIXEL};
 
 /// Why a model file cannot serve, or a network failed on an image.
@@ -183,6 +185,12 @@ pub enum ModelError {
     /// The metadata cannot be used.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The scores are not what the metadata says.
+    #[error(transparent)]
+    Scores(#[from] ScoreError),
+    /// The model's own proof fails.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// The engine cannot build the network.
     #[error(
         "the network cannot be built for an input of the shape {shape:?}; simplify it (pip install onnxsim; onnxsim \
