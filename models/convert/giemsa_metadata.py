@@ -26,7 +26,7 @@ import proof as proofs
 import scores
 
 # Opsets that the engine behind Giemsa is tested with.
-OPSETS = range(9, 19)
+OPSETS = range(7, 25)
 REVIEW_KEYS = {"confidence_below", "label_above", "outlier_above"}
 # What a network takes, as scale and mean of pixels of 0 to 255.
 PIXELS = {"0-255": (1.0, 0.0), "0-1": (1 / 255, 0.0), "-1-1": (1 / 127.5, 1.0)}
