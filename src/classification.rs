@@ -321,7 +321,7 @@ impl Record {
         let mut record = Self {
             schema: RECORD_SCHEMA.to_owned(),
             result_id,
-            slide: slide_of_key(&image.key).to_owned(),
+            slide: slide_of_key(&image.key),
             image,
             stage: stage.to_owned(),
             status: Status::Rejected,

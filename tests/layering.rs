@@ -33,7 +33,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("golden", &["digest", "object", "config", "model", "classification", "analysis", "store"]),
     ("release", &["digest", "config", "model", "classification", "store"]),
     ("shadow", &["object", "statistics", "model", "classification", "store"]),
-    ("outcome", &["image", "model", "classification", "store"]),
+    ("outcome", &["object", "image", "model", "classification", "store"]),
     ("cpu_pool", &["image", "config", "model", "analysis", "outcome"]),
     ("notes", &["object", "outcome", "store"]),
     ("activity", &["object", "outcome", "store"]),
@@ -190,7 +190,6 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
         &["src/aws.rs", "src/backfill/job.rs"],
         "jobs of S3 Batch Operations are made in one place",
     ),
-    (&["aws_lambda_events"], &["src/event.rs", "src/handler.rs"], "the forms of triggers end there"),
     (&["lambda_runtime", "lambda_http"], &["src/bin/"], "the handler is the same outside Lambda"),
     (
         &["hyper", "hyper_util", "s3s", "s3s_fs", "dynoxide", "rusqlite"],

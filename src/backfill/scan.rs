@@ -138,7 +138,7 @@ impl Scan {
         let object = ObjectRef::new(&self.selection.bucket, &upload.key);
         upload.is_latest
             && self.selection.holds_time(upload.uploaded_at)
-            && !object.is_folder_marker(upload.size_bytes)
+            && object.skip_reason(Some(upload.size_bytes)).is_none()
             && !self.config.is_own_output(&object.bucket, &object.key)
     }
 

@@ -18,13 +18,15 @@ use giemsa::model::Model;
 use giemsa::object::ObjectRef;
 use giemsa::store::FetchError;
 
-use super::{ClassifyArguments, Failed, Format, complain, output};
+use super::form::{CsvWriter, Form};
+use super::{ClassifyArguments, Failed, complain, folders, output};
 
 /// Bucket and stage that records of files name.
 const LOCAL: &str = "local";
 
 /// Classifies all files of the arguments.
 pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let limits = limits()?;
     let files = list_files(&arguments.paths)?;
     let model = load_model(arguments.model.as_deref()).map_err(Failed::Usage)?;
@@ -43,10 +45,10 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
     let mut unanswered = 0_usize;
     let mut kept = Vec::new();
     let stdout = std::io::stdout().lock();
-    let mut writer = match arguments.format {
-        Format::Table => Writer::Table,
-        Format::Json => Writer::Json(stdout),
-        Format::Csv => Writer::Csv(Box::new(output::csv_writer(stdout)?)),
+    let mut writer = match form {
+        Form::Table => Writer::Table,
+        Form::Json => Writer::Json(stdout),
+        Form::Csv(style) => Writer::Csv(Box::new(CsvWriter::new(stdout, style, output::CSV_HEADER)?)),
     };
     let bar = output::progress("classified", count);
     while let Some(record) = records.next().await {
@@ -62,7 +64,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
                 Ok(())
             }
             (Ok(record), Writer::Json(out)) => output::write_json_line(out, &record),
-            (Ok(record), Writer::Csv(out)) => output::write_csv_row(out, &record),
+            (Ok(record), Writer::Csv(out)) => out.write(output::csv_cells(&record)),
         })?;
         bar.inc(1);
     }
@@ -75,7 +77,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
             writeln!(stdout, "{}", output::slides_table(&kept)).map_err(anyhow::Error::from)?;
         }
         Writer::Json(mut out) => out.flush().map_err(anyhow::Error::from)?,
-        Writer::Csv(mut out) => out.flush().map_err(anyhow::Error::from)?,
+        Writer::Csv(mut out) => out.flush()?,
     }
     if unanswered > 0 {
         return Err(Failed::Work(anyhow!("{unanswered} of {count} files are not answered")));
@@ -86,7 +88,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
 enum Writer<W: Write> {
     Table,
     Json(W),
-    Csv(Box<csv::Writer<W>>),
+    Csv(Box<CsvWriter<W>>),
 }
 
 fn load_model(path: Option<&Path>) -> anyhow::Result<Arc<Model>> {
@@ -103,7 +105,7 @@ fn limits() -> Result<Limits, Failed> {
     Ok(config.map_err(|error| Failed::Usage(error.into()))?.limits)
 }
 
-/// All files below `paths`, each folder sorted by name, without hidden files. What cannot be listed is an
+/// All files below `paths`, each folder sorted by name, without hidden files and those of the system. What cannot be listed is an
 /// error in its place, so that the rest is answered all the same.
 fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed> {
     let mut files = Vec::new();
@@ -119,11 +121,8 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
             let error = anyhow!("{} is neither a file nor a folder; {expected}", path.display());
             return Err(Failed::Usage(error));
         }
-        let is_hidden = |entry: &walkdir::DirEntry| {
-            entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
-        };
         let walk = walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name();
-        for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry)) {
+        for entry in walk.into_iter().filter_entry(folders::is_shown) {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => files.push(Ok(entry.into_path())),
                 Ok(_) => {}
@@ -134,7 +133,9 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
         }
     }
     if files.is_empty() {
-        let error = anyhow!("there are no files in the given folders (hidden ones are left out)");
+        let error = anyhow!(
+            "there are no files in the given folders (hidden ones and those of the system are left out)"
+        );
         return Err(Failed::Usage(error));
     }
     Ok(files)
@@ -149,7 +150,7 @@ fn unlisted(folder: &Path, error: &walkdir::Error) -> anyhow::Error {
 fn classify_file(path: &Path, model: &Model, limits: &Limits) -> anyhow::Result<Record> {
     let unreadable = || format!("{} cannot be read", path.display());
     let size_bytes = std::fs::metadata(path).with_context(unreadable)?.len();
-    let key = path.to_string_lossy().replace('\\', "/");
+    let key = path.to_string_lossy();
     let mut image = ImageInfo::of_object(&ObjectRef::new(LOCAL, key));
     image.size_bytes = Some(size_bytes);
     if size_bytes > limits.max_object_bytes {

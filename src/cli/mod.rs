@@ -8,6 +8,8 @@ mod classify;
 mod cost;
 mod demo;
 mod dlq;
+mod folders;
+mod form;
 mod model;
 mod output;
 mod processors;
@@ -98,10 +100,9 @@ struct ClassifyArguments {
     /// ONNX model with giemsa.* metadata; default: the thin smear model that is built in.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Form of the results on stdout.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Image files, and folders of them; hidden files in folders are left out.
+    #[command(flatten)]
+    form: form::FormArguments,
+    /// Image files, and folders of them; hidden files and files of the system in folders are left out.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -130,17 +131,6 @@ struct ReclassifyArguments {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
-}
-
-/// Form of results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// One record a line, as in docs/record.schema.json.
-    Json,
-    /// For spreadsheets.
-    Csv,
 }
 
 /// Why a command ended without success.

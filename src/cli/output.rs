@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use giemsa::classification::Record;
+use giemsa::object::name_of_key;
 use giemsa::slide::SlideFigure;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -52,19 +53,6 @@ pub fn write_json_line(out: &mut impl Write, record: &Record) -> anyhow::Result<
     Ok(())
 }
 
-/// A CSV writer with the header written.
-pub fn csv_writer<W: Write>(out: W) -> anyhow::Result<csv::Writer<W>> {
-    let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(CSV_HEADER).map_err(csv_error)?;
-    Ok(writer)
-}
-
-/// Writes one record as a row of CSV.
-pub fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, record: &Record) -> anyhow::Result<()> {
-    writer.write_record(csv_cells(record).iter().map(|cell| neutralised(cell))).map_err(csv_error)?;
-    Ok(())
-}
-
 /// Cells of a record below [`CSV_HEADER`], not yet neutralised.
 pub fn csv_cells(record: &Record) -> [String; 16] {
     let number = |value: Option<u32>| value.map(|v| v.to_string()).unwrap_or_default();
@@ -91,9 +79,10 @@ pub fn csv_cells(record: &Record) -> [String; 16] {
 
 /// An I/O error stays one, so that a closed pipe is recognised.
 pub fn csv_error(error: csv::Error) -> anyhow::Error {
+    let message = format!("the CSV cannot be written: {error}");
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),
-        other => anyhow::anyhow!("the CSV cannot be written: {other:?}"),
+        _ => anyhow::Error::msg(message),
     }
 }
 
@@ -124,7 +113,7 @@ pub fn records_table(records: &[Record]) -> String {
                 (record.label.clone().unwrap_or_default(), remark.unwrap_or_default())
             }
         };
-        let name = record.image.key.rsplit_once('/').map_or(record.image.key.as_str(), |(_, name)| name);
+        let name = name_of_key(&record.image.key);
         let indent = if record.slide.is_empty() { "" } else { "  " };
         let confidence = record.confidence.map(|c| format!("{:.1} %", 100.0 * c)).unwrap_or_default();
         table.add_row([

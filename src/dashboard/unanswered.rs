@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Dashboard;
 use super::problem::Problem;
-use crate::object::{ObjectRef, slide_of_key};
+use crate::object::{ObjectRef, key_prefixes_of_slide, slide_of_key};
 use crate::store::{BATCH_KEYS, listed_key};
 
 /// Unanswered images that are named; all are counted.
@@ -58,12 +58,34 @@ impl Dashboard {
         slide: &str,
         with_names: bool,
     ) -> Result<Unanswered, Problem> {
-        let folder = folder_of(slide);
-        let request = self.s3.list_objects_v2().bucket(&self.buckets.input).prefix(&folder).delimiter("/");
-        let mut pages = request.encoding_type(EncodingType::Url).into_paginator().send();
         let mut found = Unanswered::default();
+        for prefix in key_prefixes_of_slide(slide) {
+            self.add_open_below(&mut found, &prefix, stage, slide, with_names).await?;
+        }
+        let keys = found.unanswered_images.iter().map(|image| image.key.clone());
+        let reasons: Vec<_> = keys.map(|key| self.last_failure(stage, key)).collect();
+        let reasons: Vec<Option<String>> = stream::iter(reasons).buffered(CONCURRENCY).try_collect().await?;
+        for (image, reason) in found.unanswered_images.iter_mut().zip(reasons) {
+            image.reason = reason;
+        }
+        Ok(found)
+    }
+
+    /// Adds what is open of a slide below one of the prefixes that its keys may have.
+    async fn add_open_below(
+        &self,
+        found: &mut Unanswered,
+        prefix: &str,
+        stage: &str,
+        slide: &str,
+        with_names: bool,
+    ) -> Result<(), Problem> {
+        let delimiter = if prefix.ends_with('\\') { "\\" } else { "/" };
+        let request =
+            self.s3.list_objects_v2().bucket(&self.buckets.input).prefix(prefix).delimiter(delimiter);
+        let mut pages = request.encoding_type(EncodingType::Url).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.listing_failed(&folder, &error))?;
+            let page = page.map_err(|error| self.listing_failed(prefix, &error))?;
             let listed: Vec<Listed> = page
                 .contents()
                 .iter()
@@ -84,13 +106,7 @@ impl Dashboard {
                 }
             }
         }
-        let keys = found.unanswered_images.iter().map(|image| image.key.clone());
-        let reasons: Vec<_> = keys.map(|key| self.last_failure(stage, key)).collect();
-        let reasons: Vec<Option<String>> = stream::iter(reasons).buffered(CONCURRENCY).try_collect().await?;
-        for (image, reason) in found.unanswered_images.iter_mut().zip(reasons) {
-            image.reason = reason;
-        }
-        Ok(found)
+        Ok(())
     }
 
     /// Why the last try of a key failed.
@@ -117,9 +133,9 @@ impl Dashboard {
     ) -> Option<Listed> {
         let key = listed_key(encoding, object.key()?);
         let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-        let is_marker = ObjectRef::new(&self.buckets.input, &key).is_folder_marker(size_bytes);
+        let is_upload = ObjectRef::new(&self.buckets.input, &key).skip_reason(Some(size_bytes)).is_none();
         // `a//` lies in the folder `a/`, whose name differs from that of `a`.
-        (!is_marker && slide_of_key(&key) == slide).then(|| Listed {
+        (is_upload && slide_of_key(&key) == slide).then(|| Listed {
             key,
             etag: object.e_tag().unwrap_or_default().trim_matches('"').to_owned(),
             size_bytes,
@@ -137,9 +153,4 @@ impl Dashboard {
         );
         Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, detail)
     }
-}
-
-/// The folder that a slide's keys begin with. A slide without a name is what lies in no folder.
-fn folder_of(slide: &str) -> String {
-    if slide.is_empty() { String::new() } else { format!("{slide}/") }
 }

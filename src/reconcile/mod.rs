@@ -125,7 +125,7 @@ impl Reconciler {
 
     fn is_left_out(&self, upload: &Upload) -> bool {
         let bucket = &self.config.input_bucket;
-        ObjectRef::new(bucket, &upload.key).is_folder_marker(upload.size_bytes)
+        ObjectRef::new(bucket, &upload.key).skip_reason(Some(upload.size_bytes)).is_some()
             || self.config.is_own_output(bucket, &upload.key)
     }
 

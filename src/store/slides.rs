@@ -18,6 +18,7 @@ use super::schema::{
 use super::table::{Item, number};
 use super::{QueryError, StoreError, TableReader, TableWriter};
 use crate::classification::Status;
+use crate::object::slide_name;
 use crate::slide::{Counted, SlideFigure};
 
 /// Figures that are added up at once.
@@ -187,7 +188,8 @@ impl TableReader {
         after: Option<&str>,
         limit: usize,
     ) -> Result<SlidesPage, QueryError> {
-        let search = search.map(str::to_lowercase).filter(|search| !search.is_empty());
+        let search =
+            search.map(|search| slide_name(search).to_lowercase()).filter(|search| !search.is_empty());
         let pks = SHARDS.chars().map(|shard| slides_pk(stage, shard.encode_utf8(&mut [0; 4]))).collect();
         let expected = if search.is_some() { 10 * limit } else { limit };
         let mut rows = Merged::new(self, LISTING_INDEX, pks, Range::default().after(after), expected);

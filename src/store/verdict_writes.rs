@@ -104,7 +104,7 @@ impl TableWriter {
         let review = Review {
             bucket: image.bucket.clone(),
             key: image.key.clone(),
-            slide: slide_of_key(&image.key).to_owned(),
+            slide: slide_of_key(&image.key),
             stage: None,
             action: ReviewAction::Correct,
             label: verdict.label.clone(),

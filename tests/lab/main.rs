@@ -14,6 +14,7 @@ mod answers;
 mod backfill_batch;
 mod bad_models;
 mod development;
+mod events;
 mod faults;
 mod gate;
 mod handler;

@@ -47,7 +47,7 @@ pub fn record(number: usize) -> Record {
     let mut record = Record {
         schema: RECORD_SCHEMA.to_owned(),
         result_id: short_id(&["giemsa-input", &key, &etag, &model.sha256]),
-        slide: slide_of_key(&key).to_owned(),
+        slide: slide_of_key(&key),
         image: ImageInfo {
             bucket: "giemsa-input".to_owned(),
             key,

@@ -23,6 +23,7 @@ use giemsa::config::{Config, model_key};
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::model::OnnxFile;
+use giemsa::object::slide_name;
 use giemsa::release::Releaser;
 use giemsa::store::{ModelFiles, TableReader, TableWriter};
 
@@ -225,6 +226,11 @@ pub fn parse_stage(text: &str) -> Result<String, String> {
         return Err("expected up to 32 lower-case letters, digits and hyphens, e.g. dev".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A slide's name in the form in which it is stored.
+pub fn parse_slide(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(slide_name(text))
 }
 
 #[derive(Debug, clap::Args)]

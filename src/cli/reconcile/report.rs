@@ -136,7 +136,7 @@ impl Report {
             writeln!(text, "  {:<10} {:>10}{codes}", state.as_str(), counts.of(state))?;
         }
         if counts.left_out > 0 {
-            writeln!(text, "  {:<10} {:>10}   folder markers", "left out", counts.left_out)?;
+            writeln!(text, "  {:<10} {:>10}   folder markers, system files", "left out", counts.left_out)?;
         }
         if counts.sent > 0 {
             writeln!(

@@ -22,8 +22,8 @@ use giemsa::classification::Status;
 use giemsa::store::{Order, ResultQuery};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::model::{PROD, Place, parse_since, parse_stage};
-use super::{Failed, Format};
+use super::Failed;
+use super::model::{PROD, Place, parse_since, parse_slide, parse_stage};
 
 #[derive(Debug, clap::Args)]
 pub struct ResultsArguments {
@@ -69,19 +69,11 @@ pub async fn run(arguments: &ResultsArguments) -> Result<(), Failed> {
     }
 }
 
-/// Form of the output.
-#[derive(Debug, clap::Args)]
-struct FormatArgument {
-    /// Form of the output on stdout.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-}
-
 /// Which results.
 #[derive(Debug, Clone, clap::Args)]
 struct Filters {
     /// Only of this slide: the folder part of the key; "" for images without a folder.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_slide)]
     slide: Option<String>,
     /// Only with this label.
     #[arg(long)]

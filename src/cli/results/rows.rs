@@ -8,7 +8,7 @@ use std::io::Write;
 use chrono::{DateTime, SecondsFormat, Utc};
 use giemsa::classification::{Record, Status};
 
-use super::super::Format;
+use super::super::form::{self, CsvWriter};
 use super::super::output;
 
 /// Columns of the CSV after those of `giemsa classify`.
@@ -38,20 +38,18 @@ pub(super) struct Rows<W: Write> {
 enum Form<W: Write> {
     Table { out: W, kept: Vec<Record> },
     Json(W),
-    Csv(Box<csv::Writer<W>>),
+    Csv(Box<CsvWriter<W>>),
 }
 
 impl<W: Write> Rows<W> {
     /// Begins; a CSV has its header even without a row.
-    pub(super) fn new(out: W, format: Format) -> anyhow::Result<Self> {
-        let form = match format {
-            Format::Table => Form::Table { out, kept: Vec::new() },
-            Format::Json => Form::Json(out),
-            Format::Csv => {
-                let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
+    pub(super) fn new(out: W, form: form::Form) -> anyhow::Result<Self> {
+        let form = match form {
+            form::Form::Table => Form::Table { out, kept: Vec::new() },
+            form::Form::Json => Form::Json(out),
+            form::Form::Csv(style) => {
                 let header = output::CSV_HEADER.iter().chain(&MORE_COLUMNS);
-                writer.write_record(header).map_err(output::csv_error)?;
-                Form::Csv(Box::new(writer))
+                Form::Csv(Box::new(CsvWriter::new(out, style, header)?))
             }
         };
         Ok(Self { form, written: 0 })
@@ -66,9 +64,7 @@ impl<W: Write> Rows<W> {
             }
             Form::Json(out) => output::write_json_line(out, &record),
             Form::Csv(writer) => {
-                let cells = output::csv_cells(&record).into_iter().chain(more_cells(&record));
-                let cells = cells.map(|cell| output::neutralised(&cell));
-                writer.write_record(cells).map_err(output::csv_error)
+                writer.write(output::csv_cells(&record).into_iter().chain(more_cells(&record)))
             }
         }
     }
@@ -98,7 +94,7 @@ impl<W: Write> Rows<W> {
         self.flush()?;
         match self.form {
             Form::Table { out, .. } | Form::Json(out) => Ok(out),
-            Form::Csv(writer) => writer.into_inner().map_err(|error| anyhow::Error::from(error.into_error())),
+            Form::Csv(writer) => writer.finish(),
         }
     }
 }

@@ -10,23 +10,25 @@ use giemsa::config::stages_of_command;
 use giemsa::store::ImageHistory;
 use serde_json::json;
 
+use super::super::Failed;
+use super::super::form::{Form, FormArguments};
 use super::super::model::{PROD, print};
 use super::super::output::printable;
-use super::super::{Failed, Format};
 use super::pages::failed;
+use super::place_of;
 use super::rows::{Rows, answer_and_remark, shown_minute};
-use super::{FormatArgument, place_of};
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArguments {
     /// Key of the image in the input bucket, or s3://<bucket>/<key>.
     key: String,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Shows an image.
 pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(PROD).await?;
     let input = place.config.input_bucket.as_str();
     let (bucket, key) = match arguments.key.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
@@ -41,23 +43,23 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
              shows keys, `giemsa reconcile --prefix '{key}'` tells why an upload has no answer"
         )));
     }
-    match arguments.form.format {
-        Format::Json => {
+    match form {
+        Form::Json => {
             let ImageHistory { results, reviews, verdict, .. } = history;
             let document = json!({
                 "bucket": bucket, "key": key, "results": results, "reviews": reviews, "verdict": verdict,
             });
             print(true, &document, |_| String::new())
         }
-        Format::Csv => {
-            let mut rows = Rows::new(std::io::stdout().lock(), Format::Csv)?;
+        Form::Csv(_) => {
+            let mut rows = Rows::new(std::io::stdout().lock(), form)?;
             for record in history.results {
                 rows.write(record)?;
             }
             rows.finish()?.flush().map_err(anyhow::Error::from)?;
             Ok(())
         }
-        Format::Table => {
+        Form::Table => {
             writeln!(std::io::stdout().lock(), "{}", shown(&history)).map_err(anyhow::Error::from)?;
             Ok(())
         }

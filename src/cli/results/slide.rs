@@ -8,18 +8,21 @@ use anyhow::anyhow;
 use giemsa::store::{Order, ResultQuery, SlideEntry};
 use serde_json::{Value, json};
 
+use super::super::form::{CsvWriter, Form, FormArguments};
+use super::super::model::parse_slide;
 use super::super::output;
-use super::super::{Failed, Format, complain};
+use super::super::{Failed, complain};
 use super::pages::{PAGE, Pages, failed};
+use super::place_of;
 use super::rows::{Rows, shown_minute};
-use super::{FormatArgument, place_of};
 
 #[derive(Debug, clap::Args)]
 pub struct SlideArguments {
     /// The slide: the folder part of its images' keys; "" for images without a folder.
+    #[arg(value_parser = parse_slide)]
     slide: String,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -31,11 +34,12 @@ pub struct SlidesArguments {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Shows one slide.
 pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let slide = arguments.slide.trim_end_matches('/');
     let entry = place.table.slide_entry(stage, slide).await.map_err(failed)?;
@@ -53,13 +57,13 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
     };
     let mut pages = Pages::of(place.table.clone(), query, None);
     let mut out = BufWriter::new(std::io::stdout().lock());
-    if arguments.form.format == Format::Json {
+    if form == Form::Json {
         return write_json(&mut out, &entry, pages).await;
     }
-    if arguments.form.format == Format::Table {
+    if form == Form::Table {
         writeln!(out, "{}\n", table(std::slice::from_ref(&entry))).map_err(anyhow::Error::from)?;
     }
-    let mut rows = Rows::new(out, arguments.form.format)?;
+    let mut rows = Rows::new(out, form)?;
     while let Some(page) = pages.next().await? {
         for record in page {
             rows.write(record)?;
@@ -98,26 +102,27 @@ fn document(entry: &SlideEntry) -> Value {
 
 /// Lists slides.
 pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let mut after = None;
     let mut left = arguments.limit as usize;
     let mut kept = Vec::new();
     let mut out = std::io::stdout().lock();
-    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    csv.write_record(HEADER).map_err(output::csv_error)?;
+    // Nothing is printed of a list that could not be read to its end.
+    let mut csv = match form {
+        Form::Csv(style) => Some(CsvWriter::new(Vec::new(), style, HEADER)?),
+        Form::Table | Form::Json => None,
+    };
     loop {
         let search = arguments.search.as_deref();
         let page =
             place.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
         left -= page.slides.len().min(left);
         for entry in page.slides {
-            match arguments.form.format {
-                Format::Table => kept.push(entry),
-                Format::Json => writeln!(out, "{}", document(&entry)).map_err(anyhow::Error::from)?,
-                Format::Csv => {
-                    let cells = cells(&entry).map(|cell| output::neutralised(&cell));
-                    csv.write_record(cells).map_err(output::csv_error)?;
-                }
+            match &mut csv {
+                Some(csv) => csv.write(cells(&entry))?,
+                None if form == Form::Table => kept.push(entry),
+                None => writeln!(out, "{}", document(&entry)).map_err(anyhow::Error::from)?,
             }
         }
         after = page.next;
@@ -125,16 +130,13 @@ pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(),
             break;
         }
     }
-    match arguments.form.format {
-        Format::Table if kept.is_empty() => complain("No slides."),
-        Format::Table => writeln!(out, "{}", table(&kept)).map_err(anyhow::Error::from)?,
-        Format::Csv => {
-            let bytes = csv.into_inner().map_err(|error| anyhow::Error::from(error.into_error()))?;
-            out.write_all(&bytes).map_err(anyhow::Error::from)?;
-        }
-        Format::Json => {}
+    match csv {
+        Some(csv) => out.write_all(&csv.finish()?).map_err(anyhow::Error::from)?,
+        None if form == Form::Table && kept.is_empty() => complain("No slides."),
+        None if form == Form::Table => writeln!(out, "{}", table(&kept)).map_err(anyhow::Error::from)?,
+        None => {}
     }
-    if after.is_some() && arguments.form.format == Format::Table {
+    if after.is_some() && form == Form::Table {
         complain(&format!("The first {} slides; --limit shows more.", arguments.limit));
     }
     Ok(())

@@ -3,7 +3,7 @@
 // Asks for links and images only of what is in view. Invariant: the tile with the focus stays in the document however
 // far it is scrolled away, so that the focus is never lost.
 
-import { DECISIONS, decisionOf, el, format, icon, links, replaceChildren } from "./core.js";
+import { DECISIONS, decisionOf, el, format, icon, links, nameOf, replaceChildren } from "./core.js";
 
 /** Tile widths by name, CSS pixels. */
 export const SIZES = { small: 96, medium: 140, large: 220 };
@@ -17,8 +17,6 @@ const OVERSCAN = 2;
 
 /** Tries for a picture that does not load; the first fails where a link has just expired. */
 const PICTURE_TRIES = 2;
-
-const fileName = (key) => key.slice(key.lastIndexOf("/") + 1);
 
 /** A small mark in a caption: an icon, and words for who cannot see it. */
 function mark(picture, words, kind, text = null) {
@@ -191,7 +189,7 @@ export class Gallery {
         el("span", { class: "thumb-label" }, isCell ? cell.label : decision),
         isCell ? el("span", { class: "thumb-confidence" }, format.probability(cell.confidence)) : null),
       el("span", { class: "thumb-file" },
-        el("span", { class: "thumb-name" }, fileName(cell.key)),
+        el("span", { class: "thumb-name" }, nameOf(cell.key)),
         verdict ? mark(cell.verdict === cell.label ? "check" : "retry", verdict, cell.verdict === cell.label ? "" : "is-corrected", cell.verdict === cell.label ? null : cell.verdict) : null,
         doubtful && !verdict ? mark("review", doubtful, "decision-review") : null),
     );

@@ -3,8 +3,8 @@
 // Never shows an image beside the answer to another: the picture is covered until the one asked for is there.
 // Invariant: going to the next image needs no new view; the way back to the slide keeps the slide's filters.
 
-import { api, el, icon, links, replaceChildren, skeleton, stateBox } from "./core.js";
-import { answerBlock, fileFacts, modelFacts, nameOf, panel, probabilityBars, timingFacts, wordsOf } from "./answer.js";
+import { api, el, icon, links, nameOf, replaceChildren, skeleton, slideOf, stateBox } from "./core.js";
+import { answerBlock, fileFacts, modelFacts, panel, probabilityBars, timingFacts, wordsOf } from "./answer.js";
 import { historyPanel, rawPanel, reviewsPanel, stagesPanel } from "./image_panels.js";
 import { VerdictControls } from "./image_verdict.js";
 import { Neighbours } from "./neighbours.js";
@@ -85,7 +85,7 @@ class ImageView {
     } catch (error) {
       if (signal.aborted) return;
       if (error.status !== 404) throw error;
-      this.#drawWay(key.includes("/") ? key.slice(0, key.lastIndexOf("/")) : "");
+      this.#drawWay(slideOf(key));
       this.stage.hidden = true;
       replaceChildren(this.side, stateBox({ kind: "empty", title: "There is no such image", text: error.detail, action: { label: "To the slides", href: this.context.href("/") } }));
       return;
@@ -194,7 +194,7 @@ class ImageView {
     this.drawn = text;
     const { answer, context } = this;
     const record = this.record();
-    this.#drawWay(record?.slide ?? (this.key.includes("/") ? this.key.slice(0, this.key.lastIndexOf("/")) : ""));
+    this.#drawWay(record?.slide ?? slideOf(this.key));
     if (!record) {
       replaceChildren(this.side, stateBox({ kind: "empty", title: "No answer yet", text: "The image is uploaded and no stage has answered it. This page shows the answer as soon as it is there; if it takes long, the health page says why.", action: { label: "To health", href: context.href("/health") } }), reviewsPanel(answer));
       return;
