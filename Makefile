@@ -79,6 +79,14 @@ fuzz: ## mutated model files; and, with cargo-fuzz, FUZZ_SECONDS each of images,
 		echo 'SKIPPED: images, events and metadata: cargo-fuzz is not installed (cargo install cargo-fuzz)' >&2; \
 	fi
 
+PARITY_VENV := $(TOOLS)/engine-parity
+.PHONY: engine-parity
+engine-parity: ## the scores of each operator beside onnxruntime's (python3 with venv, and PyPI)
+	@if [ ! -x '$(PARITY_VENV)/bin/python' ]; then $(PYTHON) -m venv '$(PARITY_VENV)'; fi
+	'$(PARITY_VENV)/bin/python' -m pip install --quiet --requirement tests/parity/engine-requirements.txt
+	$(CARGO) build --example run_network
+	'$(PARITY_VENV)/bin/python' -B tests/parity/engine.py --runner target/debug/examples/run_network
+
 HOSTILE_FILES ?= 10000
 .PHONY: hostile
 hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also through the classifier in 512 MB

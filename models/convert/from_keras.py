@@ -16,6 +16,9 @@ import os
 import sys
 from pathlib import Path
 
+from refusal import Refused, needs, reason, run
+
+needs("requirements-keras.txt", "numpy", "onnx", "onnxruntime", "h5py", "keras")
 BACKENDS = ("torch", "tensorflow")
 INSTALL = "pip install -r models/convert/requirements-keras.txt, best in a new environment"
 
@@ -29,10 +32,8 @@ if "keras" not in sys.modules and os.environ.get("KERAS_BACKEND") not in BACKEND
 os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-try:
-    import keras
-except ImportError as error:
-    raise SystemExit(f"Keras cannot be imported ({error}): {INSTALL}") from None
+import keras
+
 if not keras.__version__.startswith("3"):
     raise SystemExit(f"Keras {keras.__version__} is installed in this Python; expected Keras 3, which reads your files as "
                      f"well: {INSTALL}")
@@ -45,7 +46,6 @@ import graph
 import network
 from giemsa_metadata import FOUR_CHANNELS, add_arguments, description
 from keras_files import load
-from refusal import Refused, reason, run
 
 # The newest that the engine behind Giemsa is tested with.
 OPSET = 18

@@ -23,18 +23,19 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import numpy as np
-import onnx
+from refusal import Refused, needs, reason, run
 
-import network
-from giemsa_metadata import FOUR_CHANNELS, add_arguments, description
-from refusal import Refused, reason, run
-
+needs("requirements-pytorch.txt", "numpy", "onnx", "onnxruntime", "onnxscript")
 try:
     import torch
 except ImportError:
     raise SystemExit("PyTorch is not installed in this Python; expected the one that your network was trained with: "
                      "pip install torch (on Linux that brings CUDA, 5 GB; for a processor only: pytorch.org)") from None
+import numpy as np
+import onnx
+
+import network
+from giemsa_metadata import FOUR_CHANNELS, add_arguments, description
 
 # The newest that the engine behind Giemsa is tested with.
 OPSET = 18

@@ -14,6 +14,9 @@ import math
 import os
 from pathlib import Path
 
+from refusal import Refused, needs, reason, run
+
+needs("requirements-onnx.txt", "numpy", "onnx", "onnxruntime")
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,10 +24,9 @@ import onnxruntime
 import graph
 import proof as proofs
 import scores
-from refusal import Refused, reason, run
 
 # Opsets that the engine behind Giemsa is tested with.
-OPSETS = range(9, 19)
+OPSETS = range(7, 25)
 REVIEW_KEYS = {"confidence_below", "label_above", "outlier_above"}
 # What a network takes, as scale and mean of pixels of 0 to 255.
 PIXELS = {"0-255": (1.0, 0.0), "0-1": (1 / 255, 0.0), "-1-1": (1 / 127.5, 1.0)}

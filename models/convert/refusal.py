@@ -5,6 +5,7 @@ and with 2 if its options were wrong.
 """
 
 import argparse
+import importlib.util
 import os
 import re
 import sys
@@ -12,6 +13,14 @@ import sys
 
 class Refused(Exception):
     """The model cannot be used as described; the message says what was found, what was expected and the way out."""
+
+
+def needs(requirements: str, *modules: str) -> None:
+    """Ends the script if this Python has not what `requirements` lists."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} is not installed in this Python ({sys.executable}): pip install -r "
+                         f"models/convert/{requirements}")
 
 
 def run(parser: argparse.ArgumentParser, work) -> None:

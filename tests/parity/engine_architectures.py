@@ -175,7 +175,7 @@ def unet_head(g, x):
     """Up and down again, with a skip, as autoencoders for outliers are."""
     small = g.op("Relu", convolve(g, x, 3, 12, 3, 2, bias=True))
     up = g.op("ConvTranspose", small, g.noise(12, 8, 2, 2, scale=0.3), g.noise(8), strides=[2, 2])
-    larger = g.op("Resize", small, "", g.weight(np.float32([1, 1, 2, 2])), mode="linear",
+    larger = g.op("Resize", small, g.weight(np.zeros(0, np.float32)), g.weight(np.float32([1, 1, 2, 2])), mode="linear",
                   coordinate_transformation_mode="half_pixel") if g.opset >= 11 else up
     return head(g, g.op("Concat", up, larger, axis=1), 8 + (12 if g.opset >= 11 else 8))
 

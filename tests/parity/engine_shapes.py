@@ -107,6 +107,12 @@ for size in (2, 4):
     case("SpaceToDepth", f"block{size}")(lambda g, x, size=size: g.op("SpaceToDepth", x, blocksize=size))
 
 # Resizing.
+def resize(g, x, *inputs, **attributes):
+    """Resize, whose region and scales were no optional inputs before opset 13."""
+    inputs = [g.weight(np.zeros(0, np.float32)) if name == "" and g.opset < 13 else name for name in inputs]
+    return g.op("Resize", x, *inputs, **attributes)
+
+
 MOVES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric", None)
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil", None)
 for mode, move, factor in itertools.product(("nearest", "linear", "cubic"), MOVES, (2.0, 1.5, 0.5, 0.4)):
@@ -114,27 +120,27 @@ for mode, move, factor in itertools.product(("nearest", "linear", "cubic"), MOVE
     for nearest in NEAREST if mode == "nearest" else (None,):
         case("Resize", f"{mode}-{move}-{nearest}-{factor}", since=since,
              fixed=factor == 1.5 and move == "align_corners" and nearest in (None, "ceil"))(
-            lambda g, x, mode=mode, move=move, factor=factor, nearest=nearest: g.op(
-                "Resize", x, "", g.weight(np.float32([1, 1, factor, factor])), mode=mode,
+            lambda g, x, mode=mode, move=move, factor=factor, nearest=nearest: resize(
+        g, x, "", g.weight(np.float32([1, 1, factor, factor])), mode=mode,
                 coordinate_transformation_mode=move, nearest_mode=nearest))
     case("Resize", f"{mode}-{move}-to-size{factor}", since=since)(
-        lambda g, x, mode=mode, move=move, factor=factor: g.op(
-            "Resize", x, "", "", g.ints(1, 3, int(8 * factor), int(6 * factor)), mode=mode, coordinate_transformation_mode=move))
+        lambda g, x, mode=mode, move=move, factor=factor: resize(
+        g, x, "", "", g.ints(1, 3, int(8 * factor), int(6 * factor)), mode=mode, coordinate_transformation_mode=move))
 for mode, factor in itertools.product(("nearest", "linear"), (2.0, 0.5, 1.5)):
     case("Resize", f"{mode}-10-{factor}", opsets=[10])(
         lambda g, x, mode=mode, factor=factor: g.op("Resize", x, g.weight(np.float32([1, 1, factor, factor])), mode=mode))
 for mode, factor in itertools.product(("linear", "cubic"), (0.5, 0.3, 2.0)):
-    case("Resize", f"{mode}-antialias-{factor}", since=18)(lambda g, x, mode=mode, factor=factor: g.op(
-        "Resize", x, "", g.weight(np.float32([1, 1, factor, factor])), mode=mode, antialias=1))
-case("Resize", "cubic-coefficient", since=11)(lambda g, x: g.op(
-    "Resize", x, "", g.weight(np.float32([1, 1, 2, 2])), mode="cubic", cubic_coeff_a=-0.5))
-case("Resize", "cubic-outside", since=11)(lambda g, x: g.op(
-    "Resize", x, "", g.weight(np.float32([1, 1, 2, 2])), mode="cubic", exclude_outside=1))
-case("Resize", "axes", since=18)(lambda g, x: g.op(
-    "Resize", x, "", g.weight(np.float32([2, 1.5])), mode="linear", axes=[2, 3]))
+    case("Resize", f"{mode}-antialias-{factor}", since=18)(lambda g, x, mode=mode, factor=factor: resize(
+        g, x, "", g.weight(np.float32([1, 1, factor, factor])), mode=mode, antialias=1))
+case("Resize", "cubic-coefficient", since=11)(lambda g, x: resize(
+        g, x, "", g.weight(np.float32([1, 1, 2, 2])), mode="cubic", cubic_coeff_a=-0.5))
+case("Resize", "cubic-outside", since=11)(lambda g, x: resize(
+        g, x, "", g.weight(np.float32([1, 1, 2, 2])), mode="cubic", exclude_outside=1))
+case("Resize", "axes", since=18)(lambda g, x: resize(
+        g, x, "", g.weight(np.float32([2, 1.5])), mode="linear", axes=[2, 3]))
 for policy in ("not_larger", "not_smaller"):
-    case("Resize", policy, since=18)(lambda g, x, policy=policy: g.op(
-        "Resize", x, "", "", g.ints(12, 20), mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy))
+    case("Resize", policy, since=18)(lambda g, x, policy=policy: resize(
+        g, x, "", "", g.ints(12, 20), mode="linear", axes=[2, 3], keep_aspect_ratio_policy=policy))
 case("Resize", "crop", since=11)(lambda g, x: g.op(
     "Resize", x, g.weight(np.float32([0, 0, 0.2, 0.1, 1, 1, 0.8, 0.9])), g.weight(np.float32([1, 1, 1.5, 1.5])), mode="linear",
     coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=0.3))

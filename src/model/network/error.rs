@@ -214,7 +214,7 @@ pub enum ModelError {
     },
     /// The outlier score is not one number for each image.
     #[error(
-        "the output {OUTLIER_OUTPUT:?} is {found} for one image; expected floating-point numbers of the shape [1] \
+        "the output {OUTLIER_OUTPUT:?} holds {found} for one image; expected floating-point numbers of the shape [1] \
          or [1, 1], which is [N] or [N, 1] for N images"
     )]
     OutlierShape {

@@ -194,7 +194,13 @@ fn check_operator(node: &pb::NodeProto, graph: &pb::GraphProto, opset: i64) -> R
     let why = if is_known { why_not_so(node, graph, opset) } else { Some(why_not(node)) };
     let Some(why) = why else { return Ok(()) };
     let operator = if is_own { name.to_owned() } else { format!("{}.{name}", node.domain) };
-    Err(ModelError::Operator { operator, node: node.name.clone(), why })
+    Err(ModelError::Operator { operator, node: shown_name(node), why })
+}
+
+/// Name of a node, or of what it makes.
+fn shown_name(node: &pb::NodeProto) -> String {
+    let output = node.output.first().filter(|_| node.name.is_empty());
+    output.unwrap_or(&node.name).clone()
 }
 
 /// Why an operator that is not on the list is not run, and the way out.
@@ -221,7 +227,9 @@ fn why_not(node: &pb::NodeProto) -> &'static str {
             "it selects boxes, so this is a detector of objects; Giemsa needs a classifier, which gives one score for \
              each label of a picture of one cell"
         }
-        "GlobalLpPool" => "use ReduceL1 or ReduceL2 over height and width, or GlobalAveragePool",
+        "GlobalLpPool" => {
+            "the engine computes another formula; use ReduceL1 or ReduceL2 over height and width, or GlobalAveragePool"
+        }
         _ if is_microsoft => {
             "it is onnxruntime's own, written by its optimiser or quantiser; use the file that those started from, or \
              optimise with onnxsim, which keeps to the standard operators"
@@ -241,24 +249,25 @@ fn why_not_so(node: &pb::NodeProto, graph: &pb::GraphProto, opset: i64) -> Optio
     let has = |name: &str| node.attribute.iter().any(|attribute| attribute.name == name);
     match node.op_type.as_str() {
         "ConvTranspose" if has("output_shape") => {
-            Some("with output_shape; export it with pads and output_padding, which say the same")
+            Some("it has an output_shape; export it with pads and output_padding, which say the same")
         }
         "Celu" if float_attribute(node, "alpha").is_some_and(|alpha| alpha <= 0.0) => {
-            Some("with an alpha that is not above 0; use Elu or LeakyRelu")
+            Some("its alpha is not above 0; use Elu or LeakyRelu")
         }
         "Pad" if text_attribute(node, "mode").is_some_and(|mode| mode == b"wrap") => {
-            Some("with the mode wrap; use constant, reflect or edge")
+            Some("its mode is wrap; use constant, reflect or edge")
         }
-        "Resize" if opset < 11 && text_attribute(node, "mode").is_none_or(|mode| mode == b"nearest") => {
-            Some("with the mode nearest of opset 10; export it with opset 11 or later")
-        }
+        "Pad" if cuts(node, graph) => Some("it cuts with negative pads; export the cut as a Slice"),
+        "Resize" if opset < 11 && text_attribute(node, "mode").is_none_or(|mode| mode == b"nearest") => Some(
+            "its mode is nearest, and opset 10 does not say which pixel that is; export it with opset 11 or later",
+        ),
         "Resize"
             if text_attribute(node, "coordinate_transformation_mode")
                 .is_some_and(|mode| mode == b"align_corners")
                 && node.input.get(2).is_some_and(|scales| !are_whole(scales, graph)) =>
         {
             Some(
-                "with align_corners and scales that are not whole numbers, of which engines make different sizes; \
+                "it has align_corners and scales that are not whole numbers, of which engines make different sizes; \
                   export it with the sizes of the result (size=... instead of scale_factor=...)",
             )
         }
@@ -268,13 +277,27 @@ fn why_not_so(node: &pb::NodeProto, graph: &pb::GraphProto, opset: i64) -> Optio
 
 /// Whether the constant `name` holds whole numbers, or nothing.
 fn are_whole(name: &str, graph: &pb::GraphProto) -> bool {
-    let made = graph.node.iter().find(|node| node.output.iter().any(|output| output == name));
-    let constant = made.and_then(|node| node.attribute.iter().find_map(|attribute| attribute.t.as_ref()));
-    let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.name == name).or(constant) else {
-        return name.is_empty();
-    };
+    let Some(tensor) = constant(name, graph) else { return name.is_empty() };
     let raw = tensor.raw_data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     raw.chain(tensor.float_data.iter().copied()).all(|scale| scale.fract() == 0.0)
+}
+
+/// Whether a `Pad` takes away instead of adding.
+fn cuts(node: &pb::NodeProto, graph: &pb::GraphProto) -> bool {
+    let tensor = node.input.get(1).and_then(|name| constant(name, graph));
+    let raw = tensor.map_or(&[][..], |tensor| &tensor.raw_data);
+    let in_tensor = raw.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+    let typed = tensor.map_or(&[][..], |tensor| &tensor.int64_data).iter().copied();
+    let in_attribute =
+        node.attribute.iter().filter(|a| a.name == "pads").flat_map(|a| a.ints.iter().copied());
+    in_tensor.chain(typed).chain(in_attribute).any(|pad| pad < 0)
+}
+
+/// The constant `name`: a weight, or what a `Constant` makes.
+fn constant<'a>(name: &str, graph: &'a pb::GraphProto) -> Option<&'a pb::TensorProto> {
+    let made = graph.node.iter().find(|node| node.output.iter().any(|output| output == name));
+    let made = made.and_then(|node| node.attribute.iter().find_map(|attribute| attribute.t.as_ref()));
+    graph.initializer.iter().find(|tensor| tensor.name == name).or(made)
 }
 
 fn check_kernel(node: &pb::NodeProto, shape: &[i64]) -> Result<(), ModelError> {

@@ -108,11 +108,13 @@ impl Rewriter {
             }
             // x - max - log(sum(exp(x - max))): the logarithm of a softmax that is zero is minus infinity.
             "LogSoftmax" if self.opset >= 13 && is_unary(&node) => self.log_softmax(node),
-            // The second input is left out, and the engine would count the third as the second.
-            "Resize"
-                if (11..=12).contains(&self.opset) && node.input.get(1).is_some_and(String::is_empty) =>
-            {
-                node.input[1] = self.weight(&node, "roi", DataType::Float, vec![], &[0]);
+            // The engine counts inputs as if none of these were left out.
+            "Resize" if (11..=12).contains(&self.opset) => {
+                for (slot, what) in [(1, "roi"), (2, "scales")] {
+                    if node.input.get(slot).is_some_and(String::is_empty) {
+                        node.input[slot] = self.weight(&node, what, DataType::Float, vec![], &[0]);
+                    }
+                }
                 self.nodes.push(node);
             }
             // Without padding, and rounded up.
