@@ -4,7 +4,7 @@
 //! Tolerance: 0.01 on raw scores (of a size of about 3), 0.002 on probabilities and on the outlier score. The engines agree to about
 //! 1e-6; the rest is resampling, which may differ from Pillow's by one level of 255.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/onnx.rs"]
 mod onnx;
 

@@ -233,12 +233,14 @@ fn invalid(found: &str, problem: String) -> MetadataError {
 
 /// The pixels of a PNG file that has exactly the size of the input.
 fn read_png(png: &[u8], spec: &InputSpec) -> Result<Pixels, String> {
-    let pixels = u64::from(spec.width) * u64::from(spec.height);
+    // Room for a picture of another size, so that the message names both sizes.
+    let side = spec.width.max(spec.height).max(1024);
+    let pixels = u64::from(side) * u64::from(side);
     let limits = DecodeLimits {
-        max_width_px: spec.width,
-        max_height_px: spec.height,
+        max_width_px: side,
+        max_height_px: side,
         max_pixels: pixels,
-        max_decoded_bytes: 16 * pixels + (1 << 20),
+        max_decoded_bytes: 16 * pixels,
     };
     let decoded = decode(png, &limits).map_err(|e| format!("png cannot be read: {e}"))?;
     let size = (decoded.pixels.width_px, decoded.pixels.height_px);
