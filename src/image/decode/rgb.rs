@@ -65,7 +65,12 @@ pub(super) fn from_indexed(indices: &[u8], colors: &[[u8; 3]]) -> Vec<u8> {
 }
 
 /// RGB and alpha to RGB on white, in place.
+///
+/// An alpha that is zero everywhere is a channel that nobody filled in, and counts as none.
 pub(super) fn from_rgba(samples: Vec<u8>) -> Vec<u8> {
+    if samples.chunks_exact(4).all(|pixel| pixel[3] == 0) {
+        return four_to_three(samples, |[r, g, b, _]| [r, g, b]);
+    }
     four_to_three(samples, |[r, g, b, a]| [on_white(r, a), on_white(g, a), on_white(b, a)])
 }
 
@@ -160,6 +165,7 @@ mod tests {
             }
         }
         assert_eq!(from_rgba(vec![10, 20, 30, 255, 10, 20, 30, 0]), [10, 20, 30, 255, 255, 255]);
+        assert_eq!(from_rgba(vec![10, 20, 30, 0, 40, 50, 60, 0]), [10, 20, 30, 40, 50, 60]);
         assert_eq!(from_gray_alpha(&[7, 255, 7, 0]), [7, 7, 7, 255, 255, 255]);
         assert_eq!(from_premultiplied_rgba(vec![100, 0, 128, 128]), [227, 127, 255]);
         assert_eq!(from_premultiplied_gray_alpha(&[100, 128, 0, 0]), [227, 227, 227, 255, 255, 255]);
