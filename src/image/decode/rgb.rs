@@ -39,9 +39,12 @@ pub(super) fn make_opaque_if_unseen(samples: &mut [u8], channels: usize) {
 
 /// Gray and alpha to RGB on white.
 pub(super) fn from_gray_alpha(samples: &[u8]) -> Vec<u8> {
+    // As in [`from_rgba`], an alpha that nobody filled in counts as none.
+    let is_empty = samples.chunks_exact(2).all(|pixel| pixel[1] == 0);
     let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
     for pixel in samples.chunks_exact(2) {
-        rgb.extend_from_slice(&[on_white(pixel[0], pixel[1]); 3]);
+        let alpha = if is_empty { 255 } else { pixel[1] };
+        rgb.extend_from_slice(&[on_white(pixel[0], alpha); 3]);
     }
     rgb
 }
