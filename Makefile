@@ -95,6 +95,19 @@ hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also thr
 	GIEMSA_HOSTILE_EVERY=1 $(CARGO) test --test memory_limit -- --nocapture
 	GIEMSA_CORPUS_RUNS=$(HOSTILE_FILES) $(CARGO) test --test fuzz_corpus -- --nocapture
 
+COUNT ?= 4000
+PARITY_VENV := $(TOOLS)/parity
+.PHONY: decode-parity
+decode-parity: $(PARITY_VENV)/.installed ## COUNT image files made here, decoded by Giemsa and by other libraries, compared pixel by pixel
+	$(CARGO) build --example decode_dump
+	$(PARITY_VENV)/bin/python tests/parity/decode.py --dump target/debug/examples/decode_dump --count $(COUNT)
+
+$(PARITY_VENV)/.installed: tests/parity/requirements.txt
+	@rm -rf $(PARITY_VENV)
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/parity/requirements.txt
+	@touch $@
+
 SOAK_UPLOADS ?= 10000
 .PHONY: soak
 soak: ## the big proof: SOAK_UPLOADS uploads under faults of all kinds, compared with a run without; each run begins elsewhere

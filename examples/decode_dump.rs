@@ -30,12 +30,13 @@ fn main() -> Result<()> {
     names.sort();
     for name in names {
         let bytes = std::fs::read(Path::new(folder).join(&name)).with_context(|| name.clone())?;
-        let line = match decode(&bytes, &LIMITS) {
-            Ok(Decoded { pixels, .. }) => {
+        let line = match std::panic::catch_unwind(|| decode(&bytes, &LIMITS)) {
+            Err(_) => json!({"name": name, "panic": "see above"}),
+            Ok(Ok(Decoded { pixels, .. })) => {
                 std::fs::write(Path::new(out).join(format!("{name}.rgb")), &pixels.rgb)?;
                 json!({"name": name, "width": pixels.width_px, "height": pixels.height_px})
             }
-            Err(error) => json!({"name": name, "code": error.code(), "message": error.to_string()}),
+            Ok(Err(error)) => json!({"name": name, "code": error.code(), "message": error.to_string()}),
         };
         println!("{line}");
     }

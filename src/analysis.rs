@@ -3,6 +3,7 @@
 //! The pipeline runs it on its CPU pool and `giemsa classify` on files; neither repeats it. It never waits
 //! for anything. Invariant: what is wrong with the image becomes a finding, what is wrong with us an error.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use tracing::debug_span;
@@ -10,7 +11,7 @@ use tracing::debug_span;
 use crate::classification::{Finding, ImageInfo, Reject, TimingsMs, decide};
 use crate::digest::sha256_hex;
 use crate::image::{DecodeError, DecodeLimits, decode_until, preprocess};
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, panic_message};
 
 /// What was found in one image's bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,11 +97,15 @@ pub fn analyse_image_until(
     let started = Instant::now();
     let span = debug_span!("decode").entered();
     before(Step::Decode);
-    let decoded = match decode_until(bytes, limits, deadline) {
-        Ok(decoded) => decoded,
-        Err(DecodeError::OutOfTime) => return Err(AnalysisError::OutOfTime),
-        Err(error) => {
-            let reject = Reject { code: error.code().to_owned(), message: error.to_string() };
+    let decoded = match shield(|| decode_until(bytes, limits, deadline)) {
+        Ok(Ok(decoded)) => decoded,
+        Ok(Err(DecodeError::OutOfTime)) => return Err(AnalysisError::OutOfTime),
+        refused => {
+            let reject = match refused {
+                Ok(Err(error)) => Reject { code: error.code().to_owned(), message: error.to_string() },
+                Err(reject) => reject,
+                Ok(Ok(_)) => unreachable!("was matched above"),
+            };
             timings_ms.decode = elapsed_ms(started);
             return Ok(Analysis {
                 finding: Finding::Rejected(reject),
@@ -140,7 +145,34 @@ pub fn analyse_image_until(
     })
 }
 
+/// Runs a decoder; a panic in it is the end of this image only, and of it for ever, since the same bytes would end alike.
+fn shield<T>(work: impl FnOnce() -> T) -> Result<T, Reject> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        tracing::error!(panic = panic_message(&*panic), "a decoder panicked, the image is rejected");
+        Reject {
+            code: "decoder_failed".to_owned(),
+            message: "the decoder failed on this file, which is a fault of Giemsa or of the file; export the image \
+                      again as an 8-bit RGB PNG file, and report it"
+                .to_owned(),
+        }
+    })
+}
+
 /// Milliseconds since `started`, to the microsecond.
 pub(crate) fn elapsed_ms(started: Instant) -> f64 {
     started.elapsed().as_micros() as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_decoder_rejects_its_image() {
+        let reject = shield(|| -> u8 { panic!("index out of bounds") }).unwrap_err();
+        assert_eq!(reject.code, "decoder_failed");
+        // What a decoder says of itself is for the log.
+        assert!(!reject.message.contains("index"), "{}", reject.message);
+        assert_eq!(shield(|| 7), Ok(7));
+    }
 }

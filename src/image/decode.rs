@@ -315,13 +315,13 @@ fn decode_container(
     match format {
         ImageFormat::Png => {
             let decoder = PngDecoder::with_limits(walked, limits.for_decoder()).map_err(fail)?;
-            render(decoder, (0, 0), format, bytes, limits)
+            render(decoder, (0, 0), container::find_png_exif(&bytes[..layout.end]), format, bytes, limits)
         }
         ImageFormat::Gif => {
             let mut decoder = GifDecoder::new(walked).map_err(fail)?;
             decoder.set_limits(limits.for_decoder()).map_err(fail)?;
             // The frame, when it does not fill the canvas.
-            render(decoder, (4, 0), format, bytes, limits)
+            render(decoder, (4, 0), None, format, bytes, limits)
         }
         ImageFormat::WebP => {
             let decoder = WebPDecoder::new(walked).map_err(fail)?;
@@ -334,20 +334,21 @@ fn decode_container(
                 (true, true) => 12,
             };
             let table_bytes = vp8l::table_bytes(&bytes[..layout.end], limits.max_decoded_bytes, deadline)?;
-            render(decoder, (scratch, table_bytes), format, bytes, limits)
+            render(decoder, (scratch, table_bytes), None, format, bytes, limits)
         }
         _ => {
             let decoder = BmpDecoder::new(walked).map_err(fail)?;
-            render(decoder, (0, 0), format, bytes, limits)
+            render(decoder, (0, 0), None, format, bytes, limits)
         }
     }
 }
 
 /// Decodes the pixels and converts them to RGB; beside its output the decoder holds `scratch` bytes for each pixel and
-/// `table_bytes`.
+/// `table_bytes`; `late_exif` is what the decoder comes to only behind the picture.
 fn render(
     mut decoder: impl ImageDecoder,
     (scratch, table_bytes): (u64, u64),
+    late_exif: Option<&[u8]>,
     format: ImageFormat,
     bytes: &[u8],
     limits: &DecodeLimits,
@@ -361,7 +362,9 @@ fn render(
         _ => 0,
     };
     // An orientation that cannot be read is no reason to lose the picture.
-    let turned = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let exif = decoder.exif_metadata().ok().flatten();
+    let turned =
+        exif.as_deref().or(late_exif).and_then(exif::orientation).unwrap_or(Orientation::NoTransforms);
     let decoded = u64::from(color.bytes_per_pixel());
     let workspace = Workspace { scratch, decoded, converted, turned, table_bytes };
     limits.check_workspace(width_px, height_px, workspace)?;

@@ -20,6 +20,7 @@ pub(super) enum Content {
 
 /// Signatures at a fixed place, the more specific before the less.
 const UNREADABLE: &[(usize, &[u8], &str)] = &[
+    (12, b"CgBI", "a PNG file in the CgBI variant of Apple"),
     (0, b"%PDF-", "a PDF document"),
     (128, b"DICM", "a DICOM image"),
     (0, b"8BPS", "a Photoshop file (PSD)"),

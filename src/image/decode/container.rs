@@ -71,6 +71,19 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
     Err(Fault::Damaged { at, what: "it has more chunks than any encoder writes" })
 }
 
+/// The EXIF block of a PNG whose chunks were walked, wherever it stands.
+pub(super) fn find_png_exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = 8;
+    loop {
+        let length = u32::from_be_bytes(bytes_at(bytes, at).ok()?);
+        let end = advance(bytes, at + 8, length).ok()?;
+        if bytes.get(at + 4..at + 8)? == b"eXIf" {
+            return bytes.get(at + 8..end);
+        }
+        at = end + 4;
+    }
+}
+
 /// Walks a GIF to the end of its first frame.
 pub(super) fn walk_gif(bytes: &[u8]) -> Result<Layout, Fault> {
     const PALETTE_FLAG: u8 = 0x80;
@@ -179,7 +192,7 @@ pub(super) fn walk_webp(bytes: &[u8]) -> Result<Layout, Fault> {
     }
 }
 
-/// Reads the declared size of a BMP; its decoder itself refuses pixel data that is cut short.
+/// Reads the declared size of a BMP; its decoder itself refuses pixel data that is cut short, but for runs that end early.
 pub(super) fn read_bmp(bytes: &[u8]) -> Result<Layout, Fault> {
     let (width, height) = match u32::from_le_bytes(bytes_at(bytes, 14)?) {
         12 => {
@@ -192,8 +205,42 @@ pub(super) fn read_bmp(bytes: &[u8]) -> Result<Layout, Fault> {
     if width <= 0 || height == 0 {
         return Err(Fault::Damaged { at: 18, what: "its size is impossible" });
     }
+    let compression = if bytes_at(bytes, 14).map(u32::from_le_bytes)? < 40 {
+        0
+    } else {
+        u32::from_le_bytes(bytes_at(bytes, 30)?)
+    };
+    if matches!(compression, 1 | 2) {
+        walk_runs(bytes, compression == 2, height.unsigned_abs())?;
+    }
     // A negative height says that the first row is the topmost.
     Ok(Layout { width_px: width.unsigned_abs(), height_px: height.unsigned_abs(), end: bytes.len() })
+}
+
+/// Walks run-length codes of 8 or 4 bits a pixel, which must reach the last row before they say that they end.
+fn walk_runs(bytes: &[u8], is_four_bits: bool, height_px: u32) -> Result<(), Fault> {
+    let mut at = u32::from_le_bytes(bytes_at(bytes, 10)?) as usize;
+    let mut row = 0_u32;
+    while row + 1 < height_px {
+        let [count, value] = bytes_at(bytes, at)?;
+        at += 2;
+        match (count, value) {
+            (0, 0) => row += 1,
+            (0, 1) => return Err(Fault::EndsEarly),
+            (0, 2) => {
+                let [_, down] = bytes_at(bytes, at)?;
+                row = row.saturating_add(u32::from(down));
+                at += 2;
+            }
+            (0, pixels) => {
+                let pixels = usize::from(pixels);
+                let length = if is_four_bits { pixels.div_ceil(2) } else { pixels };
+                at += length.next_multiple_of(2);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -279,6 +326,22 @@ mod tests {
     fn a_gif_without_a_frame_is_refused() {
         let file = b"GIF89a\x02\0\x02\0\0\0\0\x21\xfe\x01x\0\x3b";
         assert!(matches!(walk_gif(file), Err(Fault::Damaged { at: 18, what: "it holds no picture" })));
+    }
+
+    #[test]
+    fn runs_reach_the_last_row() {
+        let codes = |codes: &[u8]| {
+            let mut file = vec![0; 54];
+            (file[10], file[14], file[18], file[22], file[30]) = (54, 40, 4, 3, 1);
+            file.extend(codes);
+            read_bmp(&file).map(|layout| layout.height_px)
+        };
+        assert_eq!(codes(&[4, 1, 0, 0, 4, 1, 0, 0, 4, 1, 0, 1]), Ok(3));
+        // A step of two rows, and pixels one by one, padded.
+        assert_eq!(codes(&[4, 1, 0, 2, 0, 2, 4, 1, 0, 1]), Ok(3));
+        assert_eq!(codes(&[0, 3, 1, 2, 3, 0, 0, 0, 4, 1, 0, 0]), Ok(3));
+        assert_eq!(codes(&[4, 1, 0, 0, 4, 1, 0, 1]), Err(Fault::EndsEarly));
+        assert_eq!(codes(&[4, 1, 0, 0]), Err(Fault::EndsEarly));
     }
 
     #[test]

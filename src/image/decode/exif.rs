@@ -51,7 +51,7 @@ mod tests {
         for exif in [&little_short[..], big_long] {
             assert_eq!(orientation(exif), Some(Orientation::Rotate90));
             assert_eq!(orientation(&[PREFIX, exif].concat()), Some(Orientation::Rotate90));
-            for length in 0..22 {
+            for length in 0..20 {
                 assert_eq!(orientation(&exif[..length]), None);
             }
         }
