@@ -71,6 +71,11 @@ impl Handler {
         self.pipeline.model_refusal()
     }
 
+    /// Whether there is a model to answer with.
+    pub fn has_model(&self) -> bool {
+        self.pipeline.has_model()
+    }
+
     /// Handles one event; `deadline` is when the invocation is ended by force.
     ///
     /// Returns `{"batchItemFailures": […]}` for SQS, the results by task for S3 Batch Operations, and counts

@@ -18,11 +18,10 @@ use crate::activity::ActivityKeeper;
 use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
-use crate::config::Config;
+use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
-#[cfg(feature = "local")]
-use crate::cpu_pool::FaultPoint;
-use crate::model::{Model, Registry, RegistryError, Release};
+use crate::crashes::CrashNotes;
+use crate::model::{Model, Registry, RegistryError, Release, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
@@ -31,6 +30,9 @@ use crate::store::{
     FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
     fetch_object, place, upload_day, write_result,
 };
+
+/// Releases that are looked through for a model that can serve in the stead of a refused one.
+const MAX_FALL_BACKS: usize = 5;
 
 /// Takes objects through all steps.
 #[derive(Debug)]
@@ -51,11 +53,13 @@ impl Pipeline {
     pub fn new(config: Config, clients: Clients) -> Self {
         let Clients { s3, dynamodb } = clients;
         let table = TableWriter::new(dynamodb.clone(), &config.table);
+        let reader = TableReader::new(dynamodb, &config.table);
+        let crashes = CrashNotes::new(reader.clone(), table.clone(), &config.stage, config.model_location());
         Self {
-            registry: Registry::new(s3.clone(), &config),
+            registry: Registry::new(s3.clone(), &config).checked_by(Arc::new(crashes)),
             activity: ActivityKeeper::new(table.clone(), &config.stage),
             table,
-            reader: TableReader::new(dynamodb, &config.table),
+            reader,
             cpu_pool: CpuPool::new(&config.limits),
             ledger_digest: Mutex::default(),
             s3,
@@ -63,11 +67,11 @@ impl Pipeline {
         }
     }
 
-    /// The same pipeline with faults on purpose.
-    #[cfg(feature = "local")]
+    /// The same pipeline, which tells `watch` what it is about to load, decode and run.
     #[must_use]
-    pub fn with_fault_point(mut self, fault_point: FaultPoint) -> Self {
-        self.cpu_pool.set_fault_point(fault_point);
+    pub fn watched_by(mut self, watch: Watch) -> Self {
+        self.registry.set_watch(watch.clone());
+        self.cpu_pool.set_watch(watch);
         self
     }
 
@@ -90,6 +94,11 @@ impl Pipeline {
     /// Why the file in the place of the stage's model does not serve, if it is refused.
     pub fn model_refusal(&self) -> Option<String> {
         self.registry.refusal()
+    }
+
+    /// Whether there is a model to answer with.
+    pub fn has_model(&self) -> bool {
+        self.registry.serves()
     }
 
     /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
@@ -151,21 +160,26 @@ impl Pipeline {
     }
 
     /// The model that this stage served last, where its file is refused and nothing serves yet; else `refusal`.
+    ///
+    /// In production one that ended its processes is passed over for those before it; a stage where models are tried
+    /// waits for another file.
     async fn fall_back(&self, refusal: RegistryError) -> Result<Release, RegistryError> {
-        match self.reader.model_at(&self.config.stage, Utc::now()).await {
-            Ok(Some(last)) => {
-                self.registry.fall_back(&last.model.sha256, last.released_at).await.map_err(|error| {
-                    tracing::warn!(%error, stage = %self.config.stage, "no model of before to fall back on");
-                    refusal
-                })
-            }
-            // The stage never served anything.
-            Ok(None) => Err(refusal),
+        let stage = &self.config.stage;
+        let candidates = if self.config.gate == GatePolicy::Required { MAX_FALL_BACKS } else { 1 };
+        let ledger = match self.reader.ledger_newest(stage, candidates).await {
+            Ok(ledger) => ledger,
             Err(error) => {
-                tracing::warn!(%error, stage = %self.config.stage, "model ledger not read, no model to fall back on");
-                Err(refusal)
+                tracing::warn!(%error, %stage, "model ledger not read, no model to fall back on");
+                return Err(refusal);
+            }
+        };
+        for last in ledger {
+            match self.registry.fall_back(&last.model.sha256, last.released_at).await {
+                Ok(release) => return Ok(release),
+                Err(error) => tracing::warn!(%error, %stage, "no earlier model to fall back on"),
             }
         }
+        Err(refusal)
     }
 
     /// Notes in the ledger, once for each model and process, that this stage serves it.

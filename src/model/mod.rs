@@ -8,6 +8,7 @@ mod metadata;
 mod network;
 mod pack;
 mod registry;
+mod watch;
 
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ pub use network::{
     panic_message,
 };
 pub use pack::{MetadataChanges, PackError, pack};
-pub use registry::{Registry, RegistryError, Release};
+pub use registry::{LoadCheck, Registry, RegistryError, Release};
+pub use watch::{Watch, Watched, Work};
 
 /// A model that can serve: built, checked against its metadata, and probed.
 #[derive(Debug, Clone)]

@@ -7,18 +7,21 @@
 mod acceptance;
 mod fall_back;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use self::acceptance::LoadCheck;
 use self::acceptance::{Acceptance, NotAccepted};
-use super::{LoadLimits, Model, ModelError, panic_message};
+use super::{LoadLimits, Model, ModelError, Watch, Work, panic_message};
 use crate::config::Config;
 use crate::digest::sha256_hex;
 use crate::metrics::{self, Metric};
@@ -124,6 +127,8 @@ pub struct Registry {
     load_limits: LoadLimits,
     check_interval: Duration,
     acceptance: Acceptance,
+    load_check: Option<Arc<dyn LoadCheck>>,
+    watch: Watch,
     state: Mutex<State>,
 }
 
@@ -142,8 +147,8 @@ struct State {
     refusal: Option<String>,
     /// Digest of that file, if it was refused for its report, which may appear or change later.
     awaiting_report: Option<String>,
-    /// A model that served last and cannot be loaded any more, and why.
-    refused_fall_back: Option<(String, String)>,
+    /// Digests of models that served before and cannot be loaded any more, and why.
+    refused_fall_backs: HashMap<String, String>,
     /// Whether the log says that there is no file.
     said_absent: bool,
     /// When the bucket was last asked successfully.
@@ -188,9 +193,23 @@ impl Registry {
             load_limits: LoadLimits::from(&config.limits),
             check_interval: config.limits.model_check_interval,
             acceptance: Acceptance::new(s3.clone(), &config.model_bucket, &config.stage, config.gate),
+            load_check: None,
+            watch: Watch::default(),
             s3,
             state: Mutex::default(),
         }
+    }
+
+    /// The same registry, which asks `check` before it loads a model.
+    #[must_use]
+    pub fn checked_by(mut self, check: Arc<dyn LoadCheck>) -> Self {
+        self.load_check = Some(check);
+        self
+    }
+
+    /// Tells `watch` of each load from now on.
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
     }
 
     /// Looks for a new model, unless one looked less than the interval ago, and returns the one to serve now.
@@ -286,12 +305,26 @@ impl Registry {
             state.see(etag, None);
             return Ok(Found::SameBytes(Release { model, released_at }));
         }
+        if let Err(error) = self.check_load(&self.location(), &sha256).await {
+            if error.is_refusal() {
+                state.see(etag, Some(error.to_string()));
+            }
+            return Err(error);
+        }
         let reported_at = self.admit(state, etag.clone(), &sha256).await?;
         let released_at = reported_at.map_or(released_at, |at| at.max(released_at));
-        let limits = self.load_limits.clone();
-        let task = tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits));
+        let task = self.start_loading(&sha256, bytes);
         let started = Instant::now();
         Ok(Found::Changed(Loading { etag, released_at, sha256, task, started, said_slow: false }))
+    }
+
+    fn start_loading(&self, sha256: &str, bytes: Bytes) -> JoinHandle<Result<Arc<Model>, ModelError>> {
+        let (limits, watch, sha256) = (self.load_limits.clone(), self.watch.clone(), sha256.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let _watched = watch.until_dropped();
+            watch.tell(Work::Load { sha256: &sha256 });
+            Model::load_within(bytes, &limits)
+        })
     }
 
     /// Refuses a file that the stage may not serve, before it is loaded. Said once for each reason. Tells since when it
@@ -350,7 +383,7 @@ impl Registry {
                 format!("loading it panicked: {message}")
             }
         };
-        let error = RegistryError::Refused { location: self.location(), sha256, detail };
+        let error = self.refused(&self.location(), &sha256, detail);
         state.see(etag, Some(error.to_string()));
         Err(error)
     }

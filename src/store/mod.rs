@@ -1,6 +1,7 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
 mod answered;
+mod crashes;
 mod current;
 mod days;
 mod failures;
@@ -24,6 +25,7 @@ mod verdict_writes;
 mod verdicts;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
+pub use crashes::CrashNote;
 pub use current::{make_current, place};
 pub use days::DaySummary;
 pub use failures::{FailureNote, NotedUpload};
