@@ -296,11 +296,6 @@ impl Config {
         model_key(&self.stage)
     }
 
-    /// Where the model that this stage serves is copied to, an S3 URI.
-    pub fn model_location(&self) -> String {
-        format!("s3://{}/{}", self.model_bucket, self.model_key())
-    }
-
     fn check_stage(&self, problems: &mut Vec<String>) {
         let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         // An empty stage is reported as missing already.

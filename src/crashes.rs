@@ -1,6 +1,7 @@
 //! Models that end the process which runs them: counted, and refused after the second time.
 //!
-//! It never sees a process end; the embedded stack does, and on Lambda the next delivery of what was being answered.
+//! It never sees a process end; the embedded stack does, and on Lambda the next delivery of what was being answered, by
+//! the run that was noted before it and never ended.
 //! Invariant: one crash refuses nothing, and neither do many that may all have one other cause.
 
 use std::fmt::Display;
@@ -9,7 +10,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use crate::model::LoadCheck;
-use crate::store::{CrashNote, TableReader, TableWriter};
+use crate::object::ObjectRef;
+use crate::store::{CrashNote, NotedUpload, Run, TableReader, TableWriter};
 
 /// Crashes after which a model is refused.
 const MOST_CRASHES: u64 = 2;
@@ -83,6 +85,70 @@ pub fn refusal_sentence(note: &CrashNote) -> Option<String> {
         .then(|| format!("this model ended its process twice (the last time by {}, at {at})", note.cause))
 }
 
+/// Notes runs on uploads that were delivered before, for functions whose process nobody outlives.
+///
+/// First deliveries cost nothing.
+#[derive(Debug)]
+pub struct RunNotes {
+    table: TableWriter,
+    crashes: CrashNotes,
+    stage: String,
+    process: String,
+}
+
+/// What an earlier run on an upload has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EarlierRun {
+    /// It ended, or there was none.
+    Ended,
+    /// Its process ended with it.
+    Crashed {
+        /// SHA-256 of its model, and why it is refused, if it is now.
+        refusal: Option<(String, String)>,
+    },
+}
+
+impl RunNotes {
+    /// Notes runs of this process in `stage`.
+    pub fn new(table: TableWriter, crashes: CrashNotes, stage: &str) -> Self {
+        let process = format!("{}-{}", std::process::id(), Utc::now().timestamp_micros());
+        Self { table, crashes, stage: stage.to_owned(), process }
+    }
+
+    /// Notes that the model `sha256` begins to work on `object`; counts a crash if an earlier run is still noted, whose time
+    /// is over if a queue delivers the message again.
+    ///
+    /// # Errors
+    /// What the table says.
+    pub async fn begin(&self, object: &ObjectRef, sha256: &str) -> Result<EarlierRun, String> {
+        let (upload, now) = (NotedUpload::of(object, &self.stage), Utc::now());
+        let run = Run { model: sha256.to_owned(), process: self.process.clone(), began_at: now };
+        let before = self.table.begin_run(upload, &run).await.map_err(|error| error.to_string())?;
+        let Some(before) = before.filter(|before| before.process != self.process) else {
+            return Ok(EarlierRun::Ended);
+        };
+        let reason =
+            format!("the process of the function ended while it ran the model {} on it", before.model);
+        self.table.note_failure(upload, &reason, now).await.map_err(|error| error.to_string())?;
+        let crash = Crash {
+            sha256: before.model.clone(),
+            cause: "the end of its function".to_owned(),
+            is_certain: true,
+            upload: Some(format!("{object}")),
+            began_at: before.began_at,
+        };
+        let refusal = self.crashes.count(&crash, now).await?;
+        Ok(EarlierRun::Crashed { refusal: refusal.map(|why| (before.model, why)) })
+    }
+
+    /// Notes that a run ended of which the next delivery is to know nothing else.
+    pub async fn end(&self, object: &ObjectRef) {
+        if let Err(error) = self.table.end_run(NotedUpload::of(object, &self.stage)).await {
+            tracing::warn!(key = %object.key, %error, "the end of a run was not noted");
+        }
+    }
+}
+
 #[async_trait]
 impl LoadCheck for CrashNotes {
     async fn refusal(&self, sha256: &str) -> Result<Option<String>, String> {
@@ -92,12 +158,7 @@ impl LoadCheck for CrashNotes {
 }
 
 /// The note after a crash; `None` if the one that is there stays.
-fn counted(
-    stage: &str,
-    before: Option<&CrashNote>,
-    crash: &Crash,
-    now: DateTime<Utc>,
-) -> Option<CrashNote> {
+fn counted(stage: &str, before: Option<&CrashNote>, crash: &Crash, now: DateTime<Utc>) -> Option<CrashNote> {
     let crashes = match before {
         None => 1,
         Some(before) if before.crashes >= MOST_CRASHES => return None,
@@ -147,7 +208,9 @@ mod tests {
         for upload in [Some("b"), None] {
             let second = again(crash(true, upload, 1), at(2)).unwrap();
             let sentence = refusal_sentence(&second).unwrap();
-            assert!(sentence.starts_with("this model ended its process twice (the last time by SIGABRT, at "));
+            assert!(
+                sentence.starts_with("this model ended its process twice (the last time by SIGABRT, at ")
+            );
             assert_eq!(counted("dev", Some(&second), &crash(true, Some("c"), 3), at(4)), None, "it stays");
         }
         let week = TimeDelta::days(8);

@@ -20,7 +20,7 @@ use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
-use crate::crashes::CrashNotes;
+use crate::crashes::{CrashNotes, RunNotes};
 use crate::model::{Model, Registry, RegistryError, Release, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::ObjectRef;
@@ -40,6 +40,7 @@ pub struct Pipeline {
     config: Config,
     s3: aws_sdk_s3::Client,
     registry: Registry,
+    crashes: CrashNotes,
     table: TableWriter,
     reader: TableReader,
     activity: ActivityKeeper,
@@ -54,9 +55,15 @@ impl Pipeline {
         let Clients { s3, dynamodb } = clients;
         let table = TableWriter::new(dynamodb.clone(), &config.table);
         let reader = TableReader::new(dynamodb, &config.table);
-        let crashes = CrashNotes::new(reader.clone(), table.clone(), &config.stage, config.model_location());
+        let crashes = CrashNotes::new(
+            reader.clone(),
+            table.clone(),
+            &config.stage,
+            format!("s3://{}/{}", config.model_bucket, config.model_key()),
+        );
         Self {
-            registry: Registry::new(s3.clone(), &config).checked_by(Arc::new(crashes)),
+            registry: Registry::new(s3.clone(), &config).checked_by(Arc::new(crashes.clone())),
+            crashes,
             activity: ActivityKeeper::new(table.clone(), &config.stage),
             table,
             reader,
@@ -141,6 +148,16 @@ impl Pipeline {
         let architecture =
             if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 };
         self.config.memory_mb.map(|memory_mb| batch_cost(architecture, memory_mb, duration, answered))
+    }
+
+    /// Notes runs of this pipeline's model.
+    pub fn run_notes(&self) -> RunNotes {
+        RunNotes::new(self.table.clone(), self.crashes.clone(), &self.config.stage)
+    }
+
+    /// Lets the model of the digest `sha256` serve no longer, for the reason `why`.
+    pub async fn withdraw(&self, sha256: &str, why: &str) {
+        self.registry.withdraw(sha256, why).await;
     }
 
     /// Keeps why images of this pipeline are not answered yet.

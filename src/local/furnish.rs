@@ -62,10 +62,7 @@ pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), St
 /// Tries the model of production if the folder holds no report at all: it is new, or of a version without the gate.
 ///
 /// Later a model without a report is one that somebody copied to production past the gate.
-pub(super) async fn first_report(
-    clients: &Clients,
-    gate: &Arc<ClassifierProcess>,
-) -> Result<(), StackError> {
+pub(super) async fn first_report(clients: &Clients, gate: &Arc<ClassifierProcess>) -> Result<(), StackError> {
     if holds(clients, "reports/").await? {
         return Ok(());
     }
@@ -74,7 +71,9 @@ pub(super) async fn first_report(
         match gate.answer(&request, LONGEST_FIRST_REPORT, false).await {
             Ok(_) => return Ok(()),
             // It is refused the next time or the time after that, and that is a report.
-            Err(AnswerError::ProcessEnded(reason)) => tracing::error!(%reason, "the first report is tried again"),
+            Err(AnswerError::ProcessEnded(reason)) => {
+                tracing::error!(%reason, "the first report is tried again")
+            }
             Err(error) => return Err(failed("the first golden report", &error)),
         }
     }

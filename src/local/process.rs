@@ -24,8 +24,8 @@ use tokio::time::timeout;
 
 pub use child::{DutiesError, run as run_duties};
 use death::Death;
-pub(super) use protocol::{Duties, Role};
 use protocol::{Begun, ModelState, Order, Report, line_of};
+pub(super) use protocol::{Duties, Role};
 
 use super::worker::{Answer, AnswerError, Reply};
 use super::{MODEL_BUCKET, TABLE};
@@ -333,7 +333,10 @@ impl Running {
                 locked(&self.progress).work.clear();
                 self.kill();
                 let limit = time + GRACE;
-                Err(AnswerError::Failed(format!("no answer within {} s, its process is ended", limit.as_secs())))
+                Err(AnswerError::Failed(format!(
+                    "no answer within {} s, its process is ended",
+                    limit.as_secs()
+                )))
             }
         }
     }

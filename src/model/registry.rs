@@ -6,22 +6,23 @@
 
 mod acceptance;
 mod fall_back;
+mod load;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use bytes::Bytes;
+use aws_sdk_s3::error::DisplayErrorContext;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use self::acceptance::LoadCheck;
 use self::acceptance::{Acceptance, NotAccepted};
-use super::{LoadLimits, Model, ModelError, Watch, Work, panic_message};
+pub use self::load::LoadCheck;
+use self::load::is_not_modified;
+use super::{LoadLimits, Model, ModelError, Watch, panic_message};
 use crate::config::Config;
 use crate::digest::sha256_hex;
 use crate::metrics::{self, Metric};
@@ -200,18 +201,6 @@ impl Registry {
         }
     }
 
-    /// The same registry, which asks `check` before it loads a model.
-    #[must_use]
-    pub fn checked_by(mut self, check: Arc<dyn LoadCheck>) -> Self {
-        self.load_check = Some(check);
-        self
-    }
-
-    /// Tells `watch` of each load from now on.
-    pub fn set_watch(&mut self, watch: Watch) {
-        self.watch = watch;
-    }
-
     /// Looks for a new model, unless one looked less than the interval ago, and returns the one to serve now.
     ///
     /// One conditional request; only a changed file is downloaded. Whatever is wrong with the new file or
@@ -306,25 +295,13 @@ impl Registry {
             return Ok(Found::SameBytes(Release { model, released_at }));
         }
         if let Err(error) = self.check_load(&self.location(), &sha256).await {
-            if error.is_refusal() {
-                state.see(etag, Some(error.to_string()));
-            }
-            return Err(error);
+            return Err(state.see_if_refused(etag, error));
         }
         let reported_at = self.admit(state, etag.clone(), &sha256).await?;
         let released_at = reported_at.map_or(released_at, |at| at.max(released_at));
         let task = self.start_loading(&sha256, bytes);
         let started = Instant::now();
         Ok(Found::Changed(Loading { etag, released_at, sha256, task, started, said_slow: false }))
-    }
-
-    fn start_loading(&self, sha256: &str, bytes: Bytes) -> JoinHandle<Result<Arc<Model>, ModelError>> {
-        let (limits, watch, sha256) = (self.load_limits.clone(), self.watch.clone(), sha256.to_owned());
-        tokio::task::spawn_blocking(move || {
-            let _watched = watch.until_dropped();
-            watch.tell(Work::Load { sha256: &sha256 });
-            Model::load_within(bytes, &limits)
-        })
     }
 
     /// Refuses a file that the stage may not serve, before it is loaded. Said once for each reason. Tells since when it
@@ -466,11 +443,6 @@ impl State {
         }
         true
     }
-}
-
-/// S3 answers 304, which the SDK reports as an error without a code of its own.
-fn is_not_modified<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    error.raw_response().is_some_and(|response| response.status().as_u16() == 304)
 }
 
 #[cfg(feature = "local")]

@@ -30,7 +30,9 @@ pub enum Work<'a> {
 
 /// Who is told, on the thread that does the work; nobody by default.
 #[derive(Clone, Default)]
-pub struct Watch(Option<Arc<dyn Fn(Work<'_>) + Send + Sync>>);
+pub struct Watch(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(Work<'_>) + Send + Sync;
 
 impl Watch {
     /// Calls `tell` ahead of each piece of work.

@@ -38,8 +38,7 @@ impl TableReader {
     /// [`QueryError`].
     pub async fn crash_note(&self, stage: &str, sha256: &str) -> Result<Option<CrashNote>, QueryError> {
         let request = self.dynamodb.get_item().table_name(&self.table).consistent_read(true);
-        let sent =
-            request.key("pk", text(model_pk(stage))).key("sk", text(crash_sk(sha256))).send().await;
+        let sent = request.key("pk", text(model_pk(stage))).key("sk", text(crash_sk(sha256))).send().await;
         let found = sent.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?;
         found.item.map(|item| self.read_item(item)).transpose()
     }

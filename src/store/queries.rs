@@ -15,8 +15,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::FailureNote;
 use super::merged::text_of;
 use super::schema::{
-    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RELEASES_END, RESULT_SK, SHARDS, SLIDE_INDEX, image_pk, label_pk,
-    model_pk, result_pk, slide_pk, time_text,
+    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RELEASES_END, RESULT_SK, SHARDS, SLIDE_INDEX, image_pk,
+    label_pk, model_pk, result_pk, slide_pk, time_text,
 };
 use super::table::{Item, LedgerEntry};
 use super::verdicts::Review;

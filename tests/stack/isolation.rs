@@ -93,7 +93,9 @@ async fn a_model_that_aborts_ends_its_own_process_twice_and_is_refused_while_all
         let refused = wait_for("the model to be refused", || refusal(&stack, "dev"));
         assert!(refused.contains(sentence), "{refused}");
         assert!(
-            refused.ends_with("it is refused until another model file is copied to s3://giemsa-models/dev/model.onnx"),
+            refused.ends_with(
+                "it is refused until another model file is copied to s3://giemsa-models/dev/model.onnx"
+            ),
             "{refused}"
         );
         assert!(stack.stderr().matches("the process of dev was ended by SIGABRT").count() >= 2);

@@ -177,7 +177,8 @@ pub fn help() -> String {
             .to_owned(),
         format!("  limit={DEFAULT_LIMIT}             most faults that one object, item or message suffers"),
         "  batch=1..10000      messages of one event, drawn anew for each".to_owned(),
-        "  abort-model=0a1b2c  the model whose SHA-256 begins so aborts its process whenever it runs".to_owned(),
+        "  abort-model=0a1b2c  the model whose SHA-256 begins so aborts its process whenever it runs"
+            .to_owned(),
     ];
     lines.extend(KINDS.iter().map(|(_, name, default_ms, meaning)| {
         let example = match default_ms {

@@ -54,8 +54,8 @@ pub enum DutiesError {
 
 /// What answers.
 enum Answerer {
-    Stage(Handler),
-    Gate(GateHandler),
+    Stage(Box<Handler>),
+    Gate(Box<GateHandler>),
 }
 
 /// Reads duties from standard input and carries out orders until it ends.
@@ -81,7 +81,8 @@ pub async fn run() -> Result<(), DutiesError> {
         match order {
             Order::Arm => faults.iter().for_each(|faults| faults.arm()),
             Order::Answer { id, event, time_ms } => {
-                let (answerer, deadline) = (answerer.clone(), Instant::now() + Duration::from_millis(time_ms));
+                let (answerer, deadline) =
+                    (answerer.clone(), Instant::now() + Duration::from_millis(time_ms));
                 tokio::spawn(async move {
                     let answer = AssertUnwindSafe(answerer.answer(&event, deadline)).catch_unwind().await;
                     let answer = answer.unwrap_or_else(|_| Err("answering it panicked".to_owned()));
@@ -112,13 +113,14 @@ impl Answerer {
             Role::Stage(stage) => {
                 let pipeline = Pipeline::new(config_of(stage)?, clients).watched_by(watch);
                 pipeline.warm_up().await;
-                Ok(Self::Stage(Handler::new(pipeline)))
+                Ok(Self::Stage(Box::new(Handler::new(pipeline))))
             }
             Role::Gate => {
                 let limits = config_of(crate::config::PRODUCTION_STAGE)?.limits;
                 let config = GateConfig { model_bucket: MODEL_BUCKET.to_owned(), limits };
                 let crashes = crash_notes(&clients, &duties.role);
-                Ok(Self::Gate(GateHandler::new(config, clients.s3).guarded_by(Arc::new(crashes), watch)))
+                let handler = GateHandler::new(config, clients.s3).guarded_by(Arc::new(crashes), watch);
+                Ok(Self::Gate(Box::new(handler)))
             }
         }
     }

@@ -53,7 +53,7 @@ impl Death {
             (None, Ok(status)) => status.to_string(),
             (None, Err(error)) => error.to_string(),
         };
-        let models = work.iter().filter_map(|work| match work {
+        let mut models = work.iter().filter_map(|work| match work {
             Begun::Load { sha256 } | Begun::Infer { sha256, .. } => Some(sha256),
             Begun::Decode { .. } | Begun::Nothing => None,
         });
@@ -63,7 +63,7 @@ impl Death {
             Begun::Load { sha256 } => Some(sha256),
             _ => None,
         });
-        let model = loaded.or_else(|| models.last());
+        let model = loaded.or_else(|| models.next_back());
         let decoded: Vec<&str> = work
             .iter()
             .filter_map(|work| match work {
@@ -102,8 +102,22 @@ mod tests {
         let stage = Role::Stage("dev".to_owned());
         // Raw statuses of wait: a signal as such, an exit code in the second byte.
         for (name, role, raw, work, blamed, reason) in [
-            ("a run", &stage, 11, vec![infer("b")], Some(("serving", true)), "SIGSEGV while it ran the model serving"),
-            ("a load beside a run", &stage, 6, vec![infer("b"), load.clone()], Some(("new", true)), "SIGABRT"),
+            (
+                "a run",
+                &stage,
+                11,
+                vec![infer("b")],
+                Some(("serving", true)),
+                "SIGSEGV while it ran the model serving",
+            ),
+            (
+                "a load beside a run",
+                &stage,
+                6,
+                vec![infer("b"), load.clone()],
+                Some(("new", true)),
+                "SIGABRT",
+            ),
             (
                 "a run beside a decoder",
                 &stage,
@@ -112,7 +126,14 @@ mod tests {
                 Some(("serving", false)),
                 "ran the model serving and decoded s/a.png",
             ),
-            ("golden images are known", &Role::Gate, 11, vec![decode.clone(), infer("b")], Some(("serving", true)), "the process of gate"),
+            (
+                "golden images are known",
+                &Role::Gate,
+                11,
+                vec![decode.clone(), infer("b")],
+                Some(("serving", true)),
+                "the process of gate",
+            ),
             ("a decoder", &stage, 11, vec![decode], None, "SIGSEGV while it decoded s/a.png"),
             ("want of memory", &stage, 9, vec![load.clone()], Some(("new", true)), "SIGKILL"),
             ("a person", &stage, 15, vec![infer("b")], None, "SIGTERM"),

@@ -3,24 +3,13 @@
 //! It never loads a model, and reads only the small report. Invariant: where a report is required, a model without one
 //! that says so in its own name (its digest) is not accepted.
 
-use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
 use chrono::{DateTime, Utc};
 
-use super::{Registry, RegistryError};
+use super::Registry;
 use crate::config::GatePolicy;
 use crate::model::{GateReport, report_key, report_page_key};
-
-/// What is known of a model before it is loaded, by whoever remembers more than this process.
-#[async_trait]
-pub trait LoadCheck: std::fmt::Debug + Send + Sync {
-    /// Why the model of the digest `sha256` must not be loaded, and what to do, if it must not.
-    ///
-    /// # Errors
-    /// What went wrong, if it is not known.
-    async fn refusal(&self, sha256: &str) -> Result<Option<String>, String>;
-}
 
 /// What a stage asks of a model beside that it loads.
 #[derive(Debug)]
@@ -44,36 +33,6 @@ impl Registry {
     /// Why the file in the stage's place does not serve, if it is refused; `None` also while it is being looked at.
     pub fn refusal(&self) -> Option<String> {
         self.state.try_lock().ok()?.refusal.clone()
-    }
-
-    /// Whether a model serves; `true` also while a file is being looked at.
-    pub fn serves(&self) -> bool {
-        self.state.try_lock().map_or(true, |state| state.serving.is_some())
-    }
-
-    /// Lets the model of the digest `sha256` serve no longer, for the reason `why`, until there is another file.
-    pub async fn withdraw(&self, sha256: &str, why: &str) {
-        let mut state = self.state.lock().await;
-        if state.serving.take_if(|serving| serving.model.sha256 == sha256).is_some() {
-            let error = self.refused(&self.location(), sha256, why.to_owned());
-            self.log_trouble(&error, &mut state);
-            // A file that is refused itself is in its place already, if another served in its stead.
-            state.refusal.get_or_insert(error.to_string());
-        }
-    }
-
-    /// Asks whether the model must not be loaded, whatever the file says of itself.
-    pub(super) async fn check_load(&self, location: &str, sha256: &str) -> Result<(), RegistryError> {
-        let Some(check) = &self.load_check else { return Ok(()) };
-        match check.refusal(sha256).await {
-            Ok(None) => Ok(()),
-            Ok(Some(detail)) => Err(self.refused(location, sha256, detail)),
-            Err(detail) => Err(RegistryError::Unreachable { location: location.to_owned(), detail }),
-        }
-    }
-
-    pub(super) fn refused(&self, location: &str, sha256: &str, detail: String) -> RegistryError {
-        RegistryError::Refused { location: location.to_owned(), sha256: sha256.to_owned(), detail }
     }
 }
 
