@@ -48,7 +48,7 @@ impl ActivityKeeper {
                 && answer.is_current
             {
                 let days = answer.days.iter().cloned().map(Place::Day);
-                for place in days.chain([Place::Slide(slide_of_key(&object.key).to_owned())]) {
+                for place in days.chain([Place::Slide(slide_of_key(&object.key))]) {
                     places.entry(place).or_default().push(index);
                 }
             }

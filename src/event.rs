@@ -2,16 +2,11 @@
 //!
 //! The forms: S3 notification, SQS(S3), SNS(S3), SQS(SNS(S3)), EventBridge, SQS(EventBridge) and
 //! S3 Batch Operations (schema 1.0 and 2.0). This file never decides what happens to an object.
-//! Invariant: a key is decoded once, here, by the rule of its source, and every record of an event
-//! is in exactly one delivery.
+//! Invariant: a key is decoded once, here, by the rule of its source, every record of an event is in exactly one
+//! delivery, and only a bucket and a key are needed: what is missing or odd beside them decides nothing.
 
-use aws_lambda_events::event::eventbridge::EventBridgeEvent;
-use aws_lambda_events::event::s3::S3Event;
-use aws_lambda_events::event::s3::batch_job::{S3BatchJobEvent, S3BatchJobTask};
-use aws_lambda_events::event::sns::SnsEvent;
-use aws_lambda_events::event::sqs::SqsEvent;
+use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::object::{ObjectRef, Sequencer};
@@ -102,23 +97,18 @@ pub enum EventError {
 pub fn parse_event(event: &Value) -> Result<TriggerEvent, EventError> {
     match form_of(event) {
         Some(Form::Sqs) => {
-            let event: SqsEvent = read("SQS", event)?;
-            let deliveries = event
-                .records
-                .into_iter()
-                .map(|message| Delivery {
-                    is_redelivery: message
-                        .attributes
-                        .get("ApproximateReceiveCount")
-                        .is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count > 1)),
-                    trace_id: message.attributes.get("AWSTraceHeader").and_then(|header| trace_root(header)),
-                    id: message.message_id.unwrap_or_default(),
-                    notices: parse_message_body(message.body.as_deref().unwrap_or_default()),
-                })
-                .collect();
+            let deliveries = list(event, "Records").map(delivery_of_message).collect();
             Ok(TriggerEvent { trigger: Trigger::Sqs, deliveries })
         }
-        Some(Form::S3Batch) => parse_batch(event),
+        Some(Form::S3Batch) => {
+            let trigger = Trigger::S3Batch {
+                invocation_schema_version: text(event, "/invocationSchemaVersion")
+                    .unwrap_or("1.0")
+                    .to_owned(),
+                invocation_id: text(event, "/invocationId").unwrap_or_default().to_owned(),
+            };
+            Ok(TriggerEvent { trigger, deliveries: list(event, "tasks").map(delivery_of_task).collect() })
+        }
         Some(_) => Ok(TriggerEvent {
             trigger: Trigger::Asynchronous,
             deliveries: vec![Delivery {
@@ -144,27 +134,39 @@ enum Form {
 }
 
 fn form_of(event: &Value) -> Option<Form> {
-    if event.get("tasks").is_some() && event.get("job").is_some() {
+    if event.get("tasks").is_some_and(Value::is_array) {
         return Some(Form::S3Batch);
     }
     if event.get("detail-type").is_some() && event.get("detail").is_some() {
         return Some(Form::EventBridge);
     }
-    if event.get("Event").and_then(Value::as_str) == Some("s3:TestEvent") {
+    if text(event, "/Event") == Some("s3:TestEvent") {
         return Some(Form::S3Test);
     }
-    if event.get("Type").is_some() && event.get("TopicArn").is_some() {
+    if event.get("Message").is_some() && (event.get("Type").is_some() || event.get("TopicArn").is_some()) {
         return Some(Form::SnsEnvelope);
     }
     // An empty list of records says nothing of its source; as an S3 event it is answered with success.
     let Some(first) = event.get("Records")?.as_array()?.first() else { return Some(Form::S3) };
-    let source = first.get("eventSource").or_else(|| first.get("EventSource"));
-    match source.and_then(Value::as_str) {
+    match text(first, "/eventSource").or_else(|| text(first, "/EventSource")) {
         Some("aws:sqs") => Some(Form::Sqs),
         Some("aws:sns") => Some(Form::SnsEvent),
         Some("aws:s3") => Some(Form::S3),
         _ if first.get("s3").is_some() => Some(Form::S3),
+        None if first.get("Sns").is_some() => Some(Form::SnsEvent),
+        None if first.get("body").is_some() => Some(Form::Sqs),
         _ => None,
+    }
+}
+
+fn delivery_of_message(message: &Value) -> Delivery {
+    let times_received =
+        text(message, "/attributes/ApproximateReceiveCount").and_then(|c| c.parse::<u64>().ok());
+    Delivery {
+        id: text(message, "/messageId").unwrap_or_default().to_owned(),
+        is_redelivery: times_received.is_some_and(|count| count > 1),
+        trace_id: text(message, "/attributes/AWSTraceHeader").and_then(trace_root),
+        notices: needed(message, "SQS", "/body").and_then(parse_message_body),
     }
 }
 
@@ -180,23 +182,16 @@ fn parse_message_body(body: &str) -> Result<Vec<Notice>, EventError> {
 /// Reads every form that holds notices directly or in an SNS envelope.
 fn parse_notices(event: &Value) -> Result<Vec<Notice>, EventError> {
     match form_of(event) {
-        Some(Form::S3) => {
-            let event: S3Event = read("S3", event)?;
-            event.records.into_iter().map(notice_of_s3_record).collect()
-        }
+        Some(Form::S3) => list(event, "Records").map(notice_of_s3_record).collect(),
         Some(Form::S3Test) => Ok(vec![Notice::Ignored { event_name: "s3:TestEvent".to_owned() }]),
         Some(Form::SnsEvent) => {
-            let event: SnsEvent = read("SNS", event)?;
             let mut notices = Vec::new();
-            for record in event.records {
-                notices.extend(parse_sns_message(&record.sns.message)?);
+            for record in list(event, "Records") {
+                notices.extend(parse_sns_message(needed(record, "SNS", "/Sns/Message")?)?);
             }
             Ok(notices)
         }
-        Some(Form::SnsEnvelope) => match event.get("Message").and_then(Value::as_str) {
-            Some(message) => parse_sns_message(message),
-            None => Err(EventError::Malformed { form: "SNS", detail: "it has no Message text".to_owned() }),
-        },
+        Some(Form::SnsEnvelope) => parse_sns_message(needed(event, "SNS", "/Message")?),
         Some(Form::EventBridge) => Ok(vec![notice_of_eventbridge(event)?]),
         // A queue holds no SQS event and no batch job: nesting ends here.
         Some(Form::Sqs | Form::S3Batch) | None => Err(unknown_form(event)),
@@ -212,93 +207,59 @@ fn parse_sns_message(message: &str) -> Result<Vec<Notice>, EventError> {
     }
 }
 
-fn notice_of_s3_record(record: aws_lambda_events::event::s3::S3EventRecord) -> Result<Notice, EventError> {
-    let present = |value, field| present(value, "S3", field);
-    // What is not said to be something else may be an upload, and is not acknowledged.
-    let event_name = present(record.event_name, "eventName")?;
-    if !event_name.starts_with("ObjectCreated:") {
-        return Ok(Notice::Ignored { event_name });
+/// What is not said to be something else may be an upload, and is not acknowledged unread.
+fn notice_of_s3_record(record: &Value) -> Result<Notice, EventError> {
+    if let Some(event_name) = text(record, "/eventName") {
+        // Other stores that speak S3 put `s3:` before it.
+        if !event_name.trim_start_matches("s3:").starts_with("ObjectCreated") {
+            return Ok(Notice::Ignored { event_name: event_name.to_owned() });
+        }
     }
-    let object = record.s3.object;
     Ok(Notice::Created(ObjectRef {
-        bucket: present(record.s3.bucket.name, "s3.bucket.name")?,
-        key: decode_form_encoded_key(&present(object.key, "s3.object.key")?)?,
-        version_id: real_version(object.version_id),
-        etag: object.e_tag.map(unquoted),
-        size_bytes: object.size.and_then(|size| u64::try_from(size).ok()),
-        sequencer: object.sequencer.as_deref().and_then(Sequencer::parse),
-        event_time: Some(record.event_time),
+        bucket: needed(record, "S3", "/s3/bucket/name")?.to_owned(),
+        key: decode_form_encoded_key(needed(record, "S3", "/s3/object/key")?)?,
+        version_id: real_version(text(record, "/s3/object/versionId")),
+        etag: text(record, "/s3/object/eTag").map(unquoted),
+        size_bytes: record.pointer("/s3/object/size").and_then(Value::as_u64),
+        sequencer: text(record, "/s3/object/sequencer").and_then(Sequencer::parse),
+        event_time: time(record, "/eventTime"),
     }))
-}
-
-#[derive(Debug, Clone, Default, Deserialize, serde::Serialize)]
-struct ObjectCreatedDetail {
-    bucket: EventBridgeBucket,
-    object: EventBridgeObject,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, serde::Serialize)]
-struct EventBridgeBucket {
-    name: String,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct EventBridgeObject {
-    key: String,
-    size: Option<u64>,
-    etag: Option<String>,
-    version_id: Option<String>,
-    sequencer: Option<String>,
 }
 
 /// EventBridge carries keys as they are: `%2B` is three characters of the key.
 fn notice_of_eventbridge(event: &Value) -> Result<Notice, EventError> {
-    let event: EventBridgeEvent<Value> = read("EventBridge", event)?;
-    if event.detail_type != "Object Created" {
-        return Ok(Notice::Ignored { event_name: event.detail_type });
+    let detail_type = needed(event, "EventBridge", "/detail-type")?;
+    if detail_type != "Object Created" {
+        return Ok(Notice::Ignored { event_name: detail_type.to_owned() });
     }
-    let detail: ObjectCreatedDetail = read("EventBridge", &event.detail)?;
-    let present = |value, field| present(Some(value), "EventBridge", field);
     Ok(Notice::Created(ObjectRef {
-        bucket: present(detail.bucket.name, "detail.bucket.name")?,
-        key: present(detail.object.key, "detail.object.key")?,
-        version_id: real_version(detail.object.version_id),
-        etag: detail.object.etag.map(unquoted),
-        size_bytes: detail.object.size,
-        sequencer: detail.object.sequencer.as_deref().and_then(Sequencer::parse),
-        event_time: event.time,
+        bucket: needed(event, "EventBridge", "/detail/bucket/name")?.to_owned(),
+        key: needed(event, "EventBridge", "/detail/object/key")?.to_owned(),
+        version_id: real_version(text(event, "/detail/object/version-id")),
+        etag: text(event, "/detail/object/etag").map(unquoted),
+        size_bytes: event.pointer("/detail/object/size").and_then(Value::as_u64),
+        sequencer: text(event, "/detail/object/sequencer").and_then(Sequencer::parse),
+        event_time: time(event, "/time"),
     }))
 }
 
-fn parse_batch(event: &Value) -> Result<TriggerEvent, EventError> {
-    let event: S3BatchJobEvent = read("S3 Batch Operations", event)?;
-    let trigger = Trigger::S3Batch {
-        invocation_schema_version: event.invocation_schema_version.unwrap_or_else(|| "1.0".to_owned()),
-        invocation_id: event.invocation_id.unwrap_or_default(),
-    };
-    let deliveries = event
-        .tasks
-        .into_iter()
-        .map(|task| Delivery {
-            id: task.task_id.clone().unwrap_or_default(),
-            is_redelivery: false,
-            trace_id: None,
-            notices: notice_of_task(task).map(|notice| vec![notice]),
-        })
-        .collect();
-    Ok(TriggerEvent { trigger, deliveries })
+fn delivery_of_task(task: &Value) -> Delivery {
+    Delivery {
+        id: text(task, "/taskId").unwrap_or_default().to_owned(),
+        is_redelivery: false,
+        trace_id: None,
+        notices: notice_of_task(task).map(|notice| vec![notice]),
+    }
 }
 
 /// Schema 1.0 names the bucket by ARN (`s3BucketArn`), 2.0 by name (`s3Bucket`).
-fn notice_of_task(task: S3BatchJobTask) -> Result<Notice, EventError> {
-    let present = |value, field| present(value, "S3 Batch Operations", field);
-    let named = task.other.get("s3Bucket").and_then(Value::as_str).map(str::to_owned);
-    let from_arn = || task.s3_bucket_arn.as_deref().and_then(|arn| arn.rsplit(':').next()).map(str::to_owned);
-    let bucket = present(named.or_else(from_arn), "s3Bucket (2.0) or s3BucketArn (1.0) of a task")?;
-    let key = present(task.s3_key, "s3Key of a task")?;
-    let mut object = ObjectRef::new(bucket, decode_form_encoded_key(&key)?);
-    object.version_id = real_version(task.s3_version_id);
+fn notice_of_task(task: &Value) -> Result<Notice, EventError> {
+    const FORM: &str = "S3 Batch Operations";
+    let from_arn = || text(task, "/s3BucketArn").and_then(|arn| arn.rsplit(':').next());
+    let missing = || missing(FORM, "s3Bucket (2.0) or s3BucketArn (1.0) of a task");
+    let bucket = text(task, "/s3Bucket").or_else(from_arn).ok_or_else(missing)?;
+    let mut object = ObjectRef::new(bucket, decode_form_encoded_key(needed(task, FORM, "/s3Key")?)?);
+    object.version_id = real_version(text(task, "/s3VersionId"));
     Ok(Notice::Created(object))
 }
 
@@ -315,24 +276,37 @@ fn decode_form_encoded_key(encoded: &str) -> Result<String, EventError> {
         .map_err(|_| EventError::KeyNotUtf8 { key: encoded.to_owned() })
 }
 
-/// A text that has to be there, and is never empty.
-fn present(value: Option<String>, form: &'static str, field: &str) -> Result<String, EventError> {
-    value
-        .filter(|value| !value.is_empty())
-        .ok_or_else(|| EventError::Malformed { form, detail: format!("{field} is missing") })
+/// The entries of a list, or none.
+fn list<'a>(event: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    event.get(name).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A text at a JSON pointer, unless it is empty.
+fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
+    event.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+/// A text that has to be there.
+fn needed<'a>(event: &'a Value, form: &'static str, pointer: &str) -> Result<&'a str, EventError> {
+    text(event, pointer).ok_or_else(|| missing(form, &pointer[1..].replace('/', ".")))
+}
+
+fn missing(form: &'static str, field: &str) -> EventError {
+    EventError::Malformed { form, detail: format!("{field} is missing; expected a text") }
+}
+
+fn time(event: &Value, pointer: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text(event, pointer)?).ok()?;
+    Some(time.to_utc())
 }
 
 /// A bucket without versions reports none, an empty text or `null`.
-fn real_version(version_id: Option<String>) -> Option<String> {
-    version_id.filter(|version| !version.is_empty() && version != "null")
+fn real_version(version_id: Option<&str>) -> Option<String> {
+    version_id.filter(|version| *version != "null").map(str::to_owned)
 }
 
-fn unquoted(etag: String) -> String {
+fn unquoted(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
-}
-
-fn read<T: serde::de::DeserializeOwned>(form: &'static str, event: &Value) -> Result<T, EventError> {
-    T::deserialize(event).map_err(|e| EventError::Malformed { form, detail: e.to_string() })
 }
 
 fn unknown_form(event: &Value) -> EventError {

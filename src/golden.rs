@@ -19,6 +19,7 @@ use crate::classification::{Finding, Reject};
 use crate::config::Limits;
 use crate::digest::sha256_of_parts;
 use crate::model::{Answered, GoldenAnswer, GoldenSummary, Model, RULES_KEY, Unanswered, panic_message};
+use crate::object::is_system_file;
 
 pub use bucket::{BucketError, ModelBucket, ModelFile};
 
@@ -49,7 +50,7 @@ impl GoldenSet {
     /// Sorts out what is in the bucket: keys with their ETags, without quotes.
     ///
     /// Images are `golden/<label>/<image>`, in folders too. What lies directly under `golden/` is no image, and neither
-    /// are folder markers and hidden files.
+    /// are folder markers, hidden files and system files.
     pub fn of(objects: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut set = Self::default();
         for (key, etag) in objects {
@@ -59,7 +60,7 @@ impl GoldenSet {
                 key.strip_prefix(GOLDEN_PREFIX).and_then(|path| path.split_once('/'))
             {
                 let file = name.rsplit('/').next().unwrap_or_default();
-                if !label.is_empty() && !file.is_empty() && !file.starts_with('.') {
+                if !label.is_empty() && !file.is_empty() && !file.starts_with('.') && !is_system_file(&key) {
                     set.images.push(GoldenImage { label: label.to_owned(), key, etag });
                 }
             }
@@ -208,6 +209,7 @@ mod tests {
             ("golden/gate.json", "4"),
             ("golden/sick/", "5"),
             ("golden/sick/.DS_Store", "6"),
+            ("golden/sick/Thumbs.db", "6"),
             ("golden//x.png", "7"),
             ("reports/x.json", "8"),
         ]);

@@ -6,8 +6,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use aws_lambda_events::event::s3::batch_job::{S3BatchJobResponse, S3BatchJobResult};
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
 use chrono::Utc;
 use serde_json::{Value, json};
 use tracing::{Instrument, debug_span};
@@ -298,14 +296,9 @@ fn answer_sqs<'a>(event: &TriggerEvent, outcome_of: impl Fn(&ObjectRef) -> &'a O
             Notice::Ignored { .. } => false,
         }),
     };
-    let failures = event.deliveries.iter().filter(has_to_come_again).map(|delivery| {
-        let mut failure = BatchItemFailure::default();
-        failure.item_identifier = delivery.id.clone();
-        failure
-    });
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failures.collect();
-    serde_json::to_value(response).expect("the answer is plain data")
+    let failures = event.deliveries.iter().filter(has_to_come_again);
+    let failures: Vec<Value> = failures.map(|delivery| json!({"itemIdentifier": delivery.id})).collect();
+    json!({"batchItemFailures": failures})
 }
 
 fn answer_s3_batch<'a>(
@@ -320,18 +313,15 @@ fn answer_s3_batch<'a>(
             Ok([Notice::Created(object)]) => task_result(outcome_of(object)),
             Ok(_) => ("Succeeded", "nothing to do".to_owned()),
         };
-        let mut result = S3BatchJobResult::default();
-        result.task_id = Some(task.id.clone());
-        result.result_code = Some(code.to_owned());
-        result.result_string = Some(text.chars().take(MAX_RESULT_STRING).collect());
-        result
+        let text: String = text.chars().take(MAX_RESULT_STRING).collect();
+        json!({"taskId": task.id, "resultCode": code, "resultString": text})
     });
-    let mut response = S3BatchJobResponse::default();
-    response.invocation_schema_version = Some(schema_version.to_owned());
-    response.treat_missing_keys_as = Some("PermanentFailure".to_owned());
-    response.invocation_id = Some(invocation_id.to_owned());
-    response.results = results.collect();
-    serde_json::to_value(response).expect("the answer is plain data")
+    json!({
+        "invocationSchemaVersion": schema_version,
+        "treatMissingKeysAs": "PermanentFailure",
+        "invocationId": invocation_id,
+        "results": results.collect::<Vec<_>>(),
+    })
 }
 
 fn task_result(outcome: &Outcome) -> (&'static str, String) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::classification::{GONE_CODE, TimingsMs};
 use crate::image::DecodeError;
 use crate::model::{ModelError, RegistryError};
+use crate::object::SkipReason;
 use crate::store::{FetchError, QueryError, StoreError};
 
 /// What became of one object of a delivery.
@@ -38,25 +39,6 @@ pub struct Answer {
     pub timings_ms: Option<TimingsMs>,
     /// How long storing took, milliseconds; `None` if nothing was stored.
     pub store_ms: Option<f64>,
-}
-
-/// Why an object needs no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SkipReason {
-    /// An empty object that only marks a folder.
-    FolderMarker,
-    /// One of our own results or models.
-    OwnOutput,
-}
-
-impl SkipReason {
-    /// Name in logs and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::FolderMarker => "folder marker",
-            Self::OwnOutput => "own output",
-        }
-    }
 }
 
 /// Everything that can go wrong with one object.

@@ -23,8 +23,8 @@ use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
 use crate::model::{Model, Registry, RegistryError, Release, Watch};
 use crate::notes::NoteKeeper;
-use crate::object::ObjectRef;
-use crate::outcome::{Answer, Disposition, Failure, Outcome, SkipReason};
+use crate::object::{ObjectRef, SkipReason};
+use crate::outcome::{Answer, Disposition, Failure, Outcome};
 use crate::price::{Architecture, batch_cost};
 use crate::store::{
     FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
@@ -243,8 +243,8 @@ impl Pipeline {
         if self.config.is_own_output(&object.bucket, &object.key) {
             return Outcome::Skipped(SkipReason::OwnOutput);
         }
-        if object.size_bytes.is_some_and(|size| object.is_folder_marker(size)) {
-            return Outcome::Skipped(SkipReason::FolderMarker);
+        if let Some(reason) = object.skip_reason(object.size_bytes) {
+            return Outcome::Skipped(reason);
         }
         if object.bucket != self.config.input_bucket {
             return Outcome::Retry(Failure::ForeignBucket {
@@ -260,10 +260,11 @@ impl Pipeline {
             Ok(release) => release.model,
             Err(error) => return Outcome::Retry(error.into()),
         };
+        let read_bytes = fetched.as_ref().ok().map(|fetched| fetched.bytes.len() as u64);
+        if let Some(reason) = object.skip_reason(read_bytes) {
+            return Outcome::Skipped(reason);
+        }
         let fetched = match fetched {
-            Ok(fetched) if object.is_folder_marker(fetched.bytes.len() as u64) => {
-                return Outcome::Skipped(SkipReason::FolderMarker);
-            }
             Err(error @ FetchError::NotFound { .. }) => match self.answer_before(object).await {
                 Ok(Some(record)) => {
                     let days = vec![upload_day(&record)];

@@ -343,7 +343,7 @@ pub async fn compare(
         since: query.since,
     };
     let is_wanted = |image: &ImageKey| {
-        query.slide.as_ref().is_none_or(|slide| slide == crate::object::slide_of_key(&image.key))
+        query.slide.as_ref().is_none_or(|slide| *slide == crate::object::slide_of_key(&image.key))
     };
     for shard in 0..SHARDS.len() {
         let mut after = None;

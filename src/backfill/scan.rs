@@ -138,7 +138,7 @@ impl Scan {
         let object = ObjectRef::new(&self.selection.bucket, &upload.key);
         upload.is_latest
             && self.selection.holds_time(upload.uploaded_at)
-            && !object.is_folder_marker(upload.size_bytes)
+            && object.skip_reason(Some(upload.size_bytes)).is_none()
             && !self.config.is_own_output(&object.bucket, &object.key)
     }
 
@@ -186,6 +186,7 @@ mod tests {
             uploaded_at: at,
             reject_code: None,
             model_sha256: "m1".to_owned(),
+            is_withdrawn: false,
         };
         let (versioned, plain) = (upload(UploadVersion::Id("v2".to_owned())), upload(UploadVersion::Null));
         for (upload, result, model, expected) in [

@@ -12,22 +12,23 @@ use chrono::Utc;
 use futures::{StreamExt, stream};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::{Finding, ImageInfo, Record, Reject};
-use giemsa::config::{Config, Limits};
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa::model::Model;
+use giemsa::config::Limits;
+use giemsa::model::{LoadLimits, Model};
 use giemsa::object::ObjectRef;
 use giemsa::store::FetchError;
 
-use super::{ClassifyArguments, Failed, Format, complain, output};
+use super::form::{CsvWriter, Form};
+use super::{ClassifyArguments, Failed, complain, folders, output};
 
 /// Bucket and stage that records of files name.
 const LOCAL: &str = "local";
 
 /// Classifies all files of the arguments.
 pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
-    let limits = limits()?;
+    let form = arguments.form.form()?;
+    let limits = Limits::from_env().map_err(|error| Failed::Usage(error.into()))?;
     let files = list_files(&arguments.paths)?;
-    let model = load_model(arguments.model.as_deref()).map_err(Failed::Usage)?;
+    let model = load_model(arguments.model.as_deref(), &limits).map_err(Failed::Usage)?;
     let count = files.len();
     let work = files.into_iter().map(|found| {
         let (model, limits) = (model.clone(), limits.clone());
@@ -43,10 +44,10 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
     let mut unanswered = 0_usize;
     let mut kept = Vec::new();
     let stdout = std::io::stdout().lock();
-    let mut writer = match arguments.format {
-        Format::Table => Writer::Table,
-        Format::Json => Writer::Json(stdout),
-        Format::Csv => Writer::Csv(Box::new(output::csv_writer(stdout)?)),
+    let mut writer = match form {
+        Form::Table => Writer::Table,
+        Form::Json => Writer::Json(stdout),
+        Form::Csv(style) => Writer::Csv(Box::new(CsvWriter::new(stdout, style, output::CSV_HEADER)?)),
     };
     let bar = output::progress("classified", count);
     while let Some(record) = records.next().await {
@@ -62,7 +63,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
                 Ok(())
             }
             (Ok(record), Writer::Json(out)) => output::write_json_line(out, &record),
-            (Ok(record), Writer::Csv(out)) => output::write_csv_row(out, &record),
+            (Ok(record), Writer::Csv(out)) => out.write(output::csv_cells(&record)),
         })?;
         bar.inc(1);
     }
@@ -75,7 +76,7 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
             writeln!(stdout, "{}", output::slides_table(&kept)).map_err(anyhow::Error::from)?;
         }
         Writer::Json(mut out) => out.flush().map_err(anyhow::Error::from)?,
-        Writer::Csv(mut out) => out.flush().map_err(anyhow::Error::from)?,
+        Writer::Csv(mut out) => out.flush()?,
     }
     if unanswered > 0 {
         return Err(Failed::Work(anyhow!("{unanswered} of {count} files are not answered")));
@@ -86,24 +87,19 @@ pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
 enum Writer<W: Write> {
     Table,
     Json(W),
-    Csv(Box<csv::Writer<W>>),
+    Csv(Box<CsvWriter<W>>),
 }
 
-fn load_model(path: Option<&Path>) -> anyhow::Result<Arc<Model>> {
+fn load_model(path: Option<&Path>, limits: &Limits) -> anyhow::Result<Arc<Model>> {
+    let limits = LoadLimits::from(limits);
     let Some(path) = path else {
-        return Model::load(giemsa::local::sample_model()).context("the built-in model");
+        return Model::load_within(giemsa::local::sample_model(), &limits).context("the built-in model");
     };
     let bytes = std::fs::read(path).with_context(|| format!("--model {} cannot be read", path.display()))?;
-    Model::load(&bytes).with_context(|| format!("--model {} cannot be used", path.display()))
+    Model::load_within(&bytes, &limits).with_context(|| format!("--model {} cannot be used", path.display()))
 }
 
-/// The limits of the embedded stack, so that a file gets the same answer here as there.
-fn limits() -> Result<Limits, Failed> {
-    let config = Config::embedded("prod", [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET], TABLE);
-    Ok(config.map_err(|error| Failed::Usage(error.into()))?.limits)
-}
-
-/// All files below `paths`, each folder sorted by name, without hidden files. What cannot be listed is an
+/// All files below `paths`, each folder sorted by name, without hidden files and those of the system. What cannot be listed is an
 /// error in its place, so that the rest is answered all the same.
 fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed> {
     let mut files = Vec::new();
@@ -119,11 +115,8 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
             let error = anyhow!("{} is neither a file nor a folder; {expected}", path.display());
             return Err(Failed::Usage(error));
         }
-        let is_hidden = |entry: &walkdir::DirEntry| {
-            entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".")
-        };
         let walk = walkdir::WalkDir::new(path).follow_links(true).sort_by_file_name();
-        for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry)) {
+        for entry in walk.into_iter().filter_entry(folders::is_shown) {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => files.push(Ok(entry.into_path())),
                 Ok(_) => {}
@@ -134,7 +127,9 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
         }
     }
     if files.is_empty() {
-        let error = anyhow!("there are no files in the given folders (hidden ones are left out)");
+        let error = anyhow!(
+            "there are no files in the given folders (hidden ones and those of the system are left out)"
+        );
         return Err(Failed::Usage(error));
     }
     Ok(files)
@@ -149,7 +144,7 @@ fn unlisted(folder: &Path, error: &walkdir::Error) -> anyhow::Error {
 fn classify_file(path: &Path, model: &Model, limits: &Limits) -> anyhow::Result<Record> {
     let unreadable = || format!("{} cannot be read", path.display());
     let size_bytes = std::fs::metadata(path).with_context(unreadable)?.len();
-    let key = path.to_string_lossy().replace('\\', "/");
+    let key = path.to_string_lossy();
     let mut image = ImageInfo::of_object(&ObjectRef::new(LOCAL, key));
     image.size_bytes = Some(size_bytes);
     if size_bytes > limits.max_object_bytes {

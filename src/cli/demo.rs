@@ -17,7 +17,7 @@ use giemsa::config::PRODUCTION_STAGE;
 use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
 use giemsa::store::TableReader;
 
-use super::{DemoArguments, Failed, complain, output, own_program};
+use super::{DemoArguments, Failed, complain, folders, output, own_program};
 
 /// Uploads at once.
 const UPLOADS: usize = 8;
@@ -127,11 +127,7 @@ fn read_expected(samples: &Path) -> anyhow::Result<Vec<Expected>> {
     }
     let mut unlisted = Vec::new();
     let walk = walkdir::WalkDir::new(samples).sort_by_file_name().into_iter();
-    // Desktops leave hidden files in folders that are looked at.
-    let is_shown = |entry: &walkdir::DirEntry| {
-        entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
-    };
-    for entry in walk.filter_entry(is_shown) {
+    for entry in walk.filter_entry(folders::is_shown) {
         let entry = entry.with_context(|| format!("{} cannot be listed", samples.display()))?;
         let name = entry.path().strip_prefix(samples).unwrap_or(entry.path()).to_string_lossy().into_owned();
         if entry.file_type().is_file() && !expected.iter().any(|e| e.path == name) {

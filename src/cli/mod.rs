@@ -8,6 +8,8 @@ mod classify;
 mod cost;
 mod demo;
 mod dlq;
+mod folders;
+mod form;
 mod model;
 mod output;
 mod processors;
@@ -102,10 +104,9 @@ struct ClassifyArguments {
     /// ONNX model with giemsa.* metadata; default: the thin smear model that is built in.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Form of the results on stdout.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Image files, and folders of them; hidden files in folders are left out.
+    #[command(flatten)]
+    form: form::FormArguments,
+    /// Image files, and folders of them; hidden files and files of the system in folders are left out.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -143,17 +144,6 @@ struct ProcessArguments {
     /// Least level of its log.
     #[arg(long)]
     log_level: String,
-}
-
-/// Form of results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// One record a line, as in docs/record.schema.json.
-    Json,
-    /// For spreadsheets.
-    Csv,
 }
 
 /// Why a command ended without success.

@@ -297,7 +297,7 @@ fn record(key: &str, second: u32, chance: &Chance, assumptions: &Assumptions) ->
             format: Some("png".to_owned()),
             sha256: Some(sha256.clone()),
         },
-        slide: slide_of_key(key).to_owned(),
+        slide: slide_of_key(key),
         stage: "prod".to_owned(),
         status: Status::Classified,
         label: Some(label.to_owned()),
@@ -316,5 +316,6 @@ fn record(key: &str, second: u32, chance: &Chance, assumptions: &Assumptions) ->
         timings_ms: None,
         classified_at: Some(uploaded_at),
         software: "giemsa 0.1.0".to_owned(),
+        withdrawn: None,
     }
 }

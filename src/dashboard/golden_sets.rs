@@ -23,6 +23,7 @@ use super::Dashboard;
 use super::parameters::{JsonBody, wrong};
 use super::pictures::{NoPicture, Source, failed};
 use super::problem::Problem;
+use crate::object::is_system_file;
 use crate::store::Review;
 
 /// Folder of the model bucket that holds the sets.
@@ -162,9 +163,12 @@ impl Dashboard {
                 format!("its key in the set would have {} bytes; S3 takes {MAX_KEY_BYTES}", target.len());
             return Err(NoPicture::Of(detail));
         }
-        if file.starts_with('.') || review.label.is_empty() || review.label.contains('/') {
-            let detail =
-                "the gate would not take it: its name begins with a dot, or its label is no folder name";
+        if file.starts_with('.')
+            || is_system_file(&review.key)
+            || review.label.is_empty()
+            || review.label.contains('/')
+        {
+            let detail = "the gate would not take it: its name begins with a dot or is one that systems use, or its label is not a folder name";
             return Err(NoPicture::Of(detail.to_owned()));
         }
         let source = self.find_reviewed(review).await?;

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::object::slide_name;
 
 /// Longest body of a request, bytes.
 pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
@@ -58,6 +59,7 @@ impl RawQuery {
                 return Err(Problem::bad_parameter(&name, detail));
             }
             let value = decoded(&name, value)?;
+            let value = if name == "slide" { slide_name(&value) } else { value };
             pairs.push((name, value));
         }
         Ok(Parameters(pairs))

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Dashboard;
 use super::problem::Problem;
-use crate::object::{ObjectRef, slide_of_key};
+use crate::object::{ObjectRef, key_prefixes_of_slide, slide_of_key};
 use crate::store::{BATCH_KEYS, listed_key};
 
 /// Unanswered images that are named; all are counted.
@@ -26,7 +26,9 @@ pub(super) struct Unanswered {
     pub uploads: u64,
     /// Those of them without an answer of the stage.
     pub unanswered: u64,
-    /// The first 100 of those by key.
+    /// Those that count in the figure of the slide, be it by the answer to an earlier upload of their key.
+    pub counted: u64,
+    /// The first 100 of those without an answer, by key.
     pub unanswered_images: Vec<UnansweredImage>,
 }
 
@@ -47,6 +49,12 @@ struct Listed {
     uploaded_at: Option<DateTime<Utc>>,
 }
 
+/// Uploads of a batch without an answer, and how many of all count.
+struct Open<'a> {
+    images: Vec<&'a Listed>,
+    counted: u64,
+}
+
 impl Dashboard {
     /// What is open of a slide in a stage; images are named only `with_names`.
     ///
@@ -58,12 +66,34 @@ impl Dashboard {
         slide: &str,
         with_names: bool,
     ) -> Result<Unanswered, Problem> {
-        let folder = folder_of(slide);
-        let request = self.s3.list_objects_v2().bucket(&self.buckets.input).prefix(&folder).delimiter("/");
-        let mut pages = request.encoding_type(EncodingType::Url).into_paginator().send();
         let mut found = Unanswered::default();
+        for prefix in key_prefixes_of_slide(slide) {
+            self.add_open_below(&mut found, &prefix, stage, slide, with_names).await?;
+        }
+        let keys = found.unanswered_images.iter().map(|image| image.key.clone());
+        let reasons: Vec<_> = keys.map(|key| self.last_failure(stage, key)).collect();
+        let reasons: Vec<Option<String>> = stream::iter(reasons).buffered(CONCURRENCY).try_collect().await?;
+        for (image, reason) in found.unanswered_images.iter_mut().zip(reasons) {
+            image.reason = reason;
+        }
+        Ok(found)
+    }
+
+    /// Adds what is open of a slide below one of the prefixes that its keys may have.
+    async fn add_open_below(
+        &self,
+        found: &mut Unanswered,
+        prefix: &str,
+        stage: &str,
+        slide: &str,
+        with_names: bool,
+    ) -> Result<(), Problem> {
+        let delimiter = if prefix.ends_with('\\') { "\\" } else { "/" };
+        let request =
+            self.s3.list_objects_v2().bucket(&self.buckets.input).prefix(prefix).delimiter(delimiter);
+        let mut pages = request.encoding_type(EncodingType::Url).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.listing_failed(&folder, &error))?;
+            let page = page.map_err(|error| self.listing_failed(prefix, &error))?;
             let listed: Vec<Listed> = page
                 .contents()
                 .iter()
@@ -71,8 +101,9 @@ impl Dashboard {
                 .collect();
             found.uploads += listed.len() as u64;
             let batches: Vec<_> = listed.chunks(BATCH_KEYS).map(|batch| self.open_of(stage, batch)).collect();
-            let open: Vec<Vec<&Listed>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
-            for listed in open.into_iter().flatten() {
+            let open: Vec<Open<'_>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
+            found.counted += open.iter().map(|open| open.counted).sum::<u64>();
+            for listed in open.into_iter().flat_map(|open| open.images) {
                 found.unanswered += 1;
                 if with_names && found.unanswered_images.len() < NAMED_IMAGES {
                     found.unanswered_images.push(UnansweredImage {
@@ -84,13 +115,7 @@ impl Dashboard {
                 }
             }
         }
-        let keys = found.unanswered_images.iter().map(|image| image.key.clone());
-        let reasons: Vec<_> = keys.map(|key| self.last_failure(stage, key)).collect();
-        let reasons: Vec<Option<String>> = stream::iter(reasons).buffered(CONCURRENCY).try_collect().await?;
-        for (image, reason) in found.unanswered_images.iter_mut().zip(reasons) {
-            image.reason = reason;
-        }
-        Ok(found)
+        Ok(())
     }
 
     /// Why the last try of a key failed.
@@ -100,13 +125,16 @@ impl Dashboard {
     }
 
     /// Those of a batch that have no answer.
-    async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Vec<&'a Listed>, Problem> {
+    async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Open<'a>, Problem> {
         let keys: Vec<&str> = batch.iter().map(|listed| listed.key.as_str()).collect();
         let results = self.table.current_results(&self.buckets.input, &keys, stage).await?;
         let is_open = |listed: &&Listed| {
             results.get(&listed.key).is_none_or(|result| result.etag.as_deref() != Some(&listed.etag))
         };
-        Ok(batch.iter().filter(is_open).collect())
+        Ok(Open {
+            images: batch.iter().filter(is_open).collect(),
+            counted: results.values().filter(|result| !result.is_withdrawn).count() as u64,
+        })
     }
 
     fn listed(
@@ -117,9 +145,9 @@ impl Dashboard {
     ) -> Option<Listed> {
         let key = listed_key(encoding, object.key()?);
         let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-        let is_marker = ObjectRef::new(&self.buckets.input, &key).is_folder_marker(size_bytes);
+        let is_upload = ObjectRef::new(&self.buckets.input, &key).skip_reason(Some(size_bytes)).is_none();
         // `a//` lies in the folder `a/`, whose name differs from that of `a`.
-        (!is_marker && slide_of_key(&key) == slide).then(|| Listed {
+        (is_upload && slide_of_key(&key) == slide).then(|| Listed {
             key,
             etag: object.e_tag().unwrap_or_default().trim_matches('"').to_owned(),
             size_bytes,
@@ -137,9 +165,4 @@ impl Dashboard {
         );
         Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, detail)
     }
-}
-
-/// The folder that a slide's keys begin with. A slide without a name is what lies in no folder.
-fn folder_of(slide: &str) -> String {
-    if slide.is_empty() { String::new() } else { format!("{slide}/") }
 }

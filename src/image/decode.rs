@@ -1,7 +1,8 @@
 //! From the bytes of a file to 8-bit RGB pixels, under limits.
 //!
-//! Reads JPEG (gray, colour, CMYK and YCCK; baseline and progressive), PNG, TIFF and BigTIFF (first page), BMP, GIF
-//! (first frame) and WebP (first frame). The type is told from the content, never from the name.
+//! Reads JPEG (gray, colour, CMYK and YCCK; baseline and progressive), PNG, TIFF and BigTIFF (first page, or the three
+//! that are its colours), BMP, GIF (first frame) and WebP (first frame). The type is told from the content, never from
+//! the name.
 //!
 //! Invariants:
 //! - The declared size is checked against [`DecodeLimits`] before any pixel is decoded and before any buffer of a
@@ -12,32 +13,33 @@
 //!   clock.
 //! - A picture is answered whole or not at all. Where a decoder would fill missing data with grey, the structure of
 //!   the file is walked first, so that a file that was cut short is an error that says at which byte it ends.
-//! - Never looks past the first page or frame, and ignores what follows the end of the picture.
+//! - Never looks past the first page or frame but for pages that the first says are colours of its picture, and ignores
+//!   what follows the end of the picture.
 //!
 //! What becomes of pixels that are not 8-bit RGB: 16 bits are scaled by `v * 255 / 65535`, rounded; alpha is flattened
 //! on white; gray is repeated in three channels; CMYK is converted as `(255 - ink) * (255 - black) / 255`. Colour
 //! profiles are not applied. The orientation that a camera recorded (EXIF, or the TIFF tag) is applied, so that width
 //! and height are those a person sees.
 //!
-//! This folder is the only place that names the crates `image` and `tiff`.
+//! This folder is the only place that names the crate `image` to decode, and the crates that unpack the strips of TIFFs.
 
 mod container;
 mod deadline;
 mod error;
+mod exif;
 mod huffman;
-mod ifd;
+mod idct;
 mod jpeg;
 mod rgb;
 mod scan;
 mod tiff;
+mod upsample;
 mod vp8l;
 
 use std::fmt;
 use std::time::Instant;
 
-use ::image::codecs::{
-    bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder,
-};
+use ::image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use ::image::metadata::Orientation;
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 
@@ -67,7 +69,7 @@ pub enum ImageFormat {
     Jpeg,
     /// PNG of any depth.
     Png,
-    /// TIFF or BigTIFF, first page.
+    /// TIFF or BigTIFF, first picture.
     Tiff,
     /// Windows bitmap.
     Bmp,
@@ -225,7 +227,7 @@ fn decode_by(bytes: &[u8], limits: &DecodeLimits, deadline: &Deadline) -> Result
     deadline.check()?;
     let format = match sniff::sniff(bytes) {
         Content::Readable(format) => format,
-        Content::Unreadable(format) => return Err(DecodeError::UnsupportedFormat { format }),
+        Content::Unreadable(format) => return Err(DecodeError::unsupported(format)),
         Content::Unknown(found) => return Err(DecodeError::NotAnImage { found }),
         Content::Empty => return Err(DecodeError::Empty),
     };
@@ -258,19 +260,35 @@ fn decode_jpeg(
     let place = |fault| match fault {
         jpeg::Fault::EndsEarly => DecodeError::truncated(format, bytes),
         jpeg::Fault::Damaged { at, what } => DecodeError::damaged(format, at, what),
-        jpeg::Fault::Unsupported(format) => DecodeError::UnsupportedFormat { format },
+        jpeg::Fault::Unsupported(format) => DecodeError::unsupported(format),
         jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
     };
     let mut walker = jpeg::Walker::new(bytes, deadline);
     let header = walker.read_header().map_err(place)?;
     limits.check_pixels(header.width_px, header.height_px)?;
-    walker.verify().map_err(place)?;
+    let components = header.components as u64;
+    // The orientation may stand behind the header, so that a quarter turn is paid for in any case.
+    let workspace = Workspace {
+        scratch: 0,
+        decoded: components,
+        converted: if components == 1 { 3 } else { 0 },
+        turned: Orientation::Rotate90,
+        table_bytes: header.stored_bytes(),
+    };
+    let size = (header.width_px, header.height_px);
+    limits.check(size, Measure::DecodedBytes, header.coefficient_bytes(), limits.max_decoded_bytes)?;
+    limits.check_workspace(header.width_px, header.height_px, workspace)?;
 
-    let decoder =
-        JpegDecoder::new(TimedReader::new(bytes, deadline)).map_err(|error| explain(error, format, bytes))?;
-    // A progressive picture is kept as coefficients of 16 bits until its last scan.
-    let scratch = if header.is_progressive { 2 * header.components as u64 } else { 0 };
-    render(decoder, (scratch, 0), format, bytes, limits)
+    let jpeg::Picture { samples, color, orientation } = walker.decode().map_err(place)?;
+    let rgb = match color {
+        jpeg::Color::Gray => rgb::from_gray(&samples),
+        jpeg::Color::Rgb => samples,
+        jpeg::Color::YCbCr => rgb::from_ycbcr(samples),
+        jpeg::Color::Cmyk => rgb::from_inverted_cmyk(samples),
+        jpeg::Color::Ycck => rgb::from_ycck(samples),
+    };
+    let (width_px, height_px) = size;
+    Ok((Pixels { width_px, height_px, rgb }, orientation))
 }
 
 fn decode_container(
@@ -360,7 +378,7 @@ fn render(
         ColorType::Rgba16 => rgb::from_rgba(rgb::narrow_bytes(samples)),
         ColorType::L16 => rgb::from_gray(&rgb::narrow_bytes(samples)),
         ColorType::La16 => rgb::from_gray_alpha(&rgb::narrow_bytes(samples)),
-        _ => return Err(DecodeError::UnsupportedFormat { format: "an image with floating-point samples" }),
+        _ => return Err(DecodeError::unsupported(format!("a {format} file with floating-point samples"))),
     };
     Ok((Pixels { width_px, height_px, rgb }, turned))
 }
@@ -369,16 +387,7 @@ fn render(
 fn explain(error: ImageError, format: ImageFormat, bytes: &[u8]) -> DecodeError {
     match error {
         ImageError::Limits(_) => DecodeError::OversizedMetadata { format },
-        ImageError::Unsupported(_) => DecodeError::UnsupportedFormat {
-            format: match format {
-                ImageFormat::Jpeg => "JPEG of a kind that is not read",
-                ImageFormat::Png => "PNG of a kind that is not read",
-                ImageFormat::Tiff => "TIFF of a kind that is not read",
-                ImageFormat::Bmp => "BMP of a kind that is not read",
-                ImageFormat::Gif => "GIF of a kind that is not read",
-                ImageFormat::WebP => "WebP of a kind that is not read",
-            },
-        },
+        ImageError::Unsupported(_) => DecodeError::unsupported(format!("a {format} file of an unusual kind")),
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             DecodeError::truncated(format, bytes)
         }
@@ -441,6 +450,13 @@ mod tests {
             assert_eq!(error.to_string(), message);
             assert_eq!(error.code(), "too_large");
         }
+        let error = DecodeError::unsupported("a TIFF file compressed with LERC");
+        assert_eq!(
+            error.to_string(),
+            "the file is a TIFF file compressed with LERC, which is not read; export the image as an 8-bit RGB PNG file"
+        );
+        let error = DecodeError::unsupported("a PNG file in the CgBI variant of Apple");
+        assert!(error.to_string().ends_with("export the image as an 8-bit RGB TIFF file"), "{error}");
         let error = DecodeError::damaged(ImageFormat::Jpeg, 17, "a code does not exist");
         assert_eq!(
             error.to_string(),

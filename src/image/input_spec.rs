@@ -25,6 +25,15 @@ pub enum ColorMode {
     Gray,
 }
 
+impl std::fmt::Display for ColorMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rgb => "rgb",
+            Self::Gray => "gray",
+        })
+    }
+}
+
 impl ColorMode {
     /// Number of channels, 3 or 1.
     pub fn channels(self) -> usize {
@@ -124,9 +133,7 @@ pub enum InputSpecError {
         found: u32,
     },
     /// A list that does not have one value for each channel.
-    #[error(
-        "the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color:?}"
-    )]
+    #[error("the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color}")]
     Length {
         /// The JSON key.
         key: &'static str,

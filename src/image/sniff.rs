@@ -10,7 +10,7 @@ use super::decode::ImageFormat;
 pub(super) enum Content {
     /// A format that this crate decodes.
     Readable(ImageFormat),
-    /// A known format that this crate does not decode, in words a person knows.
+    /// A known format that this crate does not decode, as a noun phrase that a person knows.
     Unreadable(&'static str),
     /// Nothing known; what it looks like, in words.
     Unknown(&'static str),
@@ -20,52 +20,52 @@ pub(super) enum Content {
 
 /// Signatures at a fixed place, the more specific before the less.
 const UNREADABLE: &[(usize, &[u8], &str)] = &[
-    (0, b"%PDF-", "PDF document"),
-    (128, b"DICM", "DICOM"),
-    (0, b"8BPS", "Photoshop (PSD)"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
-    (0, b"ZISRAWFILE", "Zeiss CZI"),
-    (0, b"\xda\xce\xbe\x0a", "Nikon ND2"),
-    (0, b"\x70\x00\x00\x00", "Leica LIF"),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE container (Olympus OIB, Zeiss ZVI, old Office)"),
-    (0, b"\x89HDF\r\n\x1a\n", "HDF5 (Imaris)"),
-    (0, b"SIMPLE  =", "FITS"),
-    (0, b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
-    (8, b"CR\x02", "camera raw (CR2)"),
-    (0, b"IIU\x00", "camera raw (RW2)"),
-    (0, b"IIRO", "camera raw (ORF)"),
-    (0, b"IIRS", "camera raw (ORF)"),
-    (0, b"PK\x03\x04", "ZIP archive"),
-    (0, b"PK\x05\x06", "ZIP archive"),
-    (0, b"Rar!\x1a\x07", "RAR archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "7z archive"),
-    (0, b"\x1f\x8b", "gzip archive"),
-    (257, b"ustar", "tar archive"),
-    (0, b"gimp xcf ", "GIMP (XCF)"),
-    (0, b"\x8aMNG\r\n\x1a\n", "MNG"),
-    (0, b"qoif", "QOI"),
-    (0, b"DDS ", "DDS"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"\x00\x00\x01\x00", "icon (ICO)"),
-    (0, b"\x1a\x45\xdf\xa3", "video (Matroska)"),
+    (0, b"%PDF-", "a PDF document"),
+    (128, b"DICM", "a DICOM image"),
+    (0, b"8BPS", "a Photoshop file (PSD)"),
+    (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (0, b"\xff\x0a", "a JPEG XL image"),
+    (0, b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR image"),
+    (0, b"ZISRAWFILE", "a Zeiss file (CZI)"),
+    (0, b"\xda\xce\xbe\x0a", "a Nikon file (ND2)"),
+    (0, b"\x70\x00\x00\x00", "a Leica file (LIF)"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE container (Olympus OIB, Zeiss ZVI, old Office)"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Imaris)"),
+    (0, b"SIMPLE  =", "a FITS image"),
+    (0, b"FUJIFILMCCD-RAW", "a camera raw file (RAF)"),
+    (8, b"CR\x02", "a camera raw file (CR2)"),
+    (0, b"IIU\x00", "a camera raw file (RW2)"),
+    (0, b"IIRO", "a camera raw file (ORF)"),
+    (0, b"IIRS", "a camera raw file (ORF)"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"PK\x05\x06", "a ZIP archive"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"gimp xcf ", "a GIMP file (XCF)"),
+    (0, b"\x8aMNG\r\n\x1a\n", "an MNG animation"),
+    (0, b"qoif", "a QOI image"),
+    (0, b"DDS ", "a DDS texture"),
+    (0, b"#?RADIANCE", "a Radiance HDR image"),
+    (0, b"\x00\x00\x01\x00", "an icon (ICO)"),
+    (0, b"\x1a\x45\xdf\xa3", "a video (Matroska)"),
 ];
 
 /// Brands of the ISO base media container (`ftyp`), which many unrelated formats share.
 const FTYP_BRANDS: &[(&[u8], &str)] = &[
-    (b"heic", "HEIC"),
-    (b"heix", "HEIC"),
-    (b"heim", "HEIC"),
-    (b"hevc", "HEIC"),
-    (b"mif1", "HEIC"),
-    (b"msf1", "HEIC"),
-    (b"avif", "AVIF"),
-    (b"avis", "AVIF"),
-    (b"crx ", "camera raw (CR3)"),
-    (b"jp2 ", "JPEG 2000"),
+    (b"heic", "an HEIC image"),
+    (b"heix", "an HEIC image"),
+    (b"heim", "an HEIC image"),
+    (b"hevc", "an HEIC image"),
+    (b"mif1", "an HEIC image"),
+    (b"msf1", "an HEIC image"),
+    (b"avif", "an AVIF image"),
+    (b"avis", "an AVIF image"),
+    (b"crx ", "a camera raw file (CR3)"),
+    (b"jp2 ", "a JPEG 2000 image"),
 ];
 
 /// Sizes of the second BMP header that are in use; "BM" alone also starts ordinary text.
@@ -88,7 +88,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Content {
     if has(4, b"ftyp") {
         let brand = bytes.get(8..12).unwrap_or_default();
         let known = FTYP_BRANDS.iter().find(|(known, _)| *known == brand);
-        return Unreadable(known.map_or("video (MP4 or QuickTime)", |(_, name)| name));
+        return Unreadable(known.map_or("a video (MP4 or QuickTime)", |(_, name)| name));
     }
     if has(0, b"\xff\xd8\xff") {
         return Readable(ImageFormat::Jpeg);
@@ -106,7 +106,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Content {
     if has(0, b"RIFF") {
         return match bytes.get(8..12) {
             Some(b"WEBP") => Readable(ImageFormat::WebP),
-            Some(b"AVI ") => Unreadable("video (AVI)"),
+            Some(b"AVI ") => Unreadable("a video (AVI)"),
             _ => Unknown("a RIFF file that is not WebP"),
         };
     }
@@ -117,7 +117,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Content {
         }
     }
     if matches!(bytes, [b'P', b'1'..=b'7', b'\n' | b'\r' | b' ' | b'\t', ..]) {
-        return Unreadable("Netpbm (PBM, PGM, PPM or PAM)");
+        return Unreadable("a Netpbm image (PBM, PGM, PPM or PAM)");
     }
     sniff_text(bytes)
 }
@@ -139,7 +139,7 @@ fn sniff_text(bytes: &[u8]) -> Content {
     }
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     if text.contains("<svg") {
-        return Content::Unreadable("SVG drawing");
+        return Content::Unreadable("an SVG drawing");
     }
     if text.contains("<html") || text.contains("<!doctype html") {
         return Content::Unknown("a web page");
@@ -191,14 +191,14 @@ mod tests {
             (b"BMI of patient 17 is 23", Content::Unknown("text")),
             (b"name;date;result\nDoe;2026-01-02;positive\n", Content::Unknown("text")),
             (b"<!DOCTYPE html><html>", Content::Unknown("a web page")),
-            (b"<?xml version='1.0'?><svg xmlns='x'/>", Content::Unreadable("SVG drawing")),
+            (b"<?xml version='1.0'?><svg xmlns='x'/>", Content::Unreadable("an SVG drawing")),
             (b"\0\0\0\0\0\0\0\0", Content::Unknown("nothing but zeros")),
             (b"\x01\x02\xfe\xff\x80", Content::Unknown("unknown binary data")),
-            (b"\0\0\0\x18ftypheic\0\0\0\0", Content::Unreadable("HEIC")),
-            (b"\0\0\0\x18ftypavif\0\0\0\0", Content::Unreadable("AVIF")),
-            (b"\0\0\0\x18ftypisom\0\0\0\0", Content::Unreadable("video (MP4 or QuickTime)")),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", Content::Unreadable("an HEIC image")),
+            (b"\0\0\0\x18ftypavif\0\0\0\0", Content::Unreadable("an AVIF image")),
+            (b"\0\0\0\x18ftypisom\0\0\0\0", Content::Unreadable("a video (MP4 or QuickTime)")),
             (b"RIFF\x10\0\0\0WAVEfmt ", Content::Unknown("a RIFF file that is not WebP")),
-            (b"P6\n12 8\n255\n", Content::Unreadable("Netpbm (PBM, PGM, PPM or PAM)")),
+            (b"P6\n12 8\n255\n", Content::Unreadable("a Netpbm image (PBM, PGM, PPM or PAM)")),
         ];
         for (bytes, content) in cases {
             assert_eq!(sniff(bytes), *content, "{:?}", String::from_utf8_lossy(bytes));

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use self::acceptance::{Acceptance, NotAccepted};
 pub use self::load::LoadCheck;
 use self::load::is_not_modified;
-use super::{LoadLimits, Model, ModelError, Watch, panic_message};
+use super::{LoadLimits, Model, ModelError, Watch, panic_message, too_large};
 use crate::config::Config;
 use crate::digest::sha256_hex;
 use crate::metrics::{self, Metric};
@@ -56,10 +56,7 @@ pub enum RegistryError {
         location: String,
     },
     /// The file is larger than is allowed.
-    #[error(
-        "the model at {location} has {size_bytes} bytes, more than the {limit_bytes} allowed \
-         (GIEMSA_MAX_MODEL_BYTES); quantise it, or raise the limit and the function's memory"
-    )]
+    #[error("the model at {location} is refused: {}", too_large(*size_bytes, *limit_bytes))]
     TooLarge {
         /// S3 URI.
         location: String,

@@ -193,7 +193,7 @@ impl TableReader {
     pub(super) fn review_of(&self, mut item: Item) -> Result<Review, QueryError> {
         if !item.contains_key("action") {
             let image = self.image_key(&item)?;
-            let slide = slide_of_key(&image.key).to_owned();
+            let slide = slide_of_key(&image.key);
             for (name, value) in [
                 ("bucket", image.bucket),
                 ("key", image.key),

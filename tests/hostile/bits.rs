@@ -102,3 +102,17 @@ pub fn lzw_clears(count: usize, order: Order) -> Vec<u8> {
     }
     bits.bytes()
 }
+
+/// A Zstandard frame of `bytes` (whole blocks) zeros that claims a window of 128 MiB.
+pub fn zstd_zeros(bytes: usize) -> Vec<u8> {
+    const BLOCK_BYTES: usize = 128 << 10;
+    const RUN: usize = 1 << 1;
+    let blocks = bytes / BLOCK_BYTES;
+    let mut out = b"\x28\xb5\x2f\xfd\x00\x88".to_vec();
+    for block in 1..=blocks {
+        let header = usize::from(block == blocks) | RUN | BLOCK_BYTES << 3;
+        out.extend(&header.to_le_bytes()[..3]);
+        out.push(0);
+    }
+    out
+}

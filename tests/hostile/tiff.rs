@@ -1,7 +1,7 @@
 //! Hostile TIFF and BigTIFF files.
 
 use super::File;
-use super::bits::{Order, lzw_clears, lzw_zeros, zlib_zeros};
+use super::bits::{Order, lzw_clears, lzw_zeros, zlib_zeros, zstd_zeros};
 
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
@@ -86,6 +86,7 @@ const DEFLATE: u32 = 8;
 const LZW: u32 = 5;
 const PACKBITS: u32 = 32_773;
 const JPEG: u32 = 7;
+const ZSTD: u32 = 50_000;
 
 pub fn files() -> Vec<File> {
     let mut files = Vec::new();
@@ -96,6 +97,7 @@ pub fn files() -> Vec<File> {
         ("deflate", DEFLATE, zlib_zeros(256 << 20)),
         ("LZW", LZW, lzw_zeros(64 << 20, Order::HighFirst)),
         ("PackBits", PACKBITS, packed),
+        ("ZSTD", ZSTD, zstd_zeros(256 << 20)),
     ] {
         add(format!("{name} bomb in a page of 100 pixels"), strip(10, 10, compression, &data));
         add(format!("{name} bomb that is a page"), strip(2000, 2000, compression, &data));
@@ -110,7 +112,7 @@ pub fn files() -> Vec<File> {
         let clears = lzw_clears(4_000_000, Order::HighFirst);
         add(format!("4 million clear codes, {side} px"), strip(side, side, LZW, &clears));
     }
-    for compression in [2, 3, 4, 6, 32_946, 34_712, 50_000, 65_535] {
+    for compression in [2, 3, 4, 6, 32_946, 34_712, ZSTD, 65_535] {
         for fill in [0x00, 0xFF, 0x55] {
             let bytes = strip(2000, 2000, compression, &vec![fill; 5000]);
             add(format!("compression {compression} of bytes {fill:#04x}"), bytes);
@@ -158,8 +160,8 @@ pub fn files() -> Vec<File> {
 
     // Every tag that a decoder may look at, with every claim.
     for tag in [
-        254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338,
-        339, 347, 529, 530, 532, 34_675,
+        254, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 281, 284, 293, 317, 320, 322, 323,
+        324, 325, 332, 338, 339, 340, 341, 347, 529, 530, 532, 34_675, 50_838, 50_839,
     ] {
         for (name, kind, count, value) in [
             ("2^32 - 1 values", LONG, u32::MAX, 8),
@@ -195,6 +197,36 @@ pub fn files() -> Vec<File> {
     for samples in [0, 2, 5, 255, 65_535] {
         let entries = changed(gray(100, 100, 1, 100), &[(277, SHORT, 1, samples)]);
         add(format!("{samples} samples a pixel"), tiff(&[0; 100], &entries, 0));
+    }
+
+    // Channels as pages: a page that is its own successor, and descriptions that no program writes.
+    let page = changed(gray(4, 4, 1, 16), &[(270, 2, 60, 24)]);
+    let text = b"ImageJ=1.54f\nimages=3\nchannels=3\nmode=composite\nloop=false\n\0";
+    let body = [&[0; 16], &text[..]].concat();
+    let own = 8 + body.len().next_multiple_of(2) as u32;
+    add("three channels that are one page".to_owned(), tiff(&body, &page, own));
+    add("three channels of which two are missing".to_owned(), tiff(&body, &page, 0));
+    for (name, text) in [
+        (
+            "a million elements",
+            b"<OME><Pixels SizeC='3'>".iter().chain(b"<Channel/>".repeat(1 << 20).iter()).copied().collect(),
+        ),
+        ("a million attributes", [&b"<OME><Pixels "[..], &b"a='b' ".repeat(1 << 20), b">"].concat()),
+        ("a million open quotes", [&b"<OME><Pixels SizeC="[..], &b"'".repeat(1 << 20)].concat()),
+        ("a million channels", [&b"ImageJ="[..], &b"channels=3\n".repeat(1 << 20)].concat()),
+    ] {
+        let text: Vec<u8> = text;
+        let entries = changed(gray(4, 4, 1, 16), &[(270, 2, text.len() as u32, 24)]);
+        add(format!("description of {name}"), tiff(&[&[0; 16], &text[..]].concat(), &entries, 0));
+    }
+    for (name, bits, format, compression) in
+        [("doubles", 64, 3, 1), ("halves", 16, 3, 1), ("samples of 3 bits", 3, 1, LZW), ("ints", 32, 2, ZSTD)]
+    {
+        let entries = changed(
+            gray(2000, 2000, compression, 5000),
+            &[(258, SHORT, 1, bits), (339, SHORT, 1, format), (317, SHORT, 1, 2), (266, SHORT, 1, 2)],
+        );
+        add(format!("4 million {name} in 5,000 bytes"), tiff(&[0x55; 5000], &entries, 0));
     }
 
     let gray_jpeg = super::jpeg::flat(16, 16);

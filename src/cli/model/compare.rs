@@ -9,7 +9,7 @@ use giemsa::shadow::{Comparison, ComparisonQuery, Conclusion, Side, compare};
 use giemsa::store::AnsweredQuery;
 
 use super::super::{Failed, output};
-use super::{Place, parse_since, parse_stage, print, shown_model, shown_share};
+use super::{Place, parse_since, parse_slide, parse_stage, print, shown_model, shown_share};
 
 /// Images named of each flip in the text; the JSON has more.
 const SHOWN_IMAGES: usize = 5;
@@ -26,7 +26,7 @@ pub struct CompareArguments {
     #[arg(long, value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Only images of this slide: the folder part of their keys.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_slide)]
     slide: Option<String>,
 }
 

@@ -136,13 +136,21 @@ impl Report {
             writeln!(text, "  {:<10} {:>10}{codes}", state.as_str(), counts.of(state))?;
         }
         if counts.left_out > 0 {
-            writeln!(text, "  {:<10} {:>10}   folder markers", "left out", counts.left_out)?;
+            writeln!(text, "  {:<10} {:>10}   folder markers, system files", "left out", counts.left_out)?;
         }
         if counts.sent > 0 {
             writeln!(
                 text,
                 "\n{} uploads sent to the queue again; run without --fix in a while to see them answered.",
                 counts.sent
+            )?;
+        }
+        if counts.deleted > 0 {
+            writeln!(
+                text,
+                "\n{} of these results count though their image was deleted from the bucket. Where they should not:\n\
+                 giemsa results withdraw KEY (or FOLDER/) --reason … takes them out of every figure.",
+                counts.deleted
             )?;
         }
         if counts.open() == 0 {

@@ -9,10 +9,11 @@ use chrono::{DateTime, Utc};
 use giemsa::export::{Compacted, Compactor, Day, DayDate, Phase};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::form::{CsvWriter, Form, FormArguments};
 use super::super::model::parse_since;
 use super::super::output;
-use super::super::{Failed, Format, complain};
-use super::{FormatArgument, place_of, rows, until_interrupted};
+use super::super::{Failed, complain};
+use super::{place_of, rows, until_interrupted};
 
 /// What is left of a run that somebody ended.
 const LEFT: &str = "every result is where it was or in a file that was read back; run it again to go on";
@@ -29,7 +30,7 @@ pub struct CompactArguments {
     #[arg(long)]
     delete_json: bool,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Compacts days, one after the other.
@@ -38,6 +39,7 @@ pub(super) async fn run(stage: &str, arguments: &CompactArguments) -> Result<(),
 }
 
 async fn compact(stage: &str, arguments: &CompactArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let config = &place.config;
     let compactor = Compactor::new(place.clients.s3.clone(), &config.results_bucket, &config.results_prefix);
@@ -52,10 +54,10 @@ async fn compact(stage: &str, arguments: &CompactArguments) -> Result<(), Failed
     };
     let bar = progress();
     let mut done = Vec::new();
-    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(std::io::stdout());
-    if arguments.form.format == Format::Csv {
-        csv.write_record(HEADER).context("the CSV cannot be written")?;
-    }
+    let mut csv = match form {
+        Form::Csv(style) => Some(CsvWriter::new(std::io::stdout(), style, HEADER)?),
+        Form::Table | Form::Json => None,
+    };
     for day in &days {
         bar.set_prefix(format!("{} {}", day.stage, day.date));
         let seen = |phase, count| {
@@ -71,23 +73,22 @@ async fn compact(stage: &str, arguments: &CompactArguments) -> Result<(), Failed
             for reason in &compacted.left_out_examples {
                 complain(&format!("giemsa: left as it is: {reason}"));
             }
-            match arguments.form.format {
-                Format::Table => {}
-                Format::Json => {
+            match &mut csv {
+                Some(csv) => {
+                    csv.write(cells(&compacted))?;
+                    csv.flush()
+                }
+                None if form == Form::Json => {
                     let line = serde_json::to_string(&compacted)?;
-                    writeln!(std::io::stdout().lock(), "{line}")?;
+                    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
                 }
-                Format::Csv => {
-                    csv.write_record(cells(&compacted)).map_err(output::csv_error)?;
-                    csv.flush()?;
-                }
+                None => Ok(()),
             }
-            Ok(())
         })?;
         done.push(compacted);
     }
     bar.finish_and_clear();
-    if arguments.form.format == Format::Table {
+    if form == Form::Table {
         print_table(&done)?;
     }
     Ok(())

@@ -14,7 +14,8 @@ use giemsa::export::ParquetRecords;
 use giemsa::store::{Order, ResultQuery, TableReader};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::{Failed, Format, complain};
+use super::super::form::{CsvArguments, CsvStyle, Form};
+use super::super::{Failed, complain};
 use super::activity::active_slides;
 use super::pages::{PAGE, Pages, failed};
 use super::rows::Rows;
@@ -26,6 +27,8 @@ pub struct ExportArguments {
     /// Form of the file.
     #[arg(long, value_enum)]
     format: FileFormat,
+    #[command(flatten)]
+    csv: CsvArguments,
     #[command(flatten)]
     filters: Filters,
     /// The file; - for stdout.
@@ -52,9 +55,9 @@ enum Sink {
 }
 
 impl Sink {
-    fn new(target: Target, format: FileFormat) -> anyhow::Result<Self> {
+    fn new(target: Target, format: FileFormat, style: CsvStyle) -> anyhow::Result<Self> {
         Ok(match format {
-            FileFormat::Csv => Self::Csv(Box::new(Rows::new(target, Format::Csv)?)),
+            FileFormat::Csv => Self::Csv(Box::new(Rows::new(target, Form::Csv(style))?)),
             FileFormat::Parquet => Self::Parquet(Box::new(ParquetRecords::new(target)?)),
         })
     }
@@ -84,11 +87,12 @@ pub(super) async fn run(stage: &str, arguments: &ExportArguments) -> Result<(), 
 }
 
 async fn export(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> {
+    let style = arguments.csv.style(arguments.format == FileFormat::Csv)?;
     let place = place_of(stage).await?;
     let target = Target::open(&arguments.output, arguments.format == FileFormat::Parquet)?;
     let shown = arguments.output.display();
     let unwritten = || format!("{shown} is not written");
-    let sink = Sink::new(target, arguments.format).with_context(unwritten)?;
+    let sink = Sink::new(target, arguments.format, style).with_context(unwritten)?;
     let bar = progress();
     let mut writer = Writer { sink, bar: &bar, landing_since: Utc::now() - LAG, landed: HashSet::new() };
     let query = arguments.filters.query(stage, Order::Newest, PAGE);

@@ -6,10 +6,11 @@ use std::io::BufWriter;
 
 use giemsa::store::Order;
 
-use super::super::{Failed, Format, complain};
+use super::super::form::{Form, FormArguments};
+use super::super::{Failed, complain};
 use super::pages::Pages;
 use super::rows::Rows;
-use super::{Filters, FormatArgument, place_of};
+use super::{Filters, place_of};
 
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
@@ -22,7 +23,7 @@ pub struct ListArguments {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// What comes first.
@@ -45,11 +46,12 @@ impl Sorting {
 
 /// Lists results.
 pub(super) async fn run(stage: &str, arguments: &ListArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let query = arguments.filters.query(stage, arguments.order.order(), 1);
     let limit = arguments.limit as usize;
     let mut pages = Pages::of(place.table.clone(), query, Some(limit));
-    let mut rows = Rows::new(BufWriter::new(std::io::stdout().lock()), arguments.form.format)?;
+    let mut rows = Rows::new(BufWriter::new(std::io::stdout().lock()), form)?;
     while let Some(page) = pages.next().await? {
         for record in page {
             rows.write(record)?;
@@ -57,7 +59,7 @@ pub(super) async fn run(stage: &str, arguments: &ListArguments) -> Result<(), Fa
     }
     let written = rows.written();
     drop(rows.finish()?);
-    if arguments.form.format == Format::Table {
+    if form == Form::Table {
         match written {
             0 => complain("No results."),
             _ if written == u64::from(arguments.limit) => {

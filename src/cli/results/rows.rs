@@ -8,11 +8,11 @@ use std::io::Write;
 use chrono::{DateTime, SecondsFormat, Utc};
 use giemsa::classification::{Record, Status};
 
-use super::super::Format;
+use super::super::form::{self, CsvWriter};
 use super::super::output;
 
 /// Columns of the CSV after those of `giemsa classify`.
-const MORE_COLUMNS: [&str; 11] = [
+const MORE_COLUMNS: [&str; 15] = [
     "stage",
     "bucket",
     "version_id",
@@ -24,6 +24,10 @@ const MORE_COLUMNS: [&str; 11] = [
     "probabilities",
     "result_id",
     "software",
+    "withdrawn",
+    "withdrawn_reason",
+    "withdrawn_by",
+    "withdrawn_at",
 ];
 
 /// Rows of one table; a longer list has several.
@@ -38,20 +42,18 @@ pub(super) struct Rows<W: Write> {
 enum Form<W: Write> {
     Table { out: W, kept: Vec<Record> },
     Json(W),
-    Csv(Box<csv::Writer<W>>),
+    Csv(Box<CsvWriter<W>>),
 }
 
 impl<W: Write> Rows<W> {
     /// Begins; a CSV has its header even without a row.
-    pub(super) fn new(out: W, format: Format) -> anyhow::Result<Self> {
-        let form = match format {
-            Format::Table => Form::Table { out, kept: Vec::new() },
-            Format::Json => Form::Json(out),
-            Format::Csv => {
-                let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
+    pub(super) fn new(out: W, form: form::Form) -> anyhow::Result<Self> {
+        let form = match form {
+            form::Form::Table => Form::Table { out, kept: Vec::new() },
+            form::Form::Json => Form::Json(out),
+            form::Form::Csv(style) => {
                 let header = output::CSV_HEADER.iter().chain(&MORE_COLUMNS);
-                writer.write_record(header).map_err(output::csv_error)?;
-                Form::Csv(Box::new(writer))
+                Form::Csv(Box::new(CsvWriter::new(out, style, header)?))
             }
         };
         Ok(Self { form, written: 0 })
@@ -66,9 +68,7 @@ impl<W: Write> Rows<W> {
             }
             Form::Json(out) => output::write_json_line(out, &record),
             Form::Csv(writer) => {
-                let cells = output::csv_cells(&record).into_iter().chain(more_cells(&record));
-                let cells = cells.map(|cell| output::neutralised(&cell));
-                writer.write_record(cells).map_err(output::csv_error)
+                writer.write(output::csv_cells(&record).into_iter().chain(more_cells(&record)))
             }
         }
     }
@@ -98,13 +98,14 @@ impl<W: Write> Rows<W> {
         self.flush()?;
         match self.form {
             Form::Table { out, .. } | Form::Json(out) => Ok(out),
-            Form::Csv(writer) => writer.into_inner().map_err(|error| anyhow::Error::from(error.into_error())),
+            Form::Csv(writer) => writer.finish(),
         }
     }
 }
 
-fn more_cells(record: &Record) -> [String; 11] {
+fn more_cells(record: &Record) -> [String; 15] {
     let image = &record.image;
+    let withdrawn = record.withdrawn.as_ref();
     let probabilities = record.probabilities.as_ref().map(|probabilities| {
         serde_json::to_string(probabilities).expect("a record holds only text and finite numbers")
     });
@@ -120,6 +121,10 @@ fn more_cells(record: &Record) -> [String; 11] {
         probabilities.unwrap_or_default(),
         record.result_id.clone(),
         record.software.clone(),
+        withdrawn.is_some().to_string(),
+        withdrawn.map(|withdrawn| withdrawn.reason.clone()).unwrap_or_default(),
+        withdrawn.map(|withdrawn| withdrawn.by.clone()).unwrap_or_default(),
+        exact_time(withdrawn.map(|withdrawn| withdrawn.at)),
     ]
 }
 
@@ -177,10 +182,11 @@ pub(super) fn answer_and_remark(record: &Record) -> (String, String) {
         Status::Rejected => "rejected",
         Status::Classified => record.label.as_deref().unwrap_or_default(),
     };
-    let remark = match (&record.reject, &record.review_reason) {
-        (Some(reject), _) => reject.message.clone(),
-        (None, Some(reason)) => format!("review: {reason}"),
-        (None, None) => String::new(),
+    let remark = match (&record.withdrawn, &record.reject, &record.review_reason) {
+        (Some(withdrawn), _, _) => format!("withdrawn by {}: {}", withdrawn.by, withdrawn.reason),
+        (None, Some(reject), _) => reject.message.clone(),
+        (None, None, Some(reason)) => format!("review: {reason}"),
+        (None, None, None) => String::new(),
     };
     (output::printable(answer), output::printable(&remark))
 }

@@ -7,32 +7,30 @@ use std::io::Write;
 use anyhow::anyhow;
 use giemsa::classification::Record;
 use giemsa::config::stages_of_command;
-use giemsa::store::ImageHistory;
+use giemsa::store::{ImageHistory, Withdrawal, WithdrawalAction};
 use serde_json::json;
 
+use super::super::Failed;
+use super::super::form::{Form, FormArguments};
 use super::super::model::{PROD, print};
 use super::super::output::printable;
-use super::super::{Failed, Format};
 use super::pages::failed;
 use super::rows::{Rows, answer_and_remark, shown_minute};
-use super::{FormatArgument, place_of};
+use super::{image_named, place_of};
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArguments {
     /// Key of the image in the input bucket, or s3://<bucket>/<key>.
     key: String,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Shows an image.
 pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(PROD).await?;
-    let input = place.config.input_bucket.as_str();
-    let (bucket, key) = match arguments.key.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
-        Some((bucket, key)) => (bucket, key),
-        None => (input, arguments.key.as_str()),
-    };
+    let (bucket, key) = image_named(&arguments.key, &place);
     let stages = stages_of_command().map_err(|error| Failed::Usage(error.into()))?;
     let history = place.table.image(bucket, key, &stages).await.map_err(failed)?;
     if history.results.is_empty() {
@@ -41,23 +39,24 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
              shows keys, `giemsa reconcile --prefix '{key}'` tells why an upload has no answer"
         )));
     }
-    match arguments.form.format {
-        Format::Json => {
-            let ImageHistory { results, reviews, verdict, .. } = history;
+    match form {
+        Form::Json => {
+            let ImageHistory { results, reviews, verdict, withdrawals, .. } = history;
             let document = json!({
                 "bucket": bucket, "key": key, "results": results, "reviews": reviews, "verdict": verdict,
+                "withdrawals": withdrawals,
             });
             print(true, &document, |_| String::new())
         }
-        Format::Csv => {
-            let mut rows = Rows::new(std::io::stdout().lock(), Format::Csv)?;
+        Form::Csv(_) => {
+            let mut rows = Rows::new(std::io::stdout().lock(), form)?;
             for record in history.results {
                 rows.write(record)?;
             }
             rows.finish()?.flush().map_err(anyhow::Error::from)?;
             Ok(())
         }
-        Format::Table => {
+        Form::Table => {
             writeln!(std::io::stdout().lock(), "{}", shown(&history)).map_err(anyhow::Error::from)?;
             Ok(())
         }
@@ -84,6 +83,17 @@ fn shown(history: &ImageHistory) -> String {
     if let Some(verdict) = &history.verdict {
         let text = format!("{} (by {})", verdict.label, verdict.reviewer);
         lines.push(format!("verdict       {}", printable(&text)));
+    }
+    if !history.withdrawals.is_empty() {
+        lines.push("\nwithdrawals".to_owned());
+    }
+    for Withdrawal { action, reason, by, at, object_version, .. } in &history.withdrawals {
+        let done = match action {
+            WithdrawalAction::Withdraw => "withdrawn",
+            WithdrawalAction::Restore => "restored",
+        };
+        let text = format!("{done} by {by}: {reason} (version {object_version})");
+        lines.push(format!("  {}  {}", shown_minute(Some(*at)), printable(&text)));
     }
     lines.join("\n")
 }

@@ -2,24 +2,29 @@
 //!
 //! It never adds up a figure itself. Invariant: images come most suspicious first.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
 use anyhow::anyhow;
+use giemsa::classification::Status;
 use giemsa::store::{Order, ResultQuery, SlideEntry};
 use serde_json::{Value, json};
 
+use super::super::form::{CsvWriter, Form, FormArguments};
+use super::super::model::parse_slide;
 use super::super::output;
-use super::super::{Failed, Format, complain};
+use super::super::{Failed, complain};
 use super::pages::{PAGE, Pages, failed};
+use super::place_of;
 use super::rows::{Rows, shown_minute};
-use super::{FormatArgument, place_of};
 
 #[derive(Debug, clap::Args)]
 pub struct SlideArguments {
     /// The slide: the folder part of its images' keys; "" for images without a folder.
+    #[arg(value_parser = parse_slide)]
     slide: String,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -31,11 +36,12 @@ pub struct SlidesArguments {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Shows one slide.
 pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let slide = arguments.slide.trim_end_matches('/');
     let entry = place.table.slide_entry(stage, slide).await.map_err(failed)?;
@@ -51,16 +57,41 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
         limit: PAGE,
         ..ResultQuery::of_stage(stage)
     };
-    let mut pages = Pages::of(place.table.clone(), query, None);
+    let mut pages = Pages::of(place.table.clone(), query.clone(), None);
+    let mut withdrawn = Pages::of(place.table.clone(), ResultQuery { withdrawn: true, ..query }, None);
     let mut out = BufWriter::new(std::io::stdout().lock());
-    if arguments.form.format == Format::Json {
-        return write_json(&mut out, &entry, pages).await;
+    if form == Form::Json {
+        return write_json(&mut out, &entry, pages, withdrawn).await;
     }
-    if arguments.form.format == Format::Table {
-        writeln!(out, "{}\n", table(std::slice::from_ref(&entry))).map_err(anyhow::Error::from)?;
+    let io = anyhow::Error::from;
+    let is_table = form == Form::Table;
+    if is_table {
+        writeln!(out, "{}\n", table(std::slice::from_ref(&entry))).map_err(io)?;
     }
-    let mut rows = Rows::new(out, arguments.form.format)?;
+    let mut rows = Rows::new(out, form)?;
+    let mut same_bytes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     while let Some(page) = pages.next().await? {
+        for record in page {
+            let content = record.image.sha256.as_ref().filter(|_| record.status == Status::Classified);
+            if let Some(content) = content.filter(|_| is_table && entry.figure.duplicates > 0) {
+                same_bytes.entry(content.clone()).or_default().push(record.image.key.clone());
+            }
+            rows.write(record)?;
+        }
+    }
+    let mut out = rows.finish()?;
+    if !is_table {
+        return Ok(());
+    }
+    for keys in same_bytes.into_values().filter(|keys| keys.len() > 1) {
+        let keys: Vec<String> = keys.iter().map(|key| output::printable(key)).collect();
+        writeln!(out, "the same bytes: {}", keys.join(", ")).map_err(io)?;
+    }
+    if entry.figure.withdrawn > 0 {
+        writeln!(out, "withdrawn, and in no figure:\n").map_err(io)?;
+    }
+    let mut rows = Rows::new(out, Form::Table)?;
+    while let Some(page) = withdrawn.next().await? {
         for record in page {
             rows.write(record)?;
         }
@@ -69,21 +100,30 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
     Ok(())
 }
 
-/// One document, written as it is read: the entry, and below it the records.
-async fn write_json(out: &mut impl Write, entry: &SlideEntry, mut pages: Pages) -> Result<(), Failed> {
+/// One document, written as it is read: the entry, and below it the records, those that count and those that do not.
+async fn write_json(
+    out: &mut impl Write,
+    entry: &SlideEntry,
+    counted: Pages,
+    withdrawn: Pages,
+) -> Result<(), Failed> {
     let entry = document(entry).to_string();
     let begin = entry.strip_suffix('}').expect("an entry is an object");
     let io = anyhow::Error::from;
-    write!(out, "{begin},\"results\":[").map_err(io)?;
-    let mut comma = "";
-    while let Some(page) = pages.next().await? {
-        for record in page {
-            let record = serde_json::to_string(&record).map_err(anyhow::Error::from)?;
-            write!(out, "{comma}\n{record}").map_err(io)?;
-            comma = ",";
+    write!(out, "{begin}").map_err(io)?;
+    for (name, mut pages) in [("results", counted), ("withdrawn", withdrawn)] {
+        write!(out, ",\"{name}\":[").map_err(io)?;
+        let mut comma = "";
+        while let Some(page) = pages.next().await? {
+            for record in page {
+                let record = serde_json::to_string(&record).map_err(anyhow::Error::from)?;
+                write!(out, "{comma}\n{record}").map_err(io)?;
+                comma = ",";
+            }
         }
+        write!(out, "\n]").map_err(io)?;
     }
-    writeln!(out, "\n]}}").and_then(|()| out.flush()).map_err(io)?;
+    writeln!(out, "}}").and_then(|()| out.flush()).map_err(io)?;
     Ok(())
 }
 
@@ -98,26 +138,27 @@ fn document(entry: &SlideEntry) -> Value {
 
 /// Lists slides.
 pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let mut after = None;
     let mut left = arguments.limit as usize;
     let mut kept = Vec::new();
     let mut out = std::io::stdout().lock();
-    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    csv.write_record(HEADER).map_err(output::csv_error)?;
+    // Nothing is printed of a list that could not be read to its end.
+    let mut csv = match form {
+        Form::Csv(style) => Some(CsvWriter::new(Vec::new(), style, HEADER)?),
+        Form::Table | Form::Json => None,
+    };
     loop {
         let search = arguments.search.as_deref();
         let page =
             place.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
         left -= page.slides.len().min(left);
         for entry in page.slides {
-            match arguments.form.format {
-                Format::Table => kept.push(entry),
-                Format::Json => writeln!(out, "{}", document(&entry)).map_err(anyhow::Error::from)?,
-                Format::Csv => {
-                    let cells = cells(&entry).map(|cell| output::neutralised(&cell));
-                    csv.write_record(cells).map_err(output::csv_error)?;
-                }
+            match &mut csv {
+                Some(csv) => csv.write(cells(&entry))?,
+                None if form == Form::Table => kept.push(entry),
+                None => writeln!(out, "{}", document(&entry)).map_err(anyhow::Error::from)?,
             }
         }
         after = page.next;
@@ -125,22 +166,19 @@ pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(),
             break;
         }
     }
-    match arguments.form.format {
-        Format::Table if kept.is_empty() => complain("No slides."),
-        Format::Table => writeln!(out, "{}", table(&kept)).map_err(anyhow::Error::from)?,
-        Format::Csv => {
-            let bytes = csv.into_inner().map_err(|error| anyhow::Error::from(error.into_error()))?;
-            out.write_all(&bytes).map_err(anyhow::Error::from)?;
-        }
-        Format::Json => {}
+    match csv {
+        Some(csv) => out.write_all(&csv.finish()?).map_err(anyhow::Error::from)?,
+        None if form == Form::Table && kept.is_empty() => complain("No slides."),
+        None if form == Form::Table => writeln!(out, "{}", table(&kept)).map_err(anyhow::Error::from)?,
+        None => {}
     }
-    if after.is_some() && arguments.form.format == Format::Table {
+    if after.is_some() && form == Form::Table {
         complain(&format!("The first {} slides; --limit shows more.", arguments.limit));
     }
     Ok(())
 }
 
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 15] = [
     "slide",
     "stage",
     "cells",
@@ -154,9 +192,11 @@ const HEADER: [&str; 13] = [
     "reviewed",
     "last_activity_at",
     "computed_at",
+    "withdrawn",
+    "duplicates",
 ];
 
-fn cells(entry: &SlideEntry) -> [String; 13] {
+fn cells(entry: &SlideEntry) -> [String; 15] {
     let figure = &entry.figure;
     let percent = |value: Option<f64>| value.map(|value| format!("{value:.4}")).unwrap_or_default();
     let interval = figure.parasitemia_interval_percent();
@@ -174,37 +214,14 @@ fn cells(entry: &SlideEntry) -> [String; 13] {
         figure.reviewed.to_string(),
         entry.last_activity_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         entry.computed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        figure.withdrawn.to_string(),
+        figure.duplicates.to_string(),
     ]
 }
 
 fn table(entries: &[SlideEntry]) -> String {
-    let mut table = output::new_table([
-        "slide",
-        "cells",
-        "positive",
-        "parasitemia",
-        "95 % interval",
-        "no cell",
-        "review",
-        "rejected",
-        "last activity (UTC)",
-    ]);
-    for entry in entries {
-        let figure = &entry.figure;
-        let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
-        let interval = figure.parasitemia_interval_percent();
-        table.add_row([
-            if entry.slide.is_empty() { "(no folder)".to_owned() } else { output::printable(&entry.slide) },
-            figure.cells.to_string(),
-            figure.positives.to_string(),
-            percent,
-            interval.map(|(low, high)| format!("{low:.1}–{high:.1} %")).unwrap_or_default(),
-            figure.outliers.to_string(),
-            figure.needs_review.to_string(),
-            figure.rejected.to_string(),
-            shown_minute(Some(entry.last_activity_at)),
-        ]);
-    }
-    output::align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
-    table.trim_fmt()
+    let row = |entry: &SlideEntry| {
+        (entry.slide.clone(), entry.figure, Some(shown_minute(Some(entry.last_activity_at))))
+    };
+    output::figures_table(entries.iter().map(row).collect())
 }

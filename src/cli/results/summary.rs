@@ -9,11 +9,12 @@ use chrono::{DateTime, Days, TimeDelta, Utc};
 use giemsa::store::DaySummary;
 use serde_json::json;
 
+use super::super::form::{CsvWriter, Form, FormArguments};
 use super::super::model::parse_since;
 use super::super::output;
-use super::super::{Failed, Format, complain};
+use super::super::{Failed, complain};
 use super::pages::failed;
-use super::{FormatArgument, place_of};
+use super::place_of;
 
 /// Days that are shown where nothing else is said.
 const DEFAULT_DAYS: i64 = 30;
@@ -24,11 +25,12 @@ pub struct SummaryArguments {
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Counts results.
 pub(super) async fn run(stage: &str, arguments: &SummaryArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
     let since = arguments.since.unwrap_or_else(|| Utc::now() - TimeDelta::days(DEFAULT_DAYS));
     // A clock that is ahead may have put images into tomorrow.
@@ -37,26 +39,23 @@ pub(super) async fn run(stage: &str, arguments: &SummaryArguments) -> Result<(),
     let labels: BTreeSet<&str> = days.iter().flat_map(|day| day.labels.keys().map(String::as_str)).collect();
     let labels: Vec<&str> = labels.into_iter().collect();
     let mut out = std::io::stdout().lock();
-    match arguments.form.format {
-        Format::Json => {
+    match form {
+        Form::Json => {
             for day in &days {
                 writeln!(out, "{}", json!(day)).map_err(anyhow::Error::from)?;
             }
         }
-        Format::Csv => {
-            let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
-            let header = header(&labels, "label:");
-            csv.write_record(header.iter().map(|cell| output::neutralised(cell)))
-                .map_err(output::csv_error)?;
+        Form::Csv(style) => {
+            let mut csv = CsvWriter::new(out, style, header(&labels, "label:"))?;
             for day in &days {
-                csv.write_record(cells(day, &labels)).map_err(output::csv_error)?;
+                csv.write(cells(day, &labels))?;
             }
-            csv.flush().map_err(anyhow::Error::from)?;
+            csv.flush()?;
         }
-        Format::Table if days.is_empty() => {
+        Form::Table if days.is_empty() => {
             complain(&format!("No results of images uploaded since {}.", since.format("%Y-%m-%d")));
         }
-        Format::Table => {
+        Form::Table => {
             let mut table = output::new_table::<0>([]);
             table.set_header(header(&labels, "").iter().map(|cell| output::printable(cell)));
             for day in &days {

@@ -14,11 +14,12 @@ use giemsa::classification::Record;
 use giemsa::store::{ImageKey, QueryError, ResultQuery, TableReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::model::{Place, parse_since};
-use super::super::{Failed, Format, complain};
+use super::super::form::{Form, FormArguments};
+use super::super::model::{Place, parse_since, parse_slide};
+use super::super::{Failed, complain};
 use super::activity::active_slides;
+use super::place_of;
 use super::rows::{Rows, line};
-use super::{FormatArgument, place_of};
 
 /// Images of a slide that are asked for at once.
 const CELLS: usize = 1_000;
@@ -37,14 +38,14 @@ pub struct WatchArguments {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=3_600))]
     interval: u16,
     #[command(flatten)]
-    form: FormatArgument,
+    form: FormArguments,
 }
 
 /// Which results; a time is that of the answer.
 #[derive(Debug, clap::Args)]
 struct WatchFilters {
     /// Only of this slide.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_slide)]
     slide: Option<String>,
     /// Only with this label.
     #[arg(long)]
@@ -85,8 +86,9 @@ pub(super) async fn run(stage: &str, arguments: &WatchArguments) -> Result<(), F
 }
 
 async fn watch(stage: &str, arguments: &WatchArguments) -> Result<(), Failed> {
+    let form = arguments.form.form()?;
     let place = place_of(stage).await?;
-    let mut printer = Printer::new(arguments.form.format)?;
+    let mut printer = Printer::new(form)?;
     let mut watcher = Watcher::new(&place, stage, &arguments.filters);
     let interval = Duration::from_secs(arguments.interval.into());
     let mut pause = interval;
@@ -182,7 +184,7 @@ impl<'a> Watcher<'a> {
         if let Some(seen) = self.seen.get(slide) {
             loop {
                 let page = self.table.cells(self.stage, slide, after.as_deref(), CELLS).await?;
-                for cell in page.cells {
+                for cell in page.cells.into_iter().filter(|cell| !cell.withdrawn) {
                     let hash = self.hashing.hash_one((&cell.key, &cell.result_id));
                     if !seen.contains(&hash) {
                         let image = ImageKey { bucket: self.bucket.to_owned(), key: cell.key };
@@ -225,11 +227,11 @@ enum Printer {
 }
 
 impl Printer {
-    fn new(format: Format) -> anyhow::Result<Self> {
-        match format {
-            Format::Table => Ok(Self::Table),
-            Format::Json | Format::Csv => {
-                let mut rows = Rows::new(std::io::stdout(), format)?;
+    fn new(form: Form) -> anyhow::Result<Self> {
+        match form {
+            Form::Table => Ok(Self::Table),
+            Form::Json | Form::Csv(_) => {
+                let mut rows = Rows::new(std::io::stdout(), form)?;
                 rows.flush()?;
                 Ok(Self::Rows(Box::new(rows)))
             }

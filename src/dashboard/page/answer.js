@@ -2,10 +2,7 @@
 //
 // Draws records (docs/record.schema.json) and decides nothing itself. Invariant: a text of a record is only ever text.
 
-import { DECISIONS, decisionBadge, decisionOf, el, format, icon } from "./core.js";
-
-/** The file part of a key. */
-export const nameOf = (key) => key.slice(key.lastIndexOf("/") + 1);
+import { DECISIONS, decisionBadge, decisionOf, el, format, icon, nameOf } from "./core.js";
 
 /** The answer in a few words, as it is read out: “parasitized, 62.3 %”. */
 export function wordsOf(record) {

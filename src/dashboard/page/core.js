@@ -6,5 +6,5 @@
 export { el, svg, icon, stateBox, skeleton, copyButton, replaceChildren } from "./dom.js";
 export { api, ApiError, connection } from "./api.js";
 export { links } from "./links.js";
-export { format } from "./format.js";
+export { format, nameOf, slideOf } from "./format.js";
 export { DECISIONS, decisionOf, decisionBadge } from "./decision.js";

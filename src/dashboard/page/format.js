@@ -9,6 +9,12 @@ const relatives = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", styl
 
 const isAbsent = (value) => value === null || value === undefined || Number.isNaN(value);
 
+/** The file name of a key; some Windows programs put `\` between its folders. */
+export const nameOf = (key) => key.replace(/^.*[/\\]/s, "");
+
+/** The slide of a key: its folder part, in the one form that `src/object.rs` gives it. */
+export const slideOf = (key) => key.slice(0, key.length - nameOf(key).length).replaceAll("\\", "/").replace(/\/$/, "").normalize("NFC");
+
 export const format = {
   /** A whole number with separators. */
   count: (value) => (isAbsent(value) ? DASH : counts.format(value)),

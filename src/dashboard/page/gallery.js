@@ -3,7 +3,7 @@
 // Asks for links and images only of what is in view. Invariant: the tile with the focus stays in the document however
 // far it is scrolled away, so that the focus is never lost.
 
-import { DECISIONS, decisionOf, el, format, icon, links, replaceChildren } from "./core.js";
+import { DECISIONS, decisionOf, el, format, icon, links, nameOf, replaceChildren } from "./core.js";
 
 /** Tile widths by name, CSS pixels. */
 export const SIZES = { small: 96, medium: 140, large: 220 };
@@ -17,8 +17,6 @@ const OVERSCAN = 2;
 
 /** Tries for a picture that does not load; the first fails where a link has just expired. */
 const PICTURE_TRIES = 2;
-
-const fileName = (key) => key.slice(key.lastIndexOf("/") + 1);
 
 /** A small mark in a caption: an icon, and words for who cannot see it. */
 function mark(picture, words, kind, text = null) {
@@ -177,12 +175,12 @@ export class Gallery {
   #caption({ link, cell, words }) {
     const name = decisionOf(cell);
     const decision = DECISIONS[name].word;
-    const isCell = cell.label && name !== "outlier";
+    const isCell = cell.label && name !== "outlier" && name !== "withdrawn";
     const verdict = cell.verdict ? (cell.verdict === cell.label ? "confirmed" : `corrected to ${cell.verdict}`) : null;
     const doubtful = cell.needs_review && name !== "review" ? "needs a look" : null;
     link.className = `thumb thumb-${name}`;
     link.href = this.hrefOf(cell);
-    link.title = [cell.key, decision, doubtful, verdict, `uploaded ${format.time(cell.uploaded_at)}`].filter(Boolean).join("\n");
+    link.title = [cell.key, decision, doubtful, cell.isTwin ? "the same bytes as another image of the slide" : null, verdict, `uploaded ${format.time(cell.uploaded_at)}`].filter(Boolean).join("\n");
     replaceChildren(
       words,
       el("span", { class: `thumb-decision decision-${name}` },
@@ -191,8 +189,9 @@ export class Gallery {
         el("span", { class: "thumb-label" }, isCell ? cell.label : decision),
         isCell ? el("span", { class: "thumb-confidence" }, format.probability(cell.confidence)) : null),
       el("span", { class: "thumb-file" },
-        el("span", { class: "thumb-name" }, fileName(cell.key)),
+        el("span", { class: "thumb-name" }, nameOf(cell.key)),
         verdict ? mark(cell.verdict === cell.label ? "check" : "retry", verdict, cell.verdict === cell.label ? "" : "is-corrected", cell.verdict === cell.label ? null : cell.verdict) : null,
+        cell.isTwin ? mark("copy", "the same bytes as another image of the slide", "decision-review") : null,
         doubtful && !verdict ? mark("review", doubtful, "decision-review") : null),
     );
   }

@@ -3,8 +3,8 @@
 // Reads `/api/health` and the summary by day. Invariant: what is unknown is said to be unknown, never shown as well;
 // wherever something must be done, a sentence says what.
 
-import { api, connection, copyButton, el, format, icon, replaceChildren, skeleton, stateBox, svg } from "./core.js";
-import { nameOf, panel } from "./answer.js";
+import { api, connection, copyButton, el, format, icon, nameOf, replaceChildren, skeleton, stateBox, svg } from "./core.js";
+import { panel } from "./answer.js";
 
 /** Pause between two looks, ms. */
 const EVERY_MS = 3_000;

@@ -3,8 +3,8 @@
 // Reads `/api/models/compare`; it does not say which model to serve. Invariant: a share is never shown without its
 // interval and of how many images it is.
 
-import { api, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
-import { modelName, nameOf } from "./answer.js";
+import { api, el, format, icon, nameOf, replaceChildren, skeleton, slideOf, stateBox } from "./core.js";
+import { modelName } from "./answer.js";
 
 const DAYS = [1, 7, 30];
 
@@ -98,7 +98,7 @@ export class Comparison {
         "details",
         { "data-test": "flip" },
         el("summary", {}, el("strong", {}, format.plural(flip.images, "image")), `: ${reference.stage} says ${flip.reference}, ${candidate.stage} says ${flip.candidate}`),
-        el("ul", {}, flip.first.map(({ key }) => el("li", {}, el("a", { href: this.context.href("/image", { key }), title: key }, key.includes("/") ? `${key.slice(0, key.lastIndexOf("/"))} / ${nameOf(key)}` : key)))),
+        el("ul", {}, flip.first.map(({ key }) => el("li", {}, el("a", { href: this.context.href("/image", { key }), title: key }, slideOf(key) ? `${slideOf(key)} / ${nameOf(key)}` : key)))),
         flip.images > flip.first.length ? el("p", { class: "quiet" }, `The first ${flip.first.length} are listed; `, el("code", {}, "giemsa model compare"), " lists more.") : null,
       )));
   }

@@ -3,8 +3,8 @@
 // Never takes a verdict on an image that is not in sight. Invariant: the controls are made once and stay, so that the
 // focus is never lost and a held key does nothing twice.
 
-import { api, connection, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
-import { answerBlock, modelName, nameOf, panel, probabilityBars, wordsOf } from "./answer.js";
+import { api, connection, el, format, icon, nameOf, replaceChildren, skeleton, stateBox } from "./core.js";
+import { answerBlock, modelName, panel, probabilityBars, wordsOf } from "./answer.js";
 import { askReviewer, helpSheet, storedReviewer } from "./review_sheets.js";
 import { Agreement, doneList, goldenPanel, unsentPanel } from "./review_side.js";
 import { ReviewQueue } from "./review_queue.js";

@@ -3,8 +3,8 @@
 // Never leaves a picture in sight beside another image's answer. Invariant: `isSeen` is true only while the picture of
 // the image that was shown last can be seen.
 
-import { el } from "./core.js";
-import { nameOf, wordsOf } from "./answer.js";
+import { el, nameOf } from "./core.js";
+import { wordsOf } from "./answer.js";
 import { sourceOf } from "./picture.js";
 import { createViewer } from "./viewer.js";
 

@@ -2,8 +2,8 @@
 //
 // Draws and asks only; the queue decides what is sent. Invariant: a verdict that is not saved is said to be so.
 
-import { api, copyButton, el, format, icon, replaceChildren, stateBox } from "./core.js";
-import { modelName, nameOf, panel } from "./answer.js";
+import { api, copyButton, el, format, icon, nameOf, replaceChildren, stateBox } from "./core.js";
+import { modelName, panel } from "./answer.js";
 
 /** Verdicts that are listed. */
 const LISTED = 6;

@@ -3,10 +3,10 @@
 // Sends nothing itself (`upload_queue.js` does). Invariant: a file that was dropped is shown until it is stored or its
 // reason was read, and an upload is not called done before its images are answered.
 
-import { api, el, format, icon, replaceChildren } from "./core.js";
+import { api, el, format, icon, replaceChildren, slideOf } from "./core.js";
 import { finding } from "./figure.js";
 import { askSlideName } from "./upload_questions.js";
-import { filesOfDrop, filesOfPicker, slideOf } from "./upload_files.js";
+import { filesOfDrop, filesOfPicker } from "./upload_files.js";
 import { UploadQueue } from "./upload_queue.js";
 
 const DRAW_EVERY_MS = 150;

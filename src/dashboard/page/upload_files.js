@@ -2,10 +2,12 @@
 //
 // Reads names and sizes only. Invariant: every file is either in the list or counted as left out.
 
-/** What systems put into folders by themselves. */
-const LITTER = new Set(["thumbs.db", "desktop.ini", "__macosx"]);
+/** What operating systems leave in folders, as `src/object.rs` has it. */
+const SYSTEM_FILES = new Set([".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"]);
+const SYSTEM_FOLDERS = new Set(["__macosx", ".appledouble", ".fseventsd", ".spotlight-v100", ".temporaryitems", ".trashes", "$recycle.bin", "system volume information", "@eadir"]);
 
-const isHidden = (name) => name.startsWith(".") || LITTER.has(name.toLowerCase());
+/** Names that begin with a dot are hidden, which those of a system's companions (`._cell.png`) do. */
+const isHidden = (name, isFile) => name.startsWith(".") || (isFile ? SYSTEM_FILES : SYSTEM_FOLDERS).has(name.toLowerCase());
 
 /** Files found: `{folders: [{file, path}], loose: [{file, path}], hidden, unreadable: [path]}`; `path` has `/` between its parts. */
 function nothing() {
@@ -13,7 +15,7 @@ function nothing() {
 }
 
 async function walk(entry, found, isTop) {
-  if (isHidden(entry.name)) {
+  if (isHidden(entry.name, entry.isFile)) {
     found.hidden += 1;
     return;
   }
@@ -53,14 +55,8 @@ export function filesOfPicker(files) {
   const found = nothing();
   for (const file of files) {
     const path = file.webkitRelativePath || file.name;
-    if (path.split("/").some(isHidden)) found.hidden += 1;
+    if (path.split("/").some((name, at, parts) => isHidden(name, at === parts.length - 1))) found.hidden += 1;
     else (path.includes("/") ? found.folders : found.loose).push({ file, path });
   }
   return found;
-}
-
-/** The slide of a name: its folder part. */
-export function slideOf(name) {
-  const at = name.lastIndexOf("/");
-  return at < 0 ? "" : name.slice(0, at);
 }

@@ -3,6 +3,7 @@
 //! Each message says what was found, what was expected and the way out, and repeats no content of the file. What the
 //! decoder itself said stays in the source of the error.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -65,12 +66,11 @@ pub enum DecodeError {
         found: &'static str,
     },
     /// A known format, or a kind of a format, that is not read.
-    #[error(
-        "the file is of the format {format}, which is not read; export the image as 8-bit RGB in PNG, JPEG or TIFF"
-    )]
+    #[error("the file is {format}, which is not read; export the image as an 8-bit RGB {} file", another(.format))]
     UnsupportedFormat {
-        /// What the file is.
-        format: &'static str,
+        /// What the file is, as a noun phrase that follows "the file is": "a JPEG 2000 image", "a TIFF file compressed
+        /// with LERC".
+        format: Cow<'static, str>,
     },
     /// The picture is larger than a limit.
     #[error(
@@ -133,6 +133,11 @@ impl From<OutOfTime> for DecodeError {
     }
 }
 
+/// A format without loss that is not the one at hand.
+fn another(format: &str) -> &'static str {
+    if format.contains("PNG") { "TIFF" } else { "PNG" }
+}
+
 /// " at byte n", or nothing.
 struct Place(Option<u64>);
 
@@ -154,6 +159,11 @@ impl DecodeError {
             Self::Truncated { .. } | Self::Corrupt { .. } => "corrupt",
             Self::OutOfTime => "out_of_time",
         }
+    }
+
+    /// `format` is a noun phrase, as [`DecodeError::UnsupportedFormat`] says.
+    pub(super) fn unsupported(format: impl Into<Cow<'static, str>>) -> Self {
+        Self::UnsupportedFormat { format: format.into() }
     }
 
     pub(super) fn truncated(format: ImageFormat, bytes: &[u8]) -> Self {

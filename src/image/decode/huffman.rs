@@ -48,6 +48,57 @@ impl Huffman {
     }
 }
 
+/// Number of codes of each length, and symbols, of the tables of ITU-T T.81, K.3: DC and AC of luminance, then of chrominance.
+const STANDARD_DC: [(&[u8; 16], &[u8]); 2] = [
+    (&[0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+    (&[0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+];
+const STANDARD_AC: [(&[u8; 16], &[u8]); 2] = [
+    (
+        &[0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 125],
+        &[
+            0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07,
+            0x22, 0x71, 0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42, 0xb1, 0xc1, 0x15, 0x52, 0xd1, 0xf0,
+            0x24, 0x33, 0x62, 0x72, 0x82, 0x09, 0x0a, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x25, 0x26, 0x27, 0x28,
+            0x29, 0x2a, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+            0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69,
+            0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89,
+            0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7,
+            0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xc2, 0xc3, 0xc4, 0xc5,
+            0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xe1, 0xe2,
+            0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8,
+            0xf9, 0xfa,
+        ],
+    ),
+    (
+        &[0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119],
+        &[
+            0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61, 0x71,
+            0x13, 0x22, 0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xa1, 0xb1, 0xc1, 0x09, 0x23, 0x33, 0x52, 0xf0,
+            0x15, 0x62, 0x72, 0xd1, 0x0a, 0x16, 0x24, 0x34, 0xe1, 0x25, 0xf1, 0x17, 0x18, 0x19, 0x1a, 0x26,
+            0x27, 0x28, 0x29, 0x2a, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48,
+            0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68,
+            0x69, 0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87,
+            0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0xa2, 0xa3, 0xa4, 0xa5,
+            0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xc2, 0xc3,
+            0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda,
+            0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8,
+            0xf9, 0xfa,
+        ],
+    ),
+];
+
+/// Puts the standard's tables where a file has none, as frames of cameras that film have not.
+pub(super) fn fill_in_standard(dc: &mut [Option<Huffman>; 4], ac: &mut [Option<Huffman>; 4]) {
+    for (tables, standard) in [(dc, STANDARD_DC), (ac, STANDARD_AC)] {
+        for (table, (counts, symbols)) in tables.iter_mut().zip(standard) {
+            if table.is_none() {
+                *table = Huffman::new(counts, symbols);
+            }
+        }
+    }
+}
+
 /// The bits of one scan, with stuffed zero bytes removed.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
@@ -124,20 +175,21 @@ impl<'a> Bits<'a> {
         Fault::Damaged { at: self.at, what }
     }
 
-    /// The symbol of the next code.
+    /// The symbol of the next code, and the value in the bits that its lower half announces (ITU-T T.81, F.2.2.1), at most
+    /// 15: one check of what is left for both, since this is what nearly all time is spent on.
     #[inline]
-    pub(super) fn decode(&mut self, table: &Huffman) -> Result<u8, Fault> {
-        self.decode_and_skip(table, |_| 0)
+    pub(super) fn decode(&mut self, table: &Huffman) -> Result<(u8, i32), Fault> {
+        self.decode_and_read(table, |symbol| u32::from(symbol & 15))
     }
 
-    /// The symbol of the next code, after passing over the bits that it announces (`extra`, at most 16): one check of
-    /// what is left for both, since this is what nearly all time is spent on.
+    /// The symbol of the next code alone.
     #[inline]
-    pub(super) fn decode_and_skip(
-        &mut self,
-        table: &Huffman,
-        extra: impl Fn(u8) -> u32,
-    ) -> Result<u8, Fault> {
+    pub(super) fn decode_symbol(&mut self, table: &Huffman) -> Result<u8, Fault> {
+        Ok(self.decode_and_read(table, |_| 0)?.0)
+    }
+
+    #[inline(always)]
+    fn decode_and_read(&mut self, table: &Huffman, size: impl Fn(u8) -> u32) -> Result<(u8, i32), Fault> {
         if self.count < 32 {
             self.fill();
         }
@@ -147,13 +199,17 @@ impl<'a> Bits<'a> {
         } else {
             self.decode_long(table)?
         };
-        let used = length + extra(symbol);
-        if used > self.count {
+        let size = size(symbol);
+        if length + size > self.count {
             return Err(self.exhausted());
         }
-        self.buffer <<= used;
-        self.count -= used;
-        Ok(symbol)
+        // In two steps, as a shift by all 64 bits is none.
+        let bits = ((self.buffer << length) >> 1 >> (63 - size)) as i32;
+        self.buffer <<= length + size;
+        self.count -= length + size;
+        // A value whose first bit is 0 is negative.
+        let value = if size > 0 && bits >> (size - 1) == 0 { bits - (1 << size) + 1 } else { bits };
+        Ok((symbol, value))
     }
 
     #[cold]
@@ -172,30 +228,18 @@ impl<'a> Bits<'a> {
         Err(if self.count < 16 { self.exhausted() } else { self.damaged("a code does not exist") })
     }
 
-    /// Passes over `count` bits, at most 32.
+    /// The next `count` bits as a number, at most 16.
     #[inline]
-    pub(super) fn skip(&mut self, count: u32) -> Result<(), Fault> {
+    pub(super) fn read(&mut self, count: u32) -> Result<u32, Fault> {
         if self.count < count {
             self.fill();
             if self.count < count {
                 return Err(self.exhausted());
             }
         }
+        let value = (self.buffer >> 1 >> (63 - count)) as u32;
         self.buffer <<= count;
         self.count -= count;
-        Ok(())
-    }
-
-    /// The next `count` bits as a number, at most 16.
-    pub(super) fn read(&mut self, count: u32) -> Result<u32, Fault> {
-        if count == 0 {
-            return Ok(0);
-        }
-        if self.count < count {
-            self.fill();
-        }
-        let value = (self.buffer >> (64 - count)) as u32;
-        self.skip(count)?;
         Ok(value)
     }
 
@@ -251,7 +295,7 @@ mod tests {
         let bytes = [0b0001_0110, 0b1110_1111, 0b1111_0111, 0b1111_1111, 0x00];
         let mut bits = Bits::new(&bytes, 0);
         let table = table();
-        let symbols: Vec<u8> = (0..5).map(|_| bits.decode(&table).unwrap()).collect();
+        let symbols: Vec<u8> = (0..5).map(|_| bits.decode_symbol(&table).unwrap()).collect();
         assert_eq!(symbols, [0, 1, 5, 6, 11]);
     }
 
@@ -262,8 +306,8 @@ mod tests {
         let table = Huffman::new(&[1; 16], &symbols).unwrap();
         let bytes = [0xFF, 0x00, 0xFE, 0b1111_1111, 0x00, 0b1110_0000];
         let mut bits = Bits::new(&bytes, 0);
-        assert_eq!(bits.decode(&table), Ok(115));
-        assert_eq!(bits.decode(&table), Ok(111));
+        assert_eq!(bits.decode_symbol(&table), Ok(115));
+        assert_eq!(bits.decode_symbol(&table), Ok(111));
     }
 
     #[test]
@@ -278,24 +322,36 @@ mod tests {
         let table = table();
         let mut bits = Bits::new(&[0b0000_0000], 0);
         for _ in 0..4 {
-            bits.decode(&table).unwrap();
+            bits.decode_symbol(&table).unwrap();
         }
-        assert_eq!(bits.decode(&table), Err(Fault::EndsEarly));
+        assert_eq!(bits.decode_symbol(&table), Err(Fault::EndsEarly));
 
         let mut bits = Bits::new(&[0b0000_0000, 0xFF, 0xD9], 0);
         for _ in 0..4 {
-            bits.decode(&table).unwrap();
+            bits.decode_symbol(&table).unwrap();
         }
-        assert_eq!(bits.decode(&table), Err(Fault::Damaged { at: 1, what: "the picture data stops early" }));
+        assert_eq!(
+            bits.decode_symbol(&table),
+            Err(Fault::Damaged { at: 1, what: "the picture data stops early" })
+        );
+    }
+
+    #[test]
+    fn values_are_extended_to_their_sign() {
+        // 011 -> size 2, then 10 -> 2; 011, 01 -> -2; 011, 00 -> -3; then ones.
+        let bytes = [0b0111_0011, 0b0101_1001, 0b1111_1111, 0x00];
+        let mut bits = Bits::new(&bytes, 0);
+        let values: Vec<(u8, i32)> = (0..3).map(|_| bits.decode(&table()).unwrap()).collect();
+        assert_eq!(values, [(2, 2), (2, -2), (2, -3)]);
     }
 
     #[test]
     fn whole_bytes_that_were_not_used_are_given_back() {
         let bytes = [0xFF, 0x00, 0xAA, 0xFF, 0x00, 0x12, 0x34, 0x56, 0xFF, 0xD9];
         let mut bits = Bits::new(&bytes, 0);
-        bits.skip(9).unwrap();
+        bits.read(9).unwrap();
         assert_eq!(bits.position_after(), 3);
-        bits.skip(8).unwrap();
+        bits.read(8).unwrap();
         assert_eq!(bits.position_after(), 5);
     }
 }

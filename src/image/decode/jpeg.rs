@@ -1,16 +1,20 @@
-//! Proof that the data of a JPEG is complete, before its pixels are decoded.
+//! The picture of a JPEG: whole, and sample for sample that of libjpeg, or a fault that says what is wrong.
 //!
-//! The JPEG decoder is lenient: where data is missing it paints grey and reports success, which would give a confident
-//! answer about half a field. So every scan is walked here first, code by code, and each block that the header
-//! promises must be there. Nothing is transformed and no pixel is made; the cost is about a third of decoding.
-//! What comes after the end-of-image marker is ignored (phones append videos and depth maps).
+//! Decoders are lenient: where data is missing they paint grey and report success, which would give a confident answer
+//! about half a field. Here each block that the header promises must be there, and of a progressive picture each
+//! coefficient to its last bit; then what follows, the end-of-image marker included, is not looked at (phones append
+//! videos and depth maps, cameras forget the marker).
 //!
 //! Markers and tables follow ITU-T T.81: baseline and extended sequential (SOF0, SOF1) and progressive (SOF2), Huffman
-//! coded, 8 bits. Memory: 8 bytes for each 64 coefficients of a progressive picture, else none.
+//! coded, 8 bits. [`Header::stored_bytes`] says what a picture takes.
+
+use ::image::metadata::Orientation;
 
 use super::deadline::{Deadline, OutOfTime};
-use super::huffman::{Bits, Huffman};
-use super::scan::{Pass, Scan};
+use super::huffman::{self, Bits, Huffman};
+use super::scan::{Block, Pass, Scan, ZIGZAG};
+use super::upsample::{Plane, interleave};
+use super::{exif, idct};
 
 /// What is wrong with the data, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(super) enum Fault {
     EndsEarly,
     /// What stands at byte `at` contradicts what came before it.
     Damaged { at: usize, what: &'static str },
-    /// A kind of JPEG that is not decoded.
+    /// A kind of JPEG that is not decoded, as a noun phrase.
     Unsupported(&'static str),
     /// The walk was given up at its deadline.
     OutOfTime,
@@ -38,23 +42,115 @@ pub(super) struct Header {
     pub height_px: u32,
     pub components: usize,
     pub is_progressive: bool,
+    /// Samples as they are stored, padded to whole blocks.
+    stored_samples: u64,
+}
+
+impl Header {
+    /// Bytes that decoding holds beside its output while it writes that.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stored_samples
+    }
+
+    /// Bytes that decoding holds before it has an output: a progressive picture is kept as coefficients of 16 bits until
+    /// its last scan.
+    pub(super) fn coefficient_bytes(&self) -> u64 {
+        if self.is_progressive { 3 * self.stored_samples } else { 0 }
+    }
+}
+
+/// What the samples of a picture mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Color {
+    Gray,
+    Rgb,
+    YCbCr,
+    /// 255 is no ink, as every writer stores it.
+    Cmyk,
+    /// CMYK whose first three channels are transformed as RGB is to YCbCr.
+    Ycck,
+}
+
+/// A decoded picture.
+#[derive(Debug)]
+pub(super) struct Picture {
+    /// `width_px * height_px` pixels of one sample of each component.
+    pub samples: Vec<u8>,
+    pub color: Color,
+    pub orientation: Orientation,
 }
 
 /// More scans than any encoder writes; each costs a pass over the picture.
 const MAX_SCANS: usize = 100;
-/// Stray bytes that some cameras leave at the end of a scan, and that decoders skip.
+/// Stray bytes that some cameras leave between segments, and that decoders skip.
 const MAX_STRAY_BYTES: usize = 1024;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Component {
     id: u8,
     horizontal: usize,
     vertical: usize,
-    /// Blocks in one row of the coefficient map, padded to whole units of the frame.
+    /// How many pixels a sample covers, across and down.
+    scale: (usize, usize),
+    /// Blocks in one row, padded to whole units of the frame.
     stride_blocks: usize,
+    /// Rows of blocks, padded to whole units of the frame.
+    rows_blocks: usize,
     /// Blocks that a scan of this component alone holds, across and down.
     own_blocks: (usize, usize),
-    has_dc: bool,
+    /// Which quantisation table it names.
+    table: usize,
+    /// That table, in rows from the top, as it was at the first scan.
+    quantisation: Option<[u16; 64]>,
+    /// For each coefficient, in the order of the file, the lowest bit that was read.
+    lowest_bits: [Option<u8>; 64],
+    /// Blocks of a progressive picture.
+    coefficients: Vec<Block>,
+    /// Samples of a sequential one.
+    samples: Vec<u8>,
+}
+
+impl Component {
+    fn is_complete(&self) -> bool {
+        self.lowest_bits.iter().all(|&bit| bit == Some(0))
+    }
+
+    /// Makes room for the samples or the coefficients at the first scan.
+    fn reserve(&mut self, is_progressive: bool) {
+        let blocks = self.stride_blocks * self.rows_blocks;
+        if is_progressive && self.coefficients.is_empty() {
+            self.coefficients = vec![[0; 64]; blocks];
+        } else if !is_progressive {
+            self.samples = vec![0; 64 * blocks];
+        }
+    }
+
+    /// Puts the samples of a block into their place, in blocks across and down.
+    #[inline]
+    fn put(&mut self, block: &Block, x: usize, y: usize) {
+        let Some(quantisation) = &self.quantisation else { return };
+        let stride = 8 * self.stride_blocks;
+        idct::transform(block, quantisation, &mut self.samples[8 * (y * stride + x)..], stride);
+    }
+
+    /// Turns the coefficients of a progressive picture into samples.
+    fn transform(&mut self, deadline: &Deadline) -> Result<(), OutOfTime> {
+        let coefficients = std::mem::take(&mut self.coefficients);
+        let Some(quantisation) = &self.quantisation else { return Ok(()) };
+        if coefficients.is_empty() {
+            return Ok(());
+        }
+        self.samples = vec![0; 64 * coefficients.len()];
+        let stride = 8 * self.stride_blocks;
+        let rows = self.samples.chunks_exact_mut(8 * stride);
+        for (row, blocks) in rows.zip(coefficients.chunks_exact(self.stride_blocks)) {
+            deadline.check()?;
+            for (x, block) in blocks.iter().enumerate() {
+                idct::transform(block, quantisation, &mut row[8 * x..], stride);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -65,17 +161,26 @@ struct Frame {
     units: (usize, usize),
 }
 
-/// Walks one JPEG stream.
+/// What application segments say of the picture.
+#[derive(Debug, Default)]
+struct Application {
+    has_jfif: bool,
+    adobe_transform: Option<u8>,
+    orientation: Option<Orientation>,
+}
+
+/// Reads one JPEG stream.
 pub(super) struct Walker<'a> {
     bytes: &'a [u8],
     deadline: &'a Deadline,
     at: usize,
+    /// In rows from the top.
+    quantisation: [Option<[u16; 64]>; 4],
     dc_tables: [Option<Huffman>; 4],
     ac_tables: [Option<Huffman>; 4],
     restart_units: usize,
+    application: Application,
     frame: Option<Frame>,
-    /// Per component and block, which coefficients are known not to be zero (progressive only).
-    nonzero: Vec<Vec<u64>>,
     scans: usize,
 }
 
@@ -90,11 +195,12 @@ impl<'a> Walker<'a> {
             bytes,
             deadline,
             at: 0,
+            quantisation: [None; 4],
             dc_tables: Default::default(),
             ac_tables: Default::default(),
             restart_units: 0,
+            application: Application::default(),
             frame: None,
-            nonzero: Vec::new(),
             scans: 0,
         }
     }
@@ -109,6 +215,7 @@ impl<'a> Walker<'a> {
             }
             walker.read_segment(marker)?;
         }
+        self.quantisation = walker.quantisation;
         (self.dc_tables, self.ac_tables) = (walker.dc_tables, walker.ac_tables);
         self.restart_units = walker.restart_units;
         Ok(())
@@ -130,23 +237,54 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Walks every scan up to the end of the image; call after [`Self::read_header`] and after checking its size.
+    /// Decodes the picture; call after [`Self::read_header`] and after checking its size.
     ///
     /// # Errors
-    /// [`Fault`] if any block of the picture is missing or cannot be read.
-    pub(super) fn verify(mut self) -> Result<(), Fault> {
-        loop {
+    /// [`Fault`] if any part of the picture is missing or cannot be read.
+    pub(super) fn decode(mut self) -> Result<Picture, Fault> {
+        while !self.is_complete() {
             match self.next_marker()? {
-                EOI => break,
-                SOS => self.walk_scan()?,
+                // Whoever cut the file off closed it.
+                EOI => return Err(Fault::EndsEarly),
+                SOS => self.read_scan()?,
                 marker => self.read_segment(marker)?,
             }
         }
-        let frame = self.frame.as_ref().ok_or(Fault::EndsEarly)?;
-        if frame.components.iter().all(|component| component.has_dc) {
-            Ok(())
-        } else {
-            Err(self.damaged("it ends before every colour channel was written"))
+        let color = self.color();
+        let orientation = self.application.orientation.unwrap_or(Orientation::NoTransforms);
+        let Some(Frame { header, components, .. }) = self.frame else { return Err(Fault::EndsEarly) };
+        let (width, height) = (header.width_px as usize, header.height_px as usize);
+        let mut planes = Vec::with_capacity(components.len());
+        for mut component in components {
+            component.transform(self.deadline)?;
+            let (across, down) = component.scale;
+            planes.push(Plane {
+                samples: component.samples,
+                stride: 8 * component.stride_blocks,
+                width: width.div_ceil(across),
+                height: height.div_ceil(down),
+                scale: component.scale,
+            });
+        }
+        let samples = interleave(&planes, width, height, self.deadline)?;
+        Ok(Picture { samples, color, orientation })
+    }
+
+    /// Whether every bit of the picture was read.
+    fn is_complete(&self) -> bool {
+        self.frame.as_ref().is_some_and(|frame| frame.components.iter().all(Component::is_complete))
+    }
+
+    /// What the samples mean, as libjpeg decides it.
+    fn color(&self) -> Color {
+        let ids: Vec<u8> = self.frame.iter().flat_map(|frame| &frame.components).map(|one| one.id).collect();
+        match (ids.as_slice(), self.application.has_jfif, self.application.adobe_transform) {
+            ([_], ..) => Color::Gray,
+            ([_, _, _], true, _) => Color::YCbCr,
+            ([_, _, _], _, Some(0)) | (b"RGB", _, None) => Color::Rgb,
+            ([_, _, _], ..) => Color::YCbCr,
+            (_, _, None | Some(0)) => Color::Cmyk,
+            _ => Color::Ycck,
         }
     }
 
@@ -215,9 +353,19 @@ impl<'a> Walker<'a> {
                 let body = self.segment()?;
                 self.read_huffman_tables(body)
             }
-            0xC3 => Err(Fault::Unsupported("lossless JPEG")),
-            0xC5..=0xC7 => Err(Fault::Unsupported("hierarchical JPEG")),
-            0xC9..=0xCF => Err(Fault::Unsupported("arithmetic-coded JPEG")),
+            0xDB => {
+                let body = self.segment()?;
+                self.read_quantisation_tables(body)
+            }
+            0xE0..=0xEF => {
+                let body = self.segment()?;
+                self.read_application(marker, body);
+                Ok(())
+            }
+            0xC3 => Err(Fault::Unsupported("a lossless JPEG image")),
+            0xC5..=0xC7 => Err(Fault::Unsupported("a hierarchical JPEG image")),
+            0xC9..=0xCF => Err(Fault::Unsupported("an arithmetic-coded JPEG image")),
+            0xF7 => Err(Fault::Unsupported("a JPEG-LS image")),
             0xDD => match self.segment()? {
                 &[high, low] => {
                     self.restart_units = usize::from(u16::from_be_bytes([high, low]));
@@ -226,7 +374,7 @@ impl<'a> Walker<'a> {
                 _ => Err(self.damaged("the restart interval cannot be read")),
             },
             SOI => Err(self.damaged("a second image begins before the first has ended")),
-            // Quantisation tables, comments, application data: the decoder's business, complete if their length fits.
+            // Comments and what no decoder knows.
             _ => self.segment().map(drop),
         }
     }
@@ -239,47 +387,96 @@ impl<'a> Walker<'a> {
             return Err(self.damaged("the frame header is too short"));
         };
         if bits != 8 {
-            return Err(Fault::Unsupported("12-bit JPEG"));
+            return Err(Fault::Unsupported("a 12-bit JPEG image"));
         }
         let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
         if height == 0 {
-            return Err(Fault::Unsupported("JPEG of undeclared height"));
+            return Err(Fault::Unsupported("a JPEG image of undeclared height"));
         }
-        if width == 0 || !matches!(count, 1 | 3 | 4) || specs.len() != usize::from(count) * 3 {
+        if width == 0 || count == 0 || specs.len() != usize::from(count) * 3 {
             return Err(self.damaged("the frame header is impossible"));
         }
-        let factors: Vec<(u8, usize, usize)> = specs
+        if !matches!(count, 1 | 3 | 4) {
+            return Err(Fault::Unsupported("a JPEG image with an unusual number of colour channels"));
+        }
+        let factors: Vec<(usize, usize)> = specs
             .chunks_exact(3)
-            .map(|spec| (spec[0], usize::from(spec[1] >> 4), usize::from(spec[1] & 15)))
+            .map(|spec| (usize::from(spec[1] >> 4), usize::from(spec[1] & 15)))
             .collect();
-        if factors.iter().any(|&(_, h, v)| !(1..=4).contains(&h) || !(1..=4).contains(&v)) {
+        if factors.iter().any(|&(h, v)| !(1..=4).contains(&h) || !(1..=4).contains(&v)) {
             return Err(self.damaged("the frame header has impossible sampling factors"));
         }
-        let h_max = factors.iter().map(|factor| factor.1).max().unwrap_or(1);
-        let v_max = factors.iter().map(|factor| factor.2).max().unwrap_or(1);
+        if specs.chunks_exact(3).any(|spec| spec[2] > 3) {
+            return Err(self.damaged("the frame header names an impossible quantisation table"));
+        }
+        let h_max = factors.iter().map(|factor| factor.0).max().unwrap_or(1);
+        let v_max = factors.iter().map(|factor| factor.1).max().unwrap_or(1);
+        if factors.iter().any(|&(h, v)| !h_max.is_multiple_of(h) || !v_max.is_multiple_of(v)) {
+            return Err(Fault::Unsupported("a JPEG image with unusual chroma sampling"));
+        }
         let (width, height) = (usize::from(width), usize::from(height));
         let units = (width.div_ceil(8 * h_max), height.div_ceil(8 * v_max));
         let components = factors
             .into_iter()
-            .map(|(id, horizontal, vertical)| Component {
-                id,
-                horizontal,
-                vertical,
-                stride_blocks: units.0 * horizontal,
-                own_blocks: (
-                    (width * horizontal).div_ceil(h_max).div_ceil(8),
-                    (height * vertical).div_ceil(v_max).div_ceil(8),
-                ),
-                has_dc: false,
+            .zip(specs.chunks_exact(3))
+            .map(|((horizontal, vertical), spec)| {
+                let scale = (h_max / horizontal, v_max / vertical);
+                Component {
+                    id: spec[0],
+                    table: usize::from(spec[2]),
+                    horizontal,
+                    vertical,
+                    scale,
+                    stride_blocks: units.0 * horizontal,
+                    rows_blocks: units.1 * vertical,
+                    own_blocks: (width.div_ceil(8 * scale.0), height.div_ceil(8 * scale.1)),
+                    quantisation: None,
+                    lowest_bits: [None; 64],
+                    coefficients: Vec::new(),
+                    samples: Vec::new(),
+                }
             })
             .collect::<Vec<_>>();
+        let blocks = components.iter().map(|one| (one.stride_blocks * one.rows_blocks) as u64);
         let header = Header {
             width_px: u32::try_from(width).expect("came from 16 bits"),
             height_px: u32::try_from(height).expect("came from 16 bits"),
             components: components.len(),
             is_progressive,
+            stored_samples: 64 * blocks.sum::<u64>(),
         };
         self.frame = Some(Frame { header, components, units });
+        Ok(())
+    }
+
+    fn read_application(&mut self, marker: u8, body: &[u8]) {
+        let application = &mut self.application;
+        match marker {
+            0xE0 if body.starts_with(b"JFIF\0") => application.has_jfif = true,
+            0xE1 if body.starts_with(b"Exif\0") && application.orientation.is_none() => {
+                application.orientation = exif::orientation(body);
+            }
+            0xEE if body.starts_with(b"Adobe") => application.adobe_transform = body.get(11).copied(),
+            _ => {}
+        }
+    }
+
+    fn read_quantisation_tables(&mut self, mut body: &[u8]) -> Result<(), Fault> {
+        while let [place, rest @ ..] = body {
+            // One or two bytes for each factor.
+            let (width, slot) = (usize::from(place >> 4) + 1, usize::from(place & 15));
+            if width > 2 || slot > 3 {
+                return Err(self.damaged("a quantisation table is impossible"));
+            }
+            let factors = rest.get(..64 * width);
+            let factors = factors.ok_or_else(|| self.damaged("a quantisation table is cut short"))?;
+            let mut table = [0; 64];
+            for (factor, place) in factors.chunks_exact(width).zip(ZIGZAG) {
+                table[usize::from(place)] = factor.iter().fold(0, |sum, &byte| sum << 8 | u16::from(byte));
+            }
+            self.quantisation[slot] = Some(table);
+            body = &rest[64 * width..];
+        }
         Ok(())
     }
 
@@ -303,8 +500,8 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    /// Walks one scan; stands before its header when called, behind its data on return.
-    fn walk_scan(&mut self) -> Result<(), Fault> {
+    /// Reads one scan; stands before its header when called, behind its data on return.
+    fn read_scan(&mut self) -> Result<(), Fault> {
         self.scans += 1;
         if self.scans > MAX_SCANS {
             return Err(self.damaged("it has more scans than any encoder writes"));
@@ -315,6 +512,7 @@ impl<'a> Walker<'a> {
         let Some(frame) = &mut self.frame else {
             return Err(fault("the picture data comes before its header"));
         };
+        let is_progressive = frame.header.is_progressive;
 
         let count = usize::from(*body.first().unwrap_or(&0));
         if !(1..=4).contains(&count) || body.len() != 4 + 2 * count {
@@ -332,55 +530,41 @@ impl<'a> Walker<'a> {
             }
             members.push((index, usize::from(spec[1] >> 4), usize::from(spec[1] & 15)));
         }
-        let pass = if frame.header.is_progressive {
-            let (first, last, bits) = (body[1 + 2 * count], body[2 + 2 * count], body[3 + 2 * count]);
-            let is_possible = if first == 0 { last == 0 } else { first <= last && last < 64 && count == 1 };
-            if !is_possible || bits >> 4 > 13 || bits & 15 > 13 {
-                return Err(fault("a scan header is impossible"));
-            }
-            match (first, bits >> 4) {
-                (0, 0) => Pass::DcFirst,
-                (0, _) => Pass::DcRefine,
-                (_, 0) => Pass::AcFirst { first: u32::from(first), last: u32::from(last) },
-                _ => Pass::AcRefine { first: u32::from(first), last: u32::from(last) },
-            }
+        let selection = [body[1 + 2 * count], body[2 + 2 * count], body[3 + 2 * count]];
+        let pass = if is_progressive {
+            read_pass(selection, count).ok_or(fault("a scan header is impossible"))?
         } else {
-            if members.iter().any(|&(index, ..)| frame.components[index].has_dc) {
-                return Err(fault("a colour channel is written twice"));
-            }
             Pass::Sequential
         };
-        if matches!(pass, Pass::Sequential | Pass::DcFirst) {
-            for &(index, ..) in &members {
-                frame.components[index].has_dc = true;
+        for &(index, ..) in &members {
+            let component = &mut frame.components[index];
+            note_bits(&mut component.lowest_bits, pass)?;
+            component.reserve(is_progressive);
+            // What is in force at the first scan of a component stays so.
+            component.quantisation = component.quantisation.or(self.quantisation[component.table]);
+            if component.quantisation.is_none() {
+                return Err(fault("it has no quantisation table"));
             }
-        }
-        if frame.header.is_progressive && self.nonzero.is_empty() {
-            self.nonzero = frame
-                .components
-                .iter()
-                .map(|component| vec![0; component.stride_blocks * component.vertical * frame.units.1])
-                .collect();
         }
 
+        if matches!(pass, Pass::Sequential) {
+            huffman::fill_in_standard(&mut self.dc_tables, &mut self.ac_tables);
+        }
         let mut channels = Vec::with_capacity(count);
-        for (index, dc, ac) in members {
+        for &(index, dc, ac) in &members {
             let dc = self.dc_tables.get(dc).and_then(Option::as_ref);
             let ac = self.ac_tables.get(ac).and_then(Option::as_ref);
-            let needs_dc = matches!(pass, Pass::Sequential | Pass::DcFirst);
-            let needs_ac = !matches!(pass, Pass::DcFirst | Pass::DcRefine);
-            if (needs_dc && dc.is_none()) || (needs_ac && ac.is_none()) {
-                return Err(fault("it has no Huffman table (a raw video frame?)"));
+            if (pass.needs_dc_table() && dc.is_none()) || (pass.needs_ac_table() && ac.is_none()) {
+                return Err(fault("it has no Huffman table"));
             }
-            channels.push((frame.components[index], index, dc, ac));
+            channels.push((index, (dc, ac), 0));
         }
         let is_alone = count == 1;
-        let (across, down) = if is_alone { channels[0].0.own_blocks } else { frame.units };
+        let (across, down) = if is_alone { frame.components[channels[0].0].own_blocks } else { frame.units };
 
         let mut bits = Bits::new(self.bytes, start);
         let mut scan = Scan::new(pass);
-        let mut until_restart = self.restart_units;
-        let mut restarts: u8 = 0;
+        let (mut until_restart, mut restarts) = (self.restart_units, 0);
         for row in 0..down {
             self.deadline.check()?;
             for column in 0..across {
@@ -389,18 +573,22 @@ impl<'a> Walker<'a> {
                     restarts = (restarts + 1) & 7;
                     until_restart = self.restart_units;
                     scan.restart();
+                    channels.iter_mut().for_each(|(.., prediction)| *prediction = 0);
                 }
                 until_restart = until_restart.wrapping_sub(1);
-                for &(component, index, dc, ac) in &channels {
+                for (index, tables, prediction) in &mut channels {
+                    let component = &mut frame.components[*index];
                     let (h, v) = if is_alone { (1, 1) } else { (component.horizontal, component.vertical) };
                     for y in row * v..row * v + v {
                         for x in column * h..column * h + h {
-                            let mut unused = 0;
-                            let nonzero = match self.nonzero.get_mut(index) {
-                                Some(map) => &mut map[y * component.stride_blocks + x],
-                                None => &mut unused,
-                            };
-                            scan.walk_block(&mut bits, dc, ac, nonzero)?;
+                            if is_progressive {
+                                let block = &mut component.coefficients[y * component.stride_blocks + x];
+                                scan.read_block(&mut bits, *tables, prediction, block)?;
+                            } else {
+                                let mut block = [0; 64];
+                                scan.read_block(&mut bits, *tables, prediction, &mut block)?;
+                                component.put(&block, x, y);
+                            }
                         }
                     }
                 }
@@ -409,4 +597,40 @@ impl<'a> Walker<'a> {
         self.at = bits.position_after();
         Ok(())
     }
+}
+
+/// What a scan of `count` channels of a progressive picture holds, by the last three bytes of its header.
+fn read_pass([first, last, bits]: [u8; 3], count: usize) -> Option<Pass> {
+    let (high, low) = (bits >> 4, bits & 15);
+    let is_band = if first == 0 { last == 0 } else { first <= last && last < 64 && count == 1 };
+    if !is_band || high > 13 || low > 13 || (high > 0 && low + 1 != high) {
+        return None;
+    }
+    let (first, last, bit) = (usize::from(first), usize::from(last), u32::from(low));
+    Some(match (first, high) {
+        (0, 0) => Pass::DcFirst { bit },
+        (0, _) => Pass::DcRefine { bit },
+        (_, 0) => Pass::AcFirst { first, last, bit },
+        _ => Pass::AcRefine { first, last, bit },
+    })
+}
+
+/// Notes which bits of which coefficients a scan gives; each comes once, and from the highest down.
+fn note_bits(lowest_bits: &mut [Option<u8>; 64], pass: Pass) -> Result<(), Fault> {
+    let (band, bit, is_first) = match pass {
+        Pass::Sequential => (0..=63, 0, true),
+        Pass::DcFirst { bit } => (0..=0, bit, true),
+        Pass::DcRefine { bit } => (0..=0, bit, false),
+        Pass::AcFirst { first, last, bit } => (first..=last, bit, true),
+        Pass::AcRefine { first, last, bit } => (first..=last, bit, false),
+    };
+    let bit = u8::try_from(bit).expect("came from four bits");
+    let before = if is_first { None } else { Some(bit + 1) };
+    for lowest in &mut lowest_bits[band] {
+        if *lowest != before {
+            return Err(Fault::Unsupported("a JPEG image whose scans overlap or are out of order"));
+        }
+        *lowest = Some(bit);
+    }
+    Ok(())
 }

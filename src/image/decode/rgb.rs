@@ -29,11 +29,37 @@ pub(super) fn from_gray(gray: &[u8]) -> Vec<u8> {
     rgb
 }
 
+/// Takes an alpha (the last of `channels` samples) that is 0 everywhere for one that was never written: nobody stores
+/// a picture that cannot be seen.
+pub(super) fn make_opaque_if_unseen(samples: &mut [u8], channels: usize) {
+    if samples.iter().skip(channels - 1).step_by(channels).all(|&alpha| alpha == 0) {
+        samples.iter_mut().skip(channels - 1).step_by(channels).for_each(|alpha| *alpha = 255);
+    }
+}
+
 /// Gray and alpha to RGB on white.
 pub(super) fn from_gray_alpha(samples: &[u8]) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
     for pixel in samples.chunks_exact(2) {
         rgb.extend_from_slice(&[on_white(pixel[0], pixel[1]); 3]);
+    }
+    rgb
+}
+
+/// Gray already multiplied by its alpha to RGB on white.
+pub(super) fn from_premultiplied_gray_alpha(samples: &[u8]) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
+    for pixel in samples.chunks_exact(2) {
+        rgb.extend_from_slice(&[pixel[0].saturating_add(255 - pixel[1]); 3]);
+    }
+    rgb
+}
+
+/// Indices of colours to the colours; an index without one is black.
+pub(super) fn from_indexed(indices: &[u8], colors: &[[u8; 3]]) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity(indices.len() * 3);
+    for &index in indices {
+        rgb.extend_from_slice(colors.get(usize::from(index)).unwrap_or(&[0; 3]));
     }
     rgb
 }
@@ -53,8 +79,27 @@ pub(super) fn from_cmyk(samples: Vec<u8>) -> Vec<u8> {
     four_to_three(samples, |[c, m, y, k]| [c, m, y].map(|ink| scale(255 - ink, 255 - k)))
 }
 
+/// CMYK as JPEG stores it (255 is no ink) to RGB, without a colour profile, in place.
+pub(super) fn from_inverted_cmyk(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[c, m, y, k]| [c, m, y].map(|paper| scale(paper, k)))
+}
+
+/// YCCK of JPEG to RGB: the first three channels are YCbCr of what is left of the paper, in place.
+pub(super) fn from_ycck(samples: Vec<u8>) -> Vec<u8> {
+    four_to_three(samples, |[y, cb, cr, k]| ycbcr_to_rgb([y, cb, cr]).map(|ink| scale(255 - ink, k)))
+}
+
 /// Full-range YCbCr (ITU-R BT.601, as in JFIF) to RGB, in place.
 pub(super) fn from_ycbcr(mut samples: Vec<u8>) -> Vec<u8> {
+    for pixel in samples.chunks_exact_mut(3) {
+        let rgb = ycbcr_to_rgb([pixel[0], pixel[1], pixel[2]]);
+        pixel.copy_from_slice(&rgb);
+    }
+    samples
+}
+
+#[inline]
+fn ycbcr_to_rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     // Coefficients in 16 fractional bits.
     const RED_OF_CR: i32 = 91_881;
     const GREEN_OF_CB: i32 = -22_554;
@@ -62,14 +107,9 @@ pub(super) fn from_ycbcr(mut samples: Vec<u8>) -> Vec<u8> {
     const BLUE_OF_CB: i32 = 116_130;
     const HALF: i32 = 1 << 15;
 
-    let clamp = |value: i32| u8::try_from(value.clamp(0, 255)).expect("clamped to 8 bits");
-    for pixel in samples.chunks_exact_mut(3) {
-        let (y, cb, cr) = (i32::from(pixel[0]) << 16, i32::from(pixel[1]) - 128, i32::from(pixel[2]) - 128);
-        pixel[0] = clamp((y + RED_OF_CR * cr + HALF) >> 16);
-        pixel[1] = clamp((y + GREEN_OF_CB * cb + GREEN_OF_CR * cr + HALF) >> 16);
-        pixel[2] = clamp((y + BLUE_OF_CB * cb + HALF) >> 16);
-    }
-    samples
+    let clamp = |value: i32| (value >> 16).clamp(0, 255) as u8;
+    let (y, cb, cr) = ((i32::from(y) << 16) + HALF, i32::from(cb) - 128, i32::from(cr) - 128);
+    [clamp(y + RED_OF_CR * cr), clamp(y + GREEN_OF_CB * cb + GREEN_OF_CR * cr), clamp(y + BLUE_OF_CB * cb)]
 }
 
 /// `a * b / 255`, rounded to the nearest.
@@ -122,11 +162,24 @@ mod tests {
         assert_eq!(from_rgba(vec![10, 20, 30, 255, 10, 20, 30, 0]), [10, 20, 30, 255, 255, 255]);
         assert_eq!(from_gray_alpha(&[7, 255, 7, 0]), [7, 7, 7, 255, 255, 255]);
         assert_eq!(from_premultiplied_rgba(vec![100, 0, 128, 128]), [227, 127, 255]);
+        assert_eq!(from_premultiplied_gray_alpha(&[100, 128, 0, 0]), [227, 227, 227, 255, 255, 255]);
+    }
+
+    #[test]
+    fn an_alpha_that_is_zero_everywhere_counts_as_none() {
+        for (mut samples, expected) in [
+            ([1, 2, 3, 0, 4, 5, 6, 0], [1, 2, 3, 255, 4, 5, 6, 255]),
+            ([1, 2, 3, 0, 4, 5, 6, 1], [1, 2, 3, 0, 4, 5, 6, 1]),
+        ] {
+            make_opaque_if_unseen(&mut samples, 4);
+            assert_eq!(samples, expected);
+        }
     }
 
     #[test]
     fn colour_models_are_converted() {
         assert_eq!(from_gray(&[1, 2]), [1, 1, 1, 2, 2, 2]);
+        assert_eq!(from_indexed(&[1, 0, 2], &[[1, 2, 3], [4, 5, 6]]), [4, 5, 6, 1, 2, 3, 0, 0, 0]);
         assert_eq!(
             from_cmyk(vec![0, 0, 0, 0, 255, 0, 128, 0, 0, 0, 0, 255]),
             [255, 255, 255, 0, 255, 127, 0, 0, 0]

@@ -1,349 +1,244 @@
-//! The first page of a TIFF or BigTIFF to RGB pixels.
+//! The first picture of a TIFF or BigTIFF to RGB pixels.
 //!
-//! Reads 1, 8 and 16-bit gray (either polarity), 8 and 16-bit RGB, CMYK and YCbCr, gray or RGB with alpha, in strips or
-//! tiles, interleaved or planar, uncompressed or compressed with LZW, deflate, PackBits, fax or JPEG. Indexed colours,
-//! floating point and other depths are refused by name.
-//! What the directory claims ([`super::ifd`]) and the place of every strip are checked against the file first, and strips compressed as JPEG are walked like a JPEG file,
-//! since the decoder below would fill what is missing with grey. Never reads a page other than the first: it refuses
-//! a file whose first page is only a preview (camera raw), where the picture itself would go unseen.
+//! One path for all kinds: the directory says how the page is laid out, each strip or tile is unpacked to its rows, the
+//! rows become samples of 8 bits, the samples RGB. What is read, how it is scaled and what is refused by name is written
+//! down in `docs/image-formats.md`; the folder has a file for each step.
+//! Never reads a page other than the first, unless the file says that the first three are its red, green and blue; it
+//! refuses a file whose first page is only a preview or one of several channels, where the picture itself would go
+//! unseen.
+
+mod compression;
+mod directory;
+mod jpeg_chunk;
+mod layout;
+mod pages;
+mod samples;
 
 use ::image::metadata::Orientation;
-use ::tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
-use ::tiff::tags::{CompressionMethod, Tag};
-use ::tiff::{ColorType, TiffError};
 
-use super::deadline::{Deadline, TimedReader};
-use super::{DecodeError, DecodeLimits, ImageFormat, Pixels, Workspace, container, ifd, jpeg, rgb};
+use super::deadline::Deadline;
+use super::{DecodeError, DecodeLimits, ImageFormat, Pixels, Workspace, container, rgb};
+use compression::Compression;
+use directory::{Directory, tag};
+use jpeg_chunk::Strip;
+use layout::{Layout, Model};
+use pages::{Channels, Description};
+use samples::Kind;
 
 const FORMAT: ImageFormat = ImageFormat::Tiff;
 
-/// Four quantisation and eight Huffman tables take 2 KB; they are read again for each strip.
-const MAX_JPEG_TABLES_BYTES: usize = 4 << 10;
-
-const SPARE_LZW_BYTES: u64 = 4096;
-
-/// Decodes the first page; the orientation is still to be applied.
+/// Decodes the first picture; the orientation is still to be applied.
 pub(super) fn decode(
     bytes: &[u8],
     limits: &DecodeLimits,
     deadline: &Deadline,
 ) -> Result<(Pixels, Orientation), DecodeError> {
-    let mut tiff = Tiff { decoder: open(bytes, deadline)?, bytes, deadline };
-    let (width_px, height_px) = tiff.decoder.dimensions().map_err(|error| explain(error, bytes))?;
-    limits.check_pixels(width_px, height_px)?;
-    tiff.refuse_preview()?;
-    let kind = tiff.kind()?;
-    let orientation = tiff.orientation()?;
+    let first = Directory::first(bytes).map_err(|fault| place(fault, bytes))?;
+    let description = Description::read(&first);
+    let layout = Layout::read(&first, &description, bytes, limits)?;
+    let pages = match (layout.samples, &description.channels) {
+        (1, Channels::Colors(colors)) => read_colors(first, layout, *colors, &description, (bytes, limits))?,
+        (1, Channels::Unclear(what)) => return Err(DecodeError::unsupported(what.clone())),
+        _ => vec![Page::new(&first, layout, 0, bytes)?],
+    };
+    let layout = &pages[0].layout;
+    let model = if pages.len() == 3 { &Model::Rgb } else { &layout.model };
+    let (width_px, height_px, orientation) = (layout.width_px, layout.height_px, layout.orientation);
+    let channels = model.channels();
 
-    let chunks = tiff.chunks()?;
-    let has_progressive = tiff.check_chunks(&chunks, &kind, limits)?;
-    let bytes_per_pixel = u64::from(kind.samples) * u64::from(kind.bits.div_ceil(8));
+    let mut chunk_bytes = 0;
+    for page in &pages {
+        chunk_bytes = page.unpacking_bytes(deadline)?.max(chunk_bytes);
+    }
+    let pixels = width_px as usize * height_px as usize;
     limits.check_workspace(
         width_px,
         height_px,
         Workspace {
-            // A strip compressed as JPEG is unpacked beside the picture, a progressive one from 16-bit coefficients.
-            scratch: match (kind.is_jpeg, has_progressive) {
-                (false, _) => 0,
-                (true, false) => bytes_per_pixel,
-                (true, true) => 3 * bytes_per_pixel,
-            },
-            decoded: bytes_per_pixel,
-            converted: kind.conversion_bytes(),
+            scratch: chunk_bytes.div_ceil(pixels as u64),
+            decoded: channels as u64,
+            converted: if channels < 3 { 3 } else { 0 },
             turned: orientation,
             table_bytes: 0,
         },
     )?;
 
-    let mut allowed = Limits::default();
-    allowed.decoding_buffer_size = usize::try_from(limits.max_decoded_bytes).unwrap_or(usize::MAX);
-    allowed.intermediate_buffer_size = bytes.len().max(1);
-    let mut decoder = tiff.decoder.with_limits(allowed);
-    let mut raw = DecodingResult::U8(Vec::new());
-    let layout = decoder.read_image_to_buffer(&mut raw).map_err(|error| explain(error, bytes))?;
-
-    let samples = match raw {
-        DecodingResult::U8(samples) if kind.bits == 1 => {
-            unpack_bits(&samples, width_px as usize, height_px as usize)
+    let mut picture = vec![0; pixels * channels];
+    for page in &pages {
+        for index in 0..page.layout.places.len() {
+            deadline.check()?;
+            page.read_chunk(index, &mut picture, channels, deadline)?;
         }
-        DecodingResult::U8(samples) => samples,
-        DecodingResult::U16(samples) => samples.into_iter().map(rgb::narrow).collect(),
-        _ => return Err(unsupported("TIFF with samples that are not whole numbers of 1, 8 or 16 bits")),
-    };
-    let samples = if layout.planes > 1 { interleave(&samples, layout.planes) } else { samples };
-    let expected = width_px as usize * height_px as usize * usize::from(kind.samples);
-    if samples.len() != expected {
-        return Err(DecodeError::truncated(FORMAT, bytes));
     }
-    let rgb = match kind.model {
-        Model::Gray => rgb::from_gray(&samples),
-        Model::GrayAlpha => rgb::from_gray_alpha(&samples),
-        Model::Rgb => samples,
-        Model::Rgba => rgb::from_rgba(samples),
-        Model::PremultipliedRgba => rgb::from_premultiplied_rgba(samples),
-        Model::Cmyk => rgb::from_cmyk(samples),
-        Model::YCbCr => rgb::from_ycbcr(samples),
+    if model.has_alpha() {
+        rgb::make_opaque_if_unseen(&mut picture, channels);
+    }
+    let rgb = match model {
+        Model::Gray => rgb::from_gray(&picture),
+        Model::GrayAlpha => rgb::from_gray_alpha(&picture),
+        Model::PremultipliedGrayAlpha => rgb::from_premultiplied_gray_alpha(&picture),
+        Model::Rgb => picture,
+        Model::Rgba => rgb::from_rgba(picture),
+        Model::PremultipliedRgba => rgb::from_premultiplied_rgba(picture),
+        Model::Cmyk => rgb::from_cmyk(picture),
+        Model::YCbCr => rgb::from_ycbcr(picture),
+        Model::Indexed(colors) => rgb::from_indexed(&picture, colors),
     };
     Ok((Pixels { width_px, height_px, rgb }, orientation))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Model {
-    Gray,
-    GrayAlpha,
-    Rgb,
-    Rgba,
-    PremultipliedRgba,
-    Cmyk,
-    YCbCr,
-}
-
-/// How the samples of the page are stored.
-#[derive(Debug)]
-struct Kind {
-    model: Model,
-    samples: u16,
-    bits: u8,
-    is_jpeg: bool,
-    is_lzw: bool,
-    is_planar: bool,
-}
-
-impl Kind {
-    /// Bytes a pixel that the way to RGB holds beside the decoder's output, at most.
-    fn conversion_bytes(&self) -> u64 {
-        let samples = u64::from(self.samples);
-        let narrowed = if self.bits == 16 { samples } else { 0 };
-        let interleaved = if self.is_planar { samples } else { 0 };
-        let expanded = if matches!(self.model, Model::Gray | Model::GrayAlpha) { 3 } else { 0 };
-        let unpacked = if self.bits == 1 { 1 } else { 0 };
-        narrowed + interleaved + expanded + unpacked
-    }
-}
-
-/// Where one strip or tile lies in the file, and the size of its picture.
-#[derive(Debug)]
-struct Chunk {
-    offset: u64,
-    length: u64,
-    /// Rows that belong to the page.
-    rows: u32,
-}
-
-struct Tiff<'a> {
-    decoder: Decoder<TimedReader<'a>>,
-    bytes: &'a [u8],
-    deadline: &'a Deadline,
-}
-
-fn open<'a>(bytes: &'a [u8], deadline: &'a Deadline) -> Result<Decoder<TimedReader<'a>>, DecodeError> {
-    ifd::check_first(bytes).map_err(|fault| match fault {
+/// What a fault in the structure means to the one who uploaded the file.
+fn place(fault: container::Fault, bytes: &[u8]) -> DecodeError {
+    match fault {
         container::Fault::EndsEarly => DecodeError::truncated(FORMAT, bytes),
         container::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, at, what),
-    })?;
-    Decoder::new(TimedReader::new(bytes, deadline)).map_err(|error| explain(error, bytes))
+    }
 }
 
-fn unsupported(found: &'static str) -> DecodeError {
-    DecodeError::UnsupportedFormat { format: found }
+/// The first three pages, which are the channels of one picture; `colors` are theirs.
+fn read_colors<'a>(
+    first: Directory<'a>,
+    layout: Layout,
+    colors: [usize; 3],
+    description: &Description,
+    (bytes, limits): (&'a [u8], &DecodeLimits),
+) -> Result<Vec<Page<'a>>, DecodeError> {
+    let what = |what| DecodeError::unsupported(format!("a TIFF file whose channels are pages {what}"));
+    let mut pages = vec![Page::new(&first, layout, colors[0], bytes)?];
+    let mut directory = first;
+    for color in &colors[1..] {
+        let next = directory.next().map_err(|fault| place(fault, bytes))?;
+        directory = next.ok_or_else(|| what("that it does not have"))?;
+        let layout = Layout::read(&directory, description, bytes, limits)?;
+        pages.push(Page::new(&directory, layout, *color, bytes)?);
+    }
+    let kind = |page: &Page<'_>| {
+        let layout = &page.layout;
+        (layout.width_px, layout.height_px, layout.sample, layout.samples, layout.orientation)
+    };
+    if pages.iter().any(|page| kind(page) != kind(&pages[0]) || page.layout.model != Model::Gray) {
+        return Err(what("of different kinds, or not gray"));
+    }
+    Ok(pages)
 }
 
-/// What an error of the decoder means to the one who uploaded the file.
-fn explain(error: TiffError, bytes: &[u8]) -> DecodeError {
-    match error {
-        TiffError::UnsupportedError(_) => unsupported("TIFF of a kind that is not read"),
-        TiffError::LimitsExceeded | TiffError::IntSizeError => {
-            DecodeError::OversizedMetadata { format: FORMAT }
+/// A page, and the channel of the picture at which its first sample goes.
+struct Page<'a> {
+    bytes: &'a [u8],
+    layout: Layout,
+    channel: usize,
+    jpeg_tables: &'a [u8],
+}
+
+impl<'a> Page<'a> {
+    fn new(
+        directory: &Directory<'a>,
+        layout: Layout,
+        channel: usize,
+        bytes: &'a [u8],
+    ) -> Result<Self, DecodeError> {
+        let jpeg_tables = directory.bytes(tag::JPEG_TABLES);
+        jpeg_chunk::check_tables(jpeg_tables)?;
+        Ok(Self { bytes, layout, channel, jpeg_tables })
+    }
+
+    /// The memory, in bytes, that unpacking any strip or tile takes at most.
+    fn unpacking_bytes(&self, deadline: &Deadline) -> Result<u64, DecodeError> {
+        let layout = &self.layout;
+        let unpacked = (layout.row_bytes() as u64).saturating_mul(u64::from(layout.chunk_height_px));
+        if layout.compression != Compression::Jpeg {
+            return Ok(unpacked.saturating_mul(1 + layout.compression.scratch()));
         }
-        TiffError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            DecodeError::truncated(FORMAT, bytes)
+        let mut most = 0;
+        for index in 0..layout.places.len() {
+            deadline.check()?;
+            most = self.open_jpeg(index, deadline)?.decoding_bytes(unpacked).max(most);
         }
-        error => DecodeError::corrupt(FORMAT, "its structure or its compressed data cannot be read", error),
-    }
-}
-
-impl Tiff<'_> {
-    fn number(&mut self, tag: Tag) -> Result<Option<u64>, DecodeError> {
-        self.decoder.find_tag_unsigned::<u64>(tag).map_err(|error| explain(error, self.bytes))
+        Ok(most)
     }
 
-    fn numbers(&mut self, tag: Tag) -> Result<Vec<u64>, DecodeError> {
-        let found = self.decoder.find_tag_unsigned_vec::<u64>(tag);
-        Ok(found.map_err(|error| explain(error, self.bytes))?.unwrap_or_default())
+    fn open_jpeg<'b>(&'b self, index: usize, deadline: &'b Deadline) -> Result<Strip<'b>, DecodeError> {
+        let Layout { chunk_width_px, chunk_height_px, .. } = self.layout;
+        let rows = u32::try_from(self.layout.chunk(index).rows).expect("no more than the page has");
+        let expected = jpeg_chunk::Expected {
+            width_px: chunk_width_px,
+            rows: rows..=chunk_height_px,
+            samples: self.layout.samples_in_chunk(),
+        };
+        Strip::open(self.bytes, self.layout.places[index].clone(), self.jpeg_tables, &expected, deadline)
     }
 
-    /// Camera raw files and some pyramids begin with a small preview of the picture.
-    fn refuse_preview(&mut self) -> Result<(), DecodeError> {
-        const REDUCED_RESOLUTION: u64 = 1;
-        let subfile = self.number(Tag::NewSubfileType)?.unwrap_or(0);
-        if subfile & REDUCED_RESOLUTION != 0 {
-            return Err(unsupported("TIFF whose first page is only a preview (camera raw or pyramid)"));
+    /// Unpacks a strip or tile into its place in `picture`, which has `channels` samples for each pixel.
+    fn read_chunk(
+        &self,
+        index: usize,
+        picture: &mut [u8],
+        channels: usize,
+        deadline: &Deadline,
+    ) -> Result<(), DecodeError> {
+        let layout = &self.layout;
+        let chunk = layout.chunk(index);
+        if layout.is_planar && chunk.plane >= layout.model.channels() {
+            return Ok(());
+        }
+        let (samples, row_bytes, bits) = (layout.samples_in_chunk(), layout.row_bytes(), layout.sample.bits);
+        let mut data = if layout.compression == Compression::Jpeg {
+            self.open_jpeg(index, deadline)?.decode()?
+        } else {
+            let size = compression::Size {
+                row_bytes,
+                rows: chunk.rows,
+                full_rows: layout.chunk_height_px as usize,
+                width_px: layout.chunk_width_px as usize,
+            };
+            let place = layout.places[index].clone();
+            compression::unpack(
+                layout.compression,
+                self.bytes,
+                place,
+                size,
+                layout.are_bits_reversed,
+                deadline,
+            )?
+        };
+        if layout.predictor != samples::Predictor::FloatingPoint {
+            samples::to_native(&mut data, bits, layout.is_big_endian);
+        }
+
+        let (width_px, height_px) = (layout.width_px as usize, layout.height_px as usize);
+        let columns = (layout.chunk_width_px as usize).min(width_px - chunk.left_px);
+        let rows = chunk.rows.min(height_px - chunk.top_px);
+        let used = if layout.is_planar { 1 } else { layout.model.channels() };
+        let channel = self.channel + chunk.plane;
+        let mut scaled = vec![0; columns * samples];
+        for (row, stored) in data.chunks_exact_mut(row_bytes).take(rows).enumerate() {
+            samples::undo_predictor(layout.predictor, stored, bits, samples);
+            samples::scale_row(&layout.sample, stored, &mut scaled).map_err(|_| self.out_of_range())?;
+            if layout.is_inverted && chunk.plane == 0 {
+                scaled.iter_mut().step_by(samples).for_each(|gray| *gray = 255 - *gray);
+            }
+            let start = ((chunk.top_px + row) * width_px + chunk.left_px) * channels;
+            let target = &mut picture[start..start + columns * channels];
+            if used == channels && samples == channels {
+                target.copy_from_slice(&scaled);
+                continue;
+            }
+            for (pixel, stored) in target.chunks_exact_mut(channels).zip(scaled.chunks_exact(samples)) {
+                pixel[channel..channel + used].copy_from_slice(&stored[..used]);
+            }
         }
         Ok(())
     }
 
-    fn orientation(&mut self) -> Result<Orientation, DecodeError> {
-        let value = self.number(Tag::Orientation)?.and_then(|value| u8::try_from(value).ok());
-        Ok(value.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms))
+    fn out_of_range(&self) -> DecodeError {
+        let sample = self.layout.sample;
+        let (low, high) = sample.range.unwrap_or_default();
+        DecodeError::unsupported(if sample.kind == Kind::Float && (low, high) == (0.0, 1.0) {
+            "a TIFF file with floating-point samples outside 0 to 1, whose range it does not state (SMinSampleValue, \
+             SMaxSampleValue)"
+                .to_owned()
+        } else {
+            format!("a TIFF file with samples outside the range of {low} to {high} that it states")
+        })
     }
-
-    fn kind(&mut self) -> Result<Kind, DecodeError> {
-        const INDEXED: u64 = 3;
-        const UNSIGNED: u64 = 1;
-        const PLANAR: u64 = 2;
-        const PREMULTIPLIED: u64 = 1;
-        const UNASSOCIATED: u64 = 2;
-
-        if self.number(Tag::PhotometricInterpretation)? == Some(INDEXED) {
-            return Err(unsupported("TIFF with indexed colours"));
-        }
-        if self.numbers(Tag::SampleFormat)?.iter().any(|&format| format != UNSIGNED) {
-            return Err(unsupported("TIFF with floating-point or signed samples"));
-        }
-        let compression = self.number(Tag::Compression)?.unwrap_or(1);
-        let is_jpeg = compression == u64::from(CompressionMethod::ModernJPEG.to_u16());
-        let is_lzw = compression == u64::from(CompressionMethod::LZW.to_u16());
-        let is_planar = self.number(Tag::PlanarConfiguration)? == Some(PLANAR);
-        let extra = self.numbers(Tag::ExtraSamples)?;
-        let color = self.decoder.colortype().map_err(|error| explain(error, self.bytes))?;
-        let (model, bits) = match color {
-            ColorType::Gray(bits @ (1 | 8 | 16)) => (Model::Gray, bits),
-            ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 }
-                if extra == [UNASSOCIATED] =>
-            {
-                (Model::GrayAlpha, bits)
-            }
-            ColorType::RGB(bits @ (8 | 16)) => (Model::Rgb, bits),
-            ColorType::RGBA(bits @ (8 | 16)) if extra.first() == Some(&PREMULTIPLIED) => {
-                (Model::PremultipliedRgba, bits)
-            }
-            ColorType::RGBA(bits @ (8 | 16)) => (Model::Rgba, bits),
-            ColorType::CMYK(bits @ (8 | 16)) => (Model::Cmyk, bits),
-            ColorType::YCbCr(8) => (Model::YCbCr, 8),
-            _ => return Err(unsupported("TIFF with a number of channels or bits that is not read")),
-        };
-        Ok(Kind { model, samples: color.num_samples(), bits, is_jpeg, is_lzw, is_planar })
-    }
-
-    fn chunks(&mut self) -> Result<Vec<Chunk>, DecodeError> {
-        let (offsets, lengths) = match self.decoder.get_chunk_type() {
-            ChunkType::Strip => (Tag::StripOffsets, Tag::StripByteCounts),
-            ChunkType::Tile => (Tag::TileOffsets, Tag::TileByteCounts),
-        };
-        let (offsets, lengths) = (self.numbers(offsets)?, self.numbers(lengths)?);
-        let chunks = offsets.into_iter().zip(lengths).zip(0..).map(|((offset, length), index)| Chunk {
-            offset,
-            length,
-            rows: self.decoder.chunk_data_dimensions(index).1,
-        });
-        Ok(chunks.collect())
-    }
-
-    /// Every strip must lie inside the file, and its picture must be as large as the page says. Tells whether any strip
-    /// is a progressive JPEG.
-    fn check_chunks(
-        &mut self,
-        chunks: &[Chunk],
-        kind: &Kind,
-        limits: &DecodeLimits,
-    ) -> Result<bool, DecodeError> {
-        let (bytes, (width_px, height_px)) = (self.bytes, self.decoder.chunk_dimensions());
-        let is_tiled = self.decoder.get_chunk_type() == ChunkType::Tile;
-        if is_tiled {
-            // A tile is unpacked whole, however small the page.
-            limits.check_pixels(width_px, height_px)?;
-        }
-        let page_height_px = self.decoder.dimensions().map_err(|error| explain(error, bytes))?.1;
-        let tables = if kind.is_jpeg { self.jpeg_tables()? } else { Vec::new() };
-        if tables.len() > MAX_JPEG_TABLES_BYTES {
-            return Err(DecodeError::OversizedMetadata { format: FORMAT });
-        }
-        let samples_in_chunk = if kind.is_planar { 1 } else { u64::from(kind.samples) };
-        let row_bytes = u64::from(width_px) * samples_in_chunk * u64::from(kind.bits.div_ceil(8));
-        // A code has at most 12 bits and gives a byte at least; the rest is codes that give nothing.
-        let most_lzw = (4 * row_bytes).saturating_mul(u64::from(height_px)).saturating_add(SPARE_LZW_BYTES);
-        let mut has_progressive = false;
-        for chunk in chunks {
-            self.deadline.check()?;
-            let end = chunk.offset.saturating_add(chunk.length);
-            if end > bytes.len() as u64 {
-                return Err(DecodeError::truncated(FORMAT, bytes));
-            }
-            if kind.is_lzw && chunk.length > most_lzw {
-                let at = usize::try_from(chunk.offset).expect("lies inside the file");
-                return Err(DecodeError::damaged(
-                    FORMAT,
-                    at,
-                    "a strip holds more data than its picture can take",
-                ));
-            }
-            if kind.is_jpeg {
-                let start = usize::try_from(chunk.offset).expect("lies inside the file");
-                let end = usize::try_from(end).expect("lies inside the file");
-                let samples = if kind.is_planar { 1 } else { usize::from(kind.samples) };
-                // The last strip may be as high as the others, but none is higher than the page.
-                let most = if is_tiled { height_px } else { height_px.min(page_height_px) };
-                let size = (width_px, chunk.rows..=most, samples);
-                has_progressive |= check_jpeg_chunk(bytes, start..end, &tables, size, self.deadline)?;
-            }
-        }
-        Ok(has_progressive)
-    }
-
-    fn jpeg_tables(&mut self) -> Result<Vec<u8>, DecodeError> {
-        match self.decoder.find_tag(Tag::JPEGTables) {
-            Ok(Some(value)) => value.into_u8_vec().map_err(|error| explain(error, self.bytes)),
-            Ok(None) => Ok(Vec::new()),
-            Err(error) => Err(explain(error, self.bytes)),
-        }
-    }
-}
-
-/// Walks a strip compressed as JPEG and tells whether it is progressive; `size` is its width, the rows it may have
-/// and its channels.
-fn check_jpeg_chunk(
-    bytes: &[u8],
-    range: std::ops::Range<usize>,
-    tables: &[u8],
-    size: (u32, std::ops::RangeInclusive<u32>, usize),
-    deadline: &Deadline,
-) -> Result<bool, DecodeError> {
-    let start = range.start;
-    let place = |fault| match fault {
-        jpeg::Fault::EndsEarly => DecodeError::damaged(FORMAT, start, "a strip of the picture is cut short"),
-        jpeg::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, start + at, what),
-        jpeg::Fault::Unsupported(_) => unsupported("TIFF with an unusual kind of JPEG inside"),
-        jpeg::Fault::OutOfTime => DecodeError::OutOfTime,
-    };
-    let mut walker = jpeg::Walker::new(&bytes[range], deadline);
-    if !tables.is_empty() {
-        walker.load_tables(tables).map_err(place)?;
-    }
-    let header = walker.read_header().map_err(place)?;
-    let (width_px, rows, samples) = size;
-    // The decoder sizes its buffer from this inner header, so a lie here would cost memory without bound.
-    if header.width_px != width_px || !rows.contains(&header.height_px) || header.components != samples {
-        return Err(DecodeError::damaged(FORMAT, start, "a strip is not of the size that the page declares"));
-    }
-    walker.verify().map_err(place)?;
-    Ok(header.is_progressive)
-}
-
-/// Rows of one bit a pixel, padded to whole bytes, to one byte a pixel.
-fn unpack_bits(packed: &[u8], width: usize, height: usize) -> Vec<u8> {
-    let mut gray = Vec::with_capacity(width * height);
-    for row in packed.chunks_exact(width.div_ceil(8)).take(height) {
-        gray.extend((0..width).map(|x| if row[x / 8] >> (7 - x % 8) & 1 == 1 { 255 } else { 0 }));
-    }
-    gray
-}
-
-/// Whole planes, one after the other, to interleaved samples.
-fn interleave(planar: &[u8], planes: usize) -> Vec<u8> {
-    let pixels = planar.len() / planes;
-    let mut samples = Vec::with_capacity(planar.len());
-    for pixel in 0..pixels {
-        samples.extend((0..planes).map(|plane| planar[plane * pixels + pixel]));
-    }
-    samples
 }

@@ -70,6 +70,17 @@ pub(super) fn remove_upload(
     remove(&root.join(format!(".bucket-{bucket}.object-{file}.upload-{upload}.metadata.json")))
 }
 
+/// Renames the listed parts of an upload, whose `numbers` ascend, to 1, 2, 3 and so on.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(super) fn close_gaps(root: &Path, upload: &str, numbers: &[i32]) -> io::Result<()> {
+    let renamed = (1..).zip(numbers).filter(|(place, number)| place != *number);
+    renamed.into_iter().try_for_each(|(place, &number)| {
+        fs::rename(part_path(root, upload, number), part_path(root, upload, place))
+    })
+}
+
 /// Where s3s-fs keeps one part of an upload.
 pub(super) fn part_path(root: &Path, upload: &str, number: i32) -> PathBuf {
     root.join(format!(".upload_id-{upload}.part-{number}"))

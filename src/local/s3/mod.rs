@@ -11,6 +11,7 @@
 //! | `buckets.rs`, `uploads.rs` | which buckets there are, and which are versioned; which uploads are open |
 //! | `listing.rs`, `list_answers.rs` | pages of a listing, for any key, in S3's order; what S3 says of them |
 //! | `browsers.rs` | which pages may use it, and that a presigned link does nothing else |
+//! | `forms.rs` | `${filename}` in the fields of an HTML form |
 //! | `conditions.rs` | `If-Match` and its relatives |
 //! | `notify.rs` | the event notification of a write |
 //! | `keys.rs` | any key → a safe, readable file name |
@@ -27,6 +28,7 @@ mod browsers;
 mod buckets;
 mod conditions;
 mod deletes;
+mod forms;
 mod index;
 mod keys;
 mod leftovers;
@@ -166,6 +168,14 @@ pub enum StoreError {
         /// What does not fit.
         message: String,
     },
+    /// The list of parts is not in ascending order.
+    #[error("part {number} is listed after part {after}; expected the parts in ascending order")]
+    PartOrder {
+        /// The part that is out of order.
+        number: i32,
+        /// The one listed before it.
+        after: i32,
+    },
     /// A part other than the last is too small.
     #[error("part {number} has {size_bytes} bytes, every part but the last needs at least {min_bytes}")]
     PartTooSmall {
@@ -196,6 +206,7 @@ impl From<StoreError> for S3Error {
             StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
             StoreError::ConditionFailed { .. } => S3ErrorCode::PreconditionFailed,
             StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
+            StoreError::PartOrder { .. } => S3ErrorCode::InvalidPartOrder,
             StoreError::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
         };
         let mut answer = Self::with_message(code, error.to_string());
@@ -269,7 +280,10 @@ pub(super) fn service(
             let has_no_body = request.body().is_end_stream();
             let mut answer = match browsers::refuse_unsigned(&request) {
                 Some(refusal) => refusal,
-                None => service.call(request.map(Body::from)).await?,
+                None => {
+                    let request = forms::fill_in_file_name(request).await;
+                    service.call(request.map_err(|error| HttpError::new(Box::new(error)))?).await?
+                }
             };
             if let Some(origin) = origin {
                 allow(&origin, answer.headers_mut());

@@ -16,7 +16,7 @@ use super::buckets;
 use super::conditions::{ReadConditions, WriteConditions};
 use super::index::NewObject;
 use super::notify::Creation;
-use super::objects::{LocalS3, copy_source, etag_value, explain, source_of, timestamp};
+use super::objects::{LocalS3, copy_source, etag_value, explain, source_of, take_storage_class, timestamp};
 use super::uploads::{self, PartRow, UploadRow};
 use super::{StoreError, leftovers};
 use crate::local::state::Survives;
@@ -26,6 +26,7 @@ impl LocalS3 {
         &self,
         mut request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        take_storage_class(&mut request.input.storage_class)?;
         let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
         let (in_bucket, for_key) = (bucket.clone(), key.clone());
         let file = self
@@ -163,11 +164,19 @@ impl LocalS3 {
         };
         let listed =
             request.input.multipart_upload.as_ref().and_then(|list| list.parts.clone()).unwrap_or_default();
+        let numbers: Vec<i32> = listed.iter().filter_map(|part| part.part_number).collect();
         let started = upload.clone();
         self.state.write(Survives::Kill, move |tx| uploads::start_completing(tx, &started, &listed)).await?;
 
         request.input.key.clone_from(&upload.file);
+        // s3s-fs joins only what is numbered from 1 without gaps.
+        let parts = request.input.multipart_upload.iter_mut().flat_map(|list| &mut list.parts).flatten();
+        for (number, part) in (1..).zip(parts) {
+            part.part_number = Some(number);
+        }
         let etag = async {
+            let (root, id) = (self.root.clone(), upload.id.clone());
+            self.on_disk(root.clone(), move || leftovers::close_gaps(&root, &id, &numbers)).await?;
             let mut output = self.files.complete_multipart_upload(request).await.map_err(explain)?.output;
             // s3s-fs has joined the parts by now and only hides the answer in a future.
             if let Some(future) = output.future.take() {
@@ -224,7 +233,8 @@ impl LocalS3 {
         let UploadRow { id, bucket, file, .. } = upload.clone();
         let of_upload = id.clone();
         let parts = self.state.read(move |connection| uploads::parts(connection, &of_upload)).await?;
-        let numbers: Vec<i32> = parts.iter().map(|part| part.number).collect();
+        // Those of a closed gap, too.
+        let numbers: Vec<i32> = (1..).zip(&parts).flat_map(|(place, part)| [place, part.number]).collect();
         let (root, of_upload) = (self.root.clone(), id.clone());
         let remove = move || leftovers::remove_upload(&root, &bucket, &file, &of_upload, &numbers);
         self.on_disk(self.root.clone(), remove).await?;

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use chrono::Utc;
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag, MetadataDirective, PutObjectInput,
-    PutObjectOutput, Timestamp,
+    PutObjectOutput, StorageClass, Timestamp,
 };
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
@@ -39,6 +39,7 @@ impl LocalS3 {
         &self,
         mut request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
+        take_storage_class(&mut request.input.storage_class)?;
         let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
         let conditions = WriteConditions {
             if_match: request.input.if_match.take(),
@@ -92,6 +93,7 @@ impl LocalS3 {
             let source = self.find_source(&from_bucket, &from_key, wanted, &conditions).await?;
             let file = self.begin(&bucket, &key, &WriteConditions::default()).await?;
             let mut inner = request.clone();
+            take_storage_class(&mut inner.input.storage_class)?;
             inner.input.key.clone_from(&file);
             inner.input.copy_source = copy_source(&from_bucket, &source.object.file);
             inner.input.copy_source_if_match = None;
@@ -206,6 +208,33 @@ impl LocalS3 {
         let done =
             tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         done.map_err(|source| StoreError::File { path, source })
+    }
+}
+
+/// Takes a storage class that makes no difference to who reads the object: the local stack has one disk.
+///
+/// What S3 archives cannot be read before somebody restores it, so that a classifier on AWS could not answer it either.
+pub(super) fn take_storage_class(class: &mut Option<StorageClass>) -> S3Result<()> {
+    match class.take().as_ref().map(StorageClass::as_str) {
+        None
+        | Some(
+            StorageClass::STANDARD
+            | StorageClass::REDUCED_REDUNDANCY
+            | StorageClass::STANDARD_IA
+            | StorageClass::ONEZONE_IA
+            | StorageClass::INTELLIGENT_TIERING
+            | StorageClass::GLACIER_IR,
+        ) => Ok(()),
+        Some(archived @ (StorageClass::GLACIER | StorageClass::DEEP_ARCHIVE)) => Err(s3_error!(
+            NotImplemented,
+            "the local stack does not archive: objects of the storage class {archived} cannot be read before they are \
+             restored, nor classified; upload to GLACIER_IR or another class that is read at once"
+        )),
+        Some(other) => Err(s3_error!(
+            InvalidStorageClass,
+            "the local stack does not know the storage class {other}; expected STANDARD, STANDARD_IA, ONEZONE_IA, \
+             INTELLIGENT_TIERING, GLACIER_IR or REDUCED_REDUNDANCY"
+        )),
     }
 }
 

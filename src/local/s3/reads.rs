@@ -33,12 +33,14 @@ impl LocalS3 {
             if_none_match,
             if_modified_since,
             if_unmodified_since,
+            part_number,
             ..
         } = request.input.clone();
         let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
         let wanted = Wanted::of(&key, version_id.as_deref())?;
         loop {
             let Found { object, version_id } = self.find_if(&bucket, &key, wanted, &conditions).await?;
+            check_part_number(part_number, &object)?;
             let (e_tag, last_modified) =
                 (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
             let mut inner = request.clone();
@@ -72,12 +74,14 @@ impl LocalS3 {
             if_none_match,
             if_modified_since,
             if_unmodified_since,
+            part_number,
             ..
         } = request.input.clone();
         let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
         let wanted = Wanted::of(&key, version_id.as_deref())?;
         loop {
             let Found { object, version_id } = self.find_if(&bucket, &key, wanted, &conditions).await?;
+            check_part_number(part_number, &object)?;
             let (e_tag, last_modified) =
                 (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
             let mut inner = request.clone();
@@ -154,6 +158,22 @@ impl LocalS3 {
             self.state.read(move |connection| versions::lookup(connection, &bucket, &key, wanted)).await?;
         // The version `null` may be another one by now.
         Ok(now.and_then(VersionRow::into_object).is_some_and(|now| now.file == object.file))
+    }
+}
+
+/// An object that was not uploaded in parts is its own part 1; where one ended in the others is not remembered.
+fn check_part_number(asked: Option<i32>, object: &ObjectRow) -> S3Result<()> {
+    match asked {
+        None => Ok(()),
+        Some(_) if object.etag.contains('-') => Err(s3_error!(
+            NotImplemented,
+            "the local stack does not remember the parts of an object: read it without partNumber, by ranges if need be"
+        )),
+        Some(1) => Ok(()),
+        Some(number) => Err(s3_error!(
+            InvalidRange,
+            "part {number} was asked for, but the object was not uploaded in parts and has only part 1"
+        )),
     }
 }
 
