@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 use crate::analysis::{Analysis, AnalysisError, Step, analyse_image_until};
 use crate::config::Limits;
 use crate::image::DecodeLimits;
-use crate::model::{Model, panic_message};
+use crate::model::{Model, Watch, Work, panic_message};
 use crate::outcome::Failure;
 
 /// Processors for the analysis of images.
@@ -23,31 +23,7 @@ pub(crate) struct CpuPool {
     permits: Arc<Semaphore>,
     decode_limits: DecodeLimits,
     image_timeout: Duration,
-    #[cfg(feature = "local")]
-    fault_point: Option<FaultPoint>,
-}
-
-/// Where the embedded stack makes the work on an image fail on purpose; Lambda packages do not have it.
-#[cfg(feature = "local")]
-#[derive(Clone)]
-pub struct FaultPoint(Arc<Fault>);
-
-#[cfg(feature = "local")]
-type Fault = dyn Fn(Step, &str) + Send + Sync;
-
-#[cfg(feature = "local")]
-impl FaultPoint {
-    /// `fault` is called with the image's key before each step, on the thread that works on the image.
-    pub fn new(fault: impl Fn(Step, &str) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(fault))
-    }
-}
-
-#[cfg(feature = "local")]
-impl std::fmt::Debug for FaultPoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FaultPoint")
-    }
+    watch: Watch,
 }
 
 impl CpuPool {
@@ -56,14 +32,13 @@ impl CpuPool {
             permits: Arc::new(Semaphore::new(limits.cpus.get())),
             decode_limits: limits.decode(),
             image_timeout: limits.image_timeout,
-            #[cfg(feature = "local")]
-            fault_point: None,
+            watch: Watch::default(),
         }
     }
 
-    #[cfg(feature = "local")]
-    pub(crate) fn set_fault_point(&mut self, fault_point: FaultPoint) {
-        self.fault_point = Some(fault_point);
+    /// Tells `watch` of each step of the work on an image from now on.
+    pub(crate) fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
     }
 
     /// Analyses one image as soon as a processor is free, within the time of one image and until `stop_at`.
@@ -78,13 +53,19 @@ impl CpuPool {
         let limit = self.image_timeout;
         let image_deadline = Instant::now() + limit;
         let deadline = stop_at.map_or(image_deadline, |stop_at| stop_at.min(image_deadline));
-        let (decode_limits, before_step) = (self.decode_limits, self.before_step(key));
+        let (decode_limits, watch, key) = (self.decode_limits, self.watch.clone(), key.to_owned());
         let span = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
             let _span = span.entered();
             // Released when the work ends, which is soon after its deadline, not when somebody stops waiting for it.
             let _permit = permit;
-            analyse_image_until(&bytes, &model, &decode_limits, Some(deadline), before_step)
+            let _watched = watch.until_dropped();
+            analyse_image_until(&bytes, &model, &decode_limits, Some(deadline), |step| {
+                watch.tell(match step {
+                    Step::Decode => Work::Decode { key: &key },
+                    Step::Infer => Work::Infer { key: &key, sha256: &model.sha256 },
+                });
+            })
         });
         match timeout_at(image_deadline.into(), work).await {
             Err(_) => Err(Failure::ImageTimeout { limit }),
@@ -100,21 +81,5 @@ impl CpuPool {
                 Err(Failure::Panicked { message })
             }
         }
-    }
-
-    /// What happens before each step of the work on an image: nothing, but for faults on purpose.
-    #[cfg(feature = "local")]
-    fn before_step(&self, key: &str) -> impl Fn(Step) + Send + 'static {
-        let point = self.fault_point.clone().map(|point| (point, key.to_owned()));
-        move |step| {
-            if let Some((FaultPoint(fault), key)) = &point {
-                fault(step, key);
-            }
-        }
-    }
-
-    #[cfg(not(feature = "local"))]
-    fn before_step(&self, _key: &str) -> impl Fn(Step) + Send + 'static {
-        |_| {}
     }
 }

@@ -17,11 +17,11 @@ use tokio::time::timeout_at;
 
 use crate::config::{GateConfig, PRODUCTION_STAGE, model_key};
 use crate::event::{EventError, Notice, Trigger, parse_event};
-use crate::golden::{BucketError, GoldenSet, ModelBucket, ModelFile, answer_golden};
+use crate::golden::{BucketError, GOLDEN_PREFIX, GoldenSet, ModelBucket, ModelFile, answer_golden};
 use crate::metrics::{self, Metric};
 use crate::model::{
-    GateModel, GateReport, GateRules, GoldenAnswer, LoadLimits, Model, Trial, archive_key, panic_message,
-    render_report, report_key, report_page_key, too_large,
+    GateModel, GateReport, GateRules, GoldenAnswer, LoadCheck, LoadLimits, Model, Trial, Watch, Work,
+    archive_key, panic_message, render_report, report_key, report_page_key, too_large,
 };
 use crate::object::ObjectRef;
 
@@ -33,6 +33,8 @@ const NO_STAGES: [&str; 4] = ["archive", "golden", "golden-sets", "reports"];
 pub struct GateHandler {
     config: GateConfig,
     bucket: ModelBucket,
+    load_check: Option<Arc<dyn LoadCheck>>,
+    watch: Watch,
 }
 
 /// Why a model has no report yet, so that its event has to come again.
@@ -44,6 +46,12 @@ pub enum GateError {
     /// The model bucket failed.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// Whether the model may be loaded is not known.
+    #[error("whether the model ended its process before is not known: {detail}")]
+    Unchecked {
+        /// What the table says.
+        detail: String,
+    },
     /// Some models have no report.
     #[error(
         "{unreported} of {total} models have no report and have to be delivered again; the first: {first}"
@@ -84,7 +92,13 @@ impl GateHandler {
     /// Gates the models of the bucket that `config` names.
     pub fn new(config: GateConfig, s3: Client) -> Self {
         let bucket = ModelBucket::new(s3, &config.model_bucket, config.limits.max_model_bytes);
-        Self { config, bucket }
+        Self { config, bucket, load_check: None, watch: Watch::default() }
+    }
+
+    /// The same gate, which asks `check` before it loads a model and tells `watch` what it is about to load and run.
+    #[must_use]
+    pub fn guarded_by(self, check: Arc<dyn LoadCheck>, watch: Watch) -> Self {
+        Self { load_check: Some(check), watch, ..self }
     }
 
     /// Handles one event; `deadline` is when the invocation is ended by force.
@@ -201,7 +215,8 @@ impl GateHandler {
         set: &GoldenSet,
         deadline: Option<Instant>,
     ) -> Result<GateReport, GateError> {
-        let candidate = match self.load(bytes.clone()).await {
+        let sha256 = file_model.sha256.clone();
+        let candidate = match self.load(&sha256, bytes.clone()).await? {
             Ok(candidate) => candidate,
             Err(detail) => {
                 return Ok(self.refuse(file_model, set, format!("the model cannot be loaded: {detail}")));
@@ -219,6 +234,8 @@ impl GateHandler {
         let production = self.production_model(&candidate, &mut trial.notes).await?;
         let models: Vec<Arc<Model>> =
             [candidate].into_iter().chain(production.iter().map(|(_, m)| m.clone())).collect();
+        let _watched = self.watch.until_dropped();
+        self.watch.tell(Work::Infer { key: GOLDEN_PREFIX, sha256: &sha256 });
         let work = answer_golden(
             &set.images,
             |image| self.bucket.read_golden(image.clone(), self.config.limits.max_object_bytes),
@@ -274,7 +291,7 @@ impl GateHandler {
             return Ok(None);
         }
         let mut info = GateModel { sha256, size_bytes: bytes.len() as u64, ..GateModel::default() };
-        match self.load(bytes).await {
+        match self.load(&info.sha256, bytes).await? {
             Ok(model) => {
                 info.describe(&model);
                 Ok(Some((info, model)))
@@ -286,15 +303,28 @@ impl GateHandler {
         }
     }
 
-    async fn load(&self, bytes: Bytes) -> Result<Arc<Model>, String> {
-        let limits = LoadLimits::from(&self.config.limits);
-        match tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits)).await {
+    /// The model, or why it is refused.
+    async fn load(&self, sha256: &str, bytes: Bytes) -> Result<Result<Arc<Model>, String>, GateError> {
+        if let Some(check) = &self.load_check {
+            let refusal = check.refusal(sha256).await;
+            if let Some(why) = refusal.map_err(|detail| GateError::Unchecked { detail })? {
+                return Ok(Err(why));
+            }
+        }
+        let (limits, watch) = (LoadLimits::from(&self.config.limits), self.watch.clone());
+        let sha256 = sha256.to_owned();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let _watched = watch.until_dropped();
+            watch.tell(Work::Load { sha256: &sha256 });
+            Model::load_within(bytes, &limits)
+        });
+        Ok(match loaded.await {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
             Err(panic) => {
                 let message = panic.try_into_panic().map(|p| panic_message(&*p)).unwrap_or_default();
                 Err(format!("loading it panicked: {message}"))
             }
-        }
+        })
     }
 
     /// The report of a model that was not tried.

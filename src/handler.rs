@@ -10,11 +10,12 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use tracing::{Instrument, debug_span};
 
+use crate::crashes::{EarlierRun, RunNotes};
 use crate::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
 use crate::metrics::{BatchFigures, StepTimes, record_batch};
 use crate::notes::{Note, NoteKeeper};
 use crate::object::ObjectRef;
-use crate::outcome::{Answer, Outcome};
+use crate::outcome::{Answer, Failure, Outcome};
 use crate::pipeline::Pipeline;
 
 /// Longest text that is given back to S3 Batch Operations, characters; it goes into a job's report.
@@ -25,6 +26,7 @@ const MAX_RESULT_STRING: usize = 500;
 pub struct Handler {
     pipeline: Pipeline,
     note_keeper: NoteKeeper,
+    run_notes: Option<RunNotes>,
 }
 
 /// Why an invocation fails as a whole, which makes an asynchronous trigger deliver it again.
@@ -61,12 +63,24 @@ struct Counts {
 impl Handler {
     /// Answers by `pipeline`.
     pub fn new(pipeline: Pipeline) -> Self {
-        Self { note_keeper: pipeline.note_keeper(), pipeline }
+        Self { note_keeper: pipeline.note_keeper(), run_notes: None, pipeline }
+    }
+
+    /// The same handler in a process that nobody outlives: it notes runs on what was delivered before, so that a model
+    /// which ends the process is known afterwards.
+    #[must_use]
+    pub fn noting_runs(self) -> Self {
+        Self { run_notes: Some(self.pipeline.run_notes()), ..self }
     }
 
     /// Why the file in the place of the stage's model does not serve, if it is refused.
     pub fn model_refusal(&self) -> Option<String> {
         self.pipeline.model_refusal()
+    }
+
+    /// Whether there is a model to answer with.
+    pub fn has_model(&self) -> bool {
+        self.pipeline.has_model()
     }
 
     /// Handles one event; `deadline` is when the invocation is ended by force.
@@ -97,7 +111,12 @@ impl Handler {
                 objects.len() - 1
             });
         }
-        let outcomes = self.pipeline.run(&objects, deadline).await;
+        let outcomes = match &self.run_notes {
+            Some(run_notes) if event.trigger == Trigger::Sqs && !redelivered.is_empty() => {
+                self.run_noted(run_notes, &objects, &redelivered, deadline).await
+            }
+            _ => self.pipeline.run(&objects, deadline).await,
+        };
         let outcome_of = |object: &ObjectRef| &outcomes[index_of[object]];
 
         if event.trigger == Trigger::Sqs {
@@ -132,6 +151,55 @@ impl Handler {
             }
             Trigger::Asynchronous => answer_asynchronous(&objects, &outcomes, counts),
         }
+    }
+}
+
+impl Handler {
+    /// Answers what comes for the first time, then the rest one by one, each noted before; at the very end that with which
+    /// a process ended before, so that it takes no others with it.
+    async fn run_noted(
+        &self,
+        run_notes: &RunNotes,
+        objects: &[ObjectRef],
+        redelivered: &HashSet<ObjectRef>,
+        deadline: Option<Instant>,
+    ) -> Vec<Outcome> {
+        let (mut again, first): (Vec<usize>, Vec<usize>) =
+            (0..objects.len()).partition(|index| redelivered.contains(&objects[*index]));
+        let of_first: Vec<ObjectRef> = first.iter().map(|index| objects[*index].clone()).collect();
+        let mut outcomes: Vec<(usize, Outcome)> =
+            first.into_iter().zip(self.pipeline.run(&of_first, deadline).await).collect();
+        for is_last in [false, true] {
+            for index in std::mem::take(&mut again) {
+                let object = &objects[index];
+                // Without a model there is no run; the pipeline says why.
+                let sha256 = self.pipeline.model_digest().await.ok();
+                let earlier = match &sha256 {
+                    Some(sha256) => run_notes.begin(object, sha256).await,
+                    None => Ok(EarlierRun::Ended),
+                };
+                match earlier {
+                    Ok(EarlierRun::Ended) => {}
+                    Ok(EarlierRun::Crashed { refusal }) => {
+                        if let Some((sha256, why)) = refusal {
+                            self.pipeline.withdraw(&sha256, &why).await;
+                        }
+                        if !is_last {
+                            again.push(index);
+                            continue;
+                        }
+                    }
+                    Err(error) => tracing::warn!(key = %object.key, %error, "a run was not noted"),
+                }
+                let ran = self.pipeline.run(std::slice::from_ref(object), deadline).await;
+                if matches!(ran.as_slice(), [Outcome::Retry(Failure::NoTimeLeft)]) && sha256.is_some() {
+                    run_notes.end(object).await;
+                }
+                outcomes.extend(ran.into_iter().map(|outcome| (index, outcome)));
+            }
+        }
+        outcomes.sort_unstable_by_key(|(index, _)| *index);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod config;
 #[cfg(feature = "local")]
 pub mod cost;
 pub mod cpu_pool;
+pub mod crashes;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
 pub mod digest;

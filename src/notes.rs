@@ -70,13 +70,7 @@ impl NoteKeeper {
             Outcome::Answered(_) | Outcome::Skipped(_) if note.is_redelivery => None,
             Outcome::Answered(_) | Outcome::Skipped(_) => return None,
         };
-        let object = note.object;
-        let upload = NotedUpload {
-            bucket: &object.bucket,
-            key: &object.key,
-            stage: &self.stage,
-            object_version: object.version_id.as_deref().or(object.etag.as_deref()).unwrap_or_default(),
-        };
+        let upload = NotedUpload::of(note.object, &self.stage);
         Some(async move {
             let written: Result<(), StoreError> = match failure {
                 Some(failure) => self.table.note_failure(upload, &failure.to_string(), Utc::now()).await,

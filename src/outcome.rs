@@ -86,6 +86,12 @@ pub enum Failure {
         /// The panic's message.
         message: String,
     },
+    /// The process ended while it answered the image.
+    #[error("{reason}")]
+    ProcessEnded {
+        /// How, a sentence.
+        reason: String,
+    },
     /// The image took longer than is allowed.
     #[error("the image was not classified within {} ms (GIEMSA_IMAGE_TIMEOUT_MS)", limit.as_millis())]
     ImageTimeout {
@@ -131,6 +137,7 @@ impl Failure {
             | Self::ActivityNotNoted { .. }
             | Self::ForeignBucket { .. }
             | Self::Panicked { .. }
+            | Self::ProcessEnded { .. }
             | Self::ImageTimeout { .. }
             | Self::NoTimeLeft => Disposition::Retry,
         }

@@ -18,11 +18,10 @@ use crate::activity::ActivityKeeper;
 use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
 use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
-use crate::config::Config;
+use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
-#[cfg(feature = "local")]
-use crate::cpu_pool::FaultPoint;
-use crate::model::{Model, Registry, RegistryError, Release};
+use crate::crashes::{CrashNotes, RunNotes};
+use crate::model::{Model, Registry, RegistryError, Release, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::{ObjectRef, SkipReason};
 use crate::outcome::{Answer, Disposition, Failure, Outcome};
@@ -32,12 +31,16 @@ use crate::store::{
     fetch_object, place, upload_day, write_result,
 };
 
+/// Releases that are looked through for a model that can serve in the stead of a refused one.
+const MAX_FALL_BACKS: usize = 5;
+
 /// Takes objects through all steps.
 #[derive(Debug)]
 pub struct Pipeline {
     config: Config,
     s3: aws_sdk_s3::Client,
     registry: Registry,
+    crashes: CrashNotes,
     table: TableWriter,
     reader: TableReader,
     activity: ActivityKeeper,
@@ -51,11 +54,19 @@ impl Pipeline {
     pub fn new(config: Config, clients: Clients) -> Self {
         let Clients { s3, dynamodb } = clients;
         let table = TableWriter::new(dynamodb.clone(), &config.table);
+        let reader = TableReader::new(dynamodb, &config.table);
+        let crashes = CrashNotes::new(
+            reader.clone(),
+            table.clone(),
+            &config.stage,
+            format!("s3://{}/{}", config.model_bucket, config.model_key()),
+        );
         Self {
-            registry: Registry::new(s3.clone(), &config),
+            registry: Registry::new(s3.clone(), &config).checked_by(Arc::new(crashes.clone())),
+            crashes,
             activity: ActivityKeeper::new(table.clone(), &config.stage),
             table,
-            reader: TableReader::new(dynamodb, &config.table),
+            reader,
             cpu_pool: CpuPool::new(&config.limits),
             ledger_digest: Mutex::default(),
             s3,
@@ -63,11 +74,11 @@ impl Pipeline {
         }
     }
 
-    /// The same pipeline with faults on purpose.
-    #[cfg(feature = "local")]
+    /// The same pipeline, which tells `watch` what it is about to load, decode and run.
     #[must_use]
-    pub fn with_fault_point(mut self, fault_point: FaultPoint) -> Self {
-        self.cpu_pool.set_fault_point(fault_point);
+    pub fn watched_by(mut self, watch: Watch) -> Self {
+        self.registry.set_watch(watch.clone());
+        self.cpu_pool.set_watch(watch);
         self
     }
 
@@ -90,6 +101,11 @@ impl Pipeline {
     /// Why the file in the place of the stage's model does not serve, if it is refused.
     pub fn model_refusal(&self) -> Option<String> {
         self.registry.refusal()
+    }
+
+    /// Whether there is a model to answer with.
+    pub fn has_model(&self) -> bool {
+        self.registry.serves()
     }
 
     /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
@@ -134,6 +150,16 @@ impl Pipeline {
         self.config.memory_mb.map(|memory_mb| batch_cost(architecture, memory_mb, duration, answered))
     }
 
+    /// Notes runs of this pipeline's model.
+    pub fn run_notes(&self) -> RunNotes {
+        RunNotes::new(self.table.clone(), self.crashes.clone(), &self.config.stage)
+    }
+
+    /// Lets the model of the digest `sha256` serve no longer, for the reason `why`.
+    pub async fn withdraw(&self, sha256: &str, why: &str) {
+        self.registry.withdraw(sha256, why).await;
+    }
+
     /// Keeps why images of this pipeline are not answered yet.
     pub fn note_keeper(&self) -> NoteKeeper {
         NoteKeeper::new(self.table.clone(), &self.config.stage)
@@ -151,21 +177,26 @@ impl Pipeline {
     }
 
     /// The model that this stage served last, where its file is refused and nothing serves yet; else `refusal`.
+    ///
+    /// In production one that ended its processes is passed over for those before it; a stage where models are tried
+    /// waits for another file.
     async fn fall_back(&self, refusal: RegistryError) -> Result<Release, RegistryError> {
-        match self.reader.model_at(&self.config.stage, Utc::now()).await {
-            Ok(Some(last)) => {
-                self.registry.fall_back(&last.model.sha256, last.released_at).await.map_err(|error| {
-                    tracing::warn!(%error, stage = %self.config.stage, "no model of before to fall back on");
-                    refusal
-                })
-            }
-            // The stage never served anything.
-            Ok(None) => Err(refusal),
+        let stage = &self.config.stage;
+        let candidates = if self.config.gate == GatePolicy::Required { MAX_FALL_BACKS } else { 1 };
+        let ledger = match self.reader.ledger_newest(stage, candidates).await {
+            Ok(ledger) => ledger,
             Err(error) => {
-                tracing::warn!(%error, stage = %self.config.stage, "model ledger not read, no model to fall back on");
-                Err(refusal)
+                tracing::warn!(%error, %stage, "model ledger not read, no model to fall back on");
+                return Err(refusal);
+            }
+        };
+        for last in ledger {
+            match self.registry.fall_back(&last.model.sha256, last.released_at).await {
+                Ok(release) => return Ok(release),
+                Err(error) => tracing::warn!(%error, %stage, "no earlier model to fall back on"),
             }
         }
+        Err(refusal)
     }
 
     /// Notes in the ledger, once for each model and process, that this stage serves it.

@@ -296,6 +296,88 @@ async fn start_without_a_model_hands_events_back_until_there_is_one() {
     cloud.servers.shutdown().await;
 }
 
+/// Long at work on these, so that the process can be ended meanwhile: 48 megapixels.
+const LARGE: &str = "sample-images/slide-005-trouble/stitched-48-megapixels.png";
+
+/// The model that is noted to be at work on an upload.
+async fn noted_run(cloud: &Cloud, key: &str) -> Option<String> {
+    let text = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
+    let request = cloud.dynamodb.get_item().table_name(TABLE).consistent_read(true);
+    let request = request.key("pk", text(format!("result#prod#{INPUT}/{key}")));
+    let item = request.key("sk", text("failure#".to_owned())).send().await.unwrap().item?;
+    Some(item.get("run_model")?.as_s().unwrap().clone())
+}
+
+/// Two messages that were delivered so often.
+fn delivered(keys: [&str; 2], times: usize) -> String {
+    let records = keys.map(|key| {
+        let mut record = upload_event()["Records"][0].clone();
+        record["body"] = record["body"].as_str().unwrap().replace(IMAGE, key).into();
+        record["messageId"] = key.into();
+        record["attributes"]["ApproximateReceiveCount"] = times.to_string().into();
+        record
+    });
+    json!({ "Records": records }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_with_which_the_process_ended_twice_is_refused_until_another_is_copied() {
+    let cloud = Cloud::start().await;
+    let keys = ["s/a.png", "s/b.png"];
+    for key in keys {
+        cloud.put(INPUT, key, &project(LARGE)).await;
+    }
+    let mut api = RuntimeApi::start().await;
+    let minute = Duration::from_secs(60);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let start = |api: &RuntimeApi| {
+        let mut command = cloud.classifier(&api.address.to_string());
+        command.env("GIEMSA_MAX_PIXELS", "50000000").env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "4096");
+        Process(command.stdout(log.reopen().unwrap()).spawn().unwrap())
+    };
+    let sample = giemsa::digest::sha256_hex(&std::fs::read(project("models/thin-smear.onnx")).unwrap());
+    // The first delivery leaves no trace, the second and the third end with the process: each at another upload.
+    for (times, key) in [(2, keys[0]), (3, keys[1])] {
+        let mut process = start(&api);
+        api.begin(&format!("delivery-{times}"), minute, &delivered(keys, times));
+        let noted = async {
+            while noted_run(&cloud, key).await.as_ref() != Some(&sample) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(LONGEST_WAIT, noted).await.expect("a run is noted");
+        process.0.kill().unwrap();
+        process.0.wait().unwrap();
+    }
+    let _process = start(&api);
+    // What is to be refused is known before the other one is begun.
+    let turned = [keys[1], keys[0]];
+    let posted = api.invoke("refused", minute, &delivered(turned, 4)).await;
+    let failed = json!({"batchItemFailures": turned.map(|key| json!({"itemIdentifier": key}))});
+    assert_eq!((posted.kind.as_str(), posted.body), ("response", failed));
+    let logged = std::fs::read_to_string(log.path()).unwrap();
+    assert!(
+        logged.contains("this model ended its process twice (the last time by the end of its function, at ")
+    );
+    assert!(
+        logged.contains(
+            "it is refused until another model file is copied to s3://giemsa-models/prod/model.onnx"
+        )
+    );
+
+    let other = tempfile::NamedTempFile::new().unwrap();
+    let changes = giemsa::model::MetadataChanges { version: Some("other".to_owned()), ..Default::default() };
+    let bytes = std::fs::read(project("models/thin-smear.onnx")).unwrap();
+    std::fs::write(other.path(), giemsa::model::pack(&bytes, &changes).unwrap().0).unwrap();
+    cloud.put(MODELS, "prod/model.onnx", other.path()).await;
+    let posted = api.invoke("other", minute, &delivered(keys, 5)).await;
+    assert_eq!(posted.body, json!({"batchItemFailures": []}));
+    for key in keys {
+        assert_eq!(noted_run(&cloud, key).await, None, "{key}");
+    }
+    cloud.servers.shutdown().await;
+}
+
 #[test]
 fn wrong_configuration_ends_the_process_and_names_all_problems() {
     let output: Output = bare_classifier("127.0.0.1:9")

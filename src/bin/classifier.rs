@@ -35,7 +35,7 @@ async fn serve(config: Config) -> Result<(), Error> {
             "model not loaded at start, goes on later"
         );
     }
-    let handler = &Handler::new(pipeline);
+    let handler = &Handler::new(pipeline).noting_runs();
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
         let deadline = deadline::instant_of(event.context.deadline());
         handler.handle(&event.payload, deadline).await.map_err(Error::from)

@@ -17,7 +17,7 @@ use giemsa::config::PRODUCTION_STAGE;
 use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
 use giemsa::store::TableReader;
 
-use super::{DemoArguments, Failed, complain, folders, output};
+use super::{DemoArguments, Failed, complain, folders, output, own_program};
 
 /// Uploads at once.
 const UPLOADS: usize = 8;
@@ -98,7 +98,8 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
         with_development: false,
         faults: None,
         sign_in: None,
-        with_service_metrics: false,
+        metrics_file: None,
+        program: own_program()?,
     };
     let stack = Stack::start(&settings).await.map_err(anyhow::Error::from)?;
     let started = Instant::now();

@@ -23,6 +23,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -54,6 +55,9 @@ enum Command {
     Results(results::ResultsArguments),
     /// Answer images that are in the bucket already: those without a result, or without one by a given model.
     Backfill(backfill::BackfillArguments),
+    /// Answer images for a running stack, which starts this by itself.
+    #[command(hide = true)]
+    ClassifierProcess(ProcessArguments),
     /// What images cost on AWS, by service and beside other ways; with --rates, which limit gives at which rate.
     Cost(cost::CostArguments),
 }
@@ -133,6 +137,15 @@ struct ReclassifyArguments {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct ProcessArguments {
+    /// What it works for, for those who look at the list of processes.
+    role: String,
+    /// Least level of its log.
+    #[arg(long)]
+    log_level: String,
+}
+
 /// Why a command ended without success.
 #[derive(Debug)]
 enum Failed {
@@ -152,7 +165,11 @@ impl From<anyhow::Error> for Failed {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The embedded S3 logs each 404 and 304 as an error of its own; what fails for us is logged by us.
-    let default_level = if matches!(arguments.command, Command::Up(_)) { "info" } else { "error" };
+    let default_level = match &arguments.command {
+        Command::Up(_) => "info",
+        Command::ClassifierProcess(arguments) => &arguments.log_level,
+        _ => "error",
+    };
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,giemsa={default_level},tract=error")))
         .add_directive("s3s=off".parse().expect("a valid directive"))
@@ -181,6 +198,9 @@ pub fn main() -> ExitCode {
         Command::Reconcile(arguments) => runtime.block_on(reconcile::run(&arguments)),
         Command::Results(arguments) => runtime.block_on(results::run(&arguments)),
         Command::Backfill(arguments) => runtime.block_on(backfill::run(&arguments)),
+        Command::ClassifierProcess(_) => runtime.block_on(async {
+            giemsa::local::run_duties().await.map_err(|error| Failed::Work(error.into()))
+        }),
         Command::Cost(arguments) => cost::run(&arguments),
     };
     match done {
@@ -195,6 +215,15 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command itself, to start it again: on Linux also when its file was replaced since.
+fn own_program() -> anyhow::Result<PathBuf> {
+    let of_process = PathBuf::from("/proc/self/exe");
+    if of_process.exists() {
+        return Ok(of_process);
+    }
+    std::env::current_exe().context("the system does not say which program this is")
 }
 
 /// Writes a message to stderr: without control characters, since it quotes file names, and without a panic

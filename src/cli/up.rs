@@ -16,7 +16,7 @@ use giemsa::local::{
 use giemsa::metrics;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failed, UpArguments, complain, output};
+use super::{Failed, UpArguments, complain, output, own_program};
 
 /// Starts the stack, says how to use it, and stops it at Ctrl-C or SIGTERM.
 pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
@@ -29,7 +29,8 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         http_port: arguments.http_port,
         run_worker: !arguments.no_worker,
         with_development: true,
-        with_service_metrics: arguments.metrics.is_some(),
+        metrics_file: arguments.metrics.clone(),
+        program: own_program()?,
         faults: arguments.faults.as_deref().map(read_faults).transpose()?,
         sign_in: sign_in(arguments)?,
     };

@@ -10,9 +10,9 @@ use chrono::Utc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::process::ClassifierProcess;
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use crate::dashboard::{Operations, OperationsError, QueueFigures};
-use crate::handler::Handler;
 
 /// The queues and handlers of the stack.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct LocalStage {
     pub stage: String,
     pub queue_name: String,
     /// Absent if nothing is classified.
-    pub handler: Option<Arc<Handler>>,
+    pub process: Option<Arc<ClassifierProcess>>,
 }
 
 impl LocalOperations {
@@ -64,7 +64,7 @@ impl Operations for LocalOperations {
     }
 
     fn refused(&self, stage: &str) -> Option<String> {
-        self.stage(stage)?.handler.as_ref()?.model_refusal()
+        self.stage(stage)?.process.as_ref()?.refusal()
     }
 }
 

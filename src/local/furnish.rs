@@ -3,21 +3,29 @@
 //! It never replaces anything that is there. Invariant: what it puts into an empty folder serves in every stage, and a
 //! folder of an earlier version gets what it lacks.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 
+use serde_json::json;
+
+use super::process::ClassifierProcess;
 use super::stack::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, StackError, TABLE};
+use super::worker::{Answer, AnswerError};
 use crate::aws::Clients;
 use crate::config::{PRODUCTION_STAGE, model_key};
-use crate::gate_handler::{GateHandler, Gated};
 use crate::golden::GOLDEN_PREFIX;
-use crate::object::ObjectRef;
 use crate::store::create_table;
 
 /// The model that is put in place where there is none.
 pub(super) const SAMPLE_MODEL: &[u8] = include_bytes!("../../models/thin-smear.onnx");
+
+/// Time for the first report.
+const LONGEST_FIRST_REPORT: Duration = Duration::from_secs(900);
 
 /// The golden set that is put in place where there is none: keys and contents.
 const SAMPLE_GOLDEN_SET: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/golden.rs"));
@@ -54,14 +62,20 @@ pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), St
 /// Tries the model of production if the folder holds no report at all: it is new, or of a version without the gate.
 ///
 /// Later a model without a report is one that somebody copied to production past the gate.
-pub(super) async fn first_report(clients: &Clients, gate: &GateHandler) -> Result<(), StackError> {
+pub(super) async fn first_report(clients: &Clients, gate: &Arc<ClassifierProcess>) -> Result<(), StackError> {
     if holds(clients, "reports/").await? {
         return Ok(());
     }
-    let object = ObjectRef::new(MODEL_BUCKET, model_key(PRODUCTION_STAGE));
-    match gate.gate(&object, false, None).await {
-        Ok(Gated::Reported(_) | Gated::Unchanged(_) | Gated::Gone) => Ok(()),
-        Err(error) => Err(failed("the first golden report", &error)),
+    let request = json!({"gate": {"stage": PRODUCTION_STAGE}});
+    loop {
+        match gate.answer(&request, LONGEST_FIRST_REPORT, false).await {
+            Ok(_) => return Ok(()),
+            // It is refused the next time or the time after that, and that is a report.
+            Err(AnswerError::ProcessEnded(reason)) => {
+                tracing::error!(%reason, "the first report is tried again")
+            }
+            Err(error) => return Err(failed("the first golden report", &error)),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod faults;
 mod furnish;
 pub mod listener;
 pub mod lock;
+mod process;
 pub mod queue;
 pub mod s3;
 mod servers;
@@ -30,6 +31,7 @@ mod state;
 mod worker;
 
 pub use lock::{DataDirLock, LockError};
+pub use process::{DutiesError, run_duties};
 pub use s3::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
 pub use servers::{LocalError, ServerSettings, Servers, Subscription, credentials};
 pub use stack::{

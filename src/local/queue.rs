@@ -399,13 +399,21 @@ impl Queue {
         self.update_held(receipt_handle, assignments, delay, Some(reason), now).await
     }
 
-    /// Gives a message back untried, as when the worker stops: visible at once, and the receive does not count.
+    /// Gives a message back untried, as when the worker stops or there is nothing to answer with: visible after `delay`,
+    /// and the receive does not count. A `reason` is kept as that of a failure is.
     ///
     /// # Errors
     /// [`QueueError::Database`] if the file fails.
-    pub async fn give_back(&self, receipt_handle: &str, now: DateTime<Utc>) -> Result<bool, QueueError> {
-        let assignments = "visible_ms = ?2, receipt = NULL, receive_count = receive_count - 1";
-        self.update_held(receipt_handle, assignments, Duration::ZERO, None, now).await
+    pub async fn give_back(
+        &self,
+        receipt_handle: &str,
+        reason: Option<&str>,
+        delay: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<bool, QueueError> {
+        let assignments = "visible_ms = ?2, receipt = NULL, receive_count = receive_count - 1,
+             last_failure = coalesce(?3, last_failure)";
+        self.update_held(receipt_handle, assignments, delay, reason, now).await
     }
 
     async fn update_held(

@@ -1,7 +1,7 @@
 //! The whole embedded stack: servers, buckets, table, stages, gate and dashboard, started in order.
 //!
-//! It never answers an image itself: the workers call the same handlers as Lambda does. Each stage has its own queue,
-//! workers and model, fed by the same uploads, so that production does not notice what development does. Invariant: one
+//! It never answers an image itself: each stage has a process of its own, which calls the same handlers as Lambda does.
+//! Each stage has its own queue, workers and model, fed by the same uploads, so that production does not notice what development does. Invariant: one
 //! process holds a data folder, and what was uploaded and not answered goes on at the next start.
 
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
+use futures::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,16 +19,14 @@ use super::dashboard::{self, LocalOperations, LocalStage};
 use super::faults::{FaultSpec, Faults, FaultsError};
 use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
+use super::process::{ClassifierProcess, Duties, Role};
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
-use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, GateConfig, PRODUCTION_STAGE, SignInSettings};
+use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, PRODUCTION_STAGE, SignInSettings};
 use crate::dashboard::{Access, Buckets, Dashboard, Issuer, Pictures, SignIn, router};
-use crate::gate_handler::GateHandler;
-use crate::handler::Handler;
-use crate::pipeline::Pipeline;
 use crate::store::{StoreError, TableReader, TableWriter};
 
 /// Bucket that images are uploaded to.
@@ -48,6 +47,8 @@ const WORKERS: usize = 2;
 /// What the stack needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StackSettings {
+    /// The `giemsa` command, which is started for each stage.
+    pub program: PathBuf,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Port of S3; 0 takes any free one.
@@ -66,8 +67,8 @@ pub struct StackSettings {
     pub faults: Option<FaultSpec>,
     /// Where the readers of the dashboard sign in; without it everybody on this machine is one.
     pub sign_in: Option<SignInSettings>,
-    /// Whether to write what CloudWatch would know of queues, functions and table, by [`crate::metrics`].
-    pub with_service_metrics: bool,
+    /// File that [`crate::metrics`] are appended to; with it also what CloudWatch would know of queues, functions and table.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// Why the stack could not start.
@@ -121,7 +122,24 @@ pub struct Stack {
     sqs: SqsServer,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    processes: Processes,
     _lock: DataDirLock,
+}
+
+/// The processes that answer, which end with the stack.
+#[derive(Debug, Default)]
+struct Processes(Vec<Arc<ClassifierProcess>>);
+
+impl Processes {
+    fn of_stage(&self, stage: &str) -> Option<&Arc<ClassifierProcess>> {
+        self.0.iter().find(|process| process.is_of_stage(stage))
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|process| process.stop());
+    }
 }
 
 impl Stack {
@@ -188,7 +206,7 @@ impl Stack {
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
-        if settings.with_service_metrics {
+        if settings.metrics_file.is_some() {
             let (queue, counts, stopped) = (queue.clone(), counts.clone(), stopped.clone());
             tasks.push(tokio::spawn(async move {
                 if let Err(error) = cloudwatch::watch(queue, queue_names, &counts, stopped).await {
@@ -196,47 +214,61 @@ impl Stack {
                 }
             }));
         }
-        let mut handlers = Vec::new();
+        let process = |role: Role| {
+            let duties = Duties {
+                role,
+                s3_url: endpoint_url(servers.s3),
+                dynamodb_url: endpoint_url(servers.dynamodb),
+                data_dir: settings.data_dir.clone(),
+                faults: settings.faults.as_ref().map(FaultSpec::to_string),
+                metrics_file: settings.metrics_file.clone(),
+                stack_pid: std::process::id(),
+            };
+            ClassifierProcess::new(settings.program.clone(), duties, &clients)
+        };
+        let mut processes = Processes::default();
         if settings.run_worker {
-            let gate_config =
-                GateConfig { model_bucket: MODEL_BUCKET.to_owned(), limits: config.limits.clone() };
-            let gate = Arc::new(GateHandler::new(gate_config, clients.s3.clone()));
+            let gate = process(Role::Gate);
+            processes.0.push(gate.clone());
             first_report(&clients, &gate).await?;
-            for config in configs {
-                let mut pipeline = Pipeline::new(config.clone(), clients.clone());
-                if let Some(faults) = &faults {
-                    pipeline = pipeline.with_fault_point(faults.fault_point(&config.stage));
+            let of_stages: Vec<_> =
+                stages.iter().map(|stage| process(Role::Stage((*stage).to_owned()))).collect();
+            processes.0.extend(of_stages.iter().cloned());
+            let begin = |process: Arc<ClassifierProcess>| async move {
+                if let Err(error) = process.start().await {
+                    tracing::error!(%error, "it is started again with the next upload");
                 }
-                pipeline.warm_up().await;
-                handlers.push(Arc::new(Handler::new(pipeline)));
-            }
+            };
+            // Side by side: each loads its model.
+            stream::iter(of_stages.clone()).for_each_concurrent(None, begin).await;
             // Only when everything is ready: nothing is answered by the one stage while the other is not there yet.
             let place = Workplace {
                 queue: queue.clone(),
                 faults: faults.clone(),
                 counts: counts.clone(),
+                memory: Arc::default(),
                 stop: stopped.clone(),
             };
             let spawn = |name: &str, duty, handler: Arc<dyn worker::Answer>| {
                 worker::spawn(&place, name, duty, handler)
             };
-            tasks.push(spawn(GATE_QUEUE, GATE, gate));
-            for (stage, handler) in stages.iter().zip(&handlers) {
+            tasks.push(spawn(GATE_QUEUE, GATE, Arc::new(gate)));
+            for (stage, process) in stages.iter().zip(of_stages) {
+                let handler: Arc<dyn worker::Answer> = Arc::new(process);
                 let workers = if *stage == PRODUCTION_STAGE { WORKERS } else { 1 };
                 for _ in 0..workers {
                     tasks.push(spawn(&classify_queue(stage), CLASSIFY, handler.clone()));
                 }
-                // By the same handler, so that it is the same model and there are no more images on processors.
+                // By the same process, so that it is the same model and there are no more images on processors.
                 let (name, handler) = (backfill_queue(stage), handler.clone());
                 let live = stages.iter().map(|stage| classify_queue(stage)).collect();
                 tasks.push(worker::spawn_behind(live, &place, &name, BACKFILL, handler));
             }
         }
-        let mut handlers = handlers.into_iter();
         let of_stage = |stage: &&str| LocalStage {
             stage: (*stage).to_owned(),
             queue_name: classify_queue(stage),
-            handler: handlers.next(),
+            process: processes.of_stage(stage).cloned(),
         };
         let operations = LocalOperations {
             queue: queue.clone(),
@@ -262,6 +294,7 @@ impl Stack {
         if let Some(faults) = &faults {
             // Last: a start that meets faults would only be a start that fails.
             faults.arm();
+            processes.0.iter().for_each(|process| process.arm());
             tasks.push(tokio::spawn(faults.clone().keep_summary(stopped)));
         }
         Ok(Self {
@@ -274,6 +307,7 @@ impl Stack {
             sqs,
             stop,
             tasks,
+            processes,
             _lock: lock,
         })
     }
@@ -312,6 +346,7 @@ impl Stack {
                 tracing::error!(%error, "a part of the stack panicked");
             }
         }
+        drop(self.processes);
         self.sqs.shutdown().await;
         self.servers.shutdown().await;
     }

@@ -4,11 +4,11 @@
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -17,8 +17,6 @@ use tokio::task::JoinHandle;
 use super::cloudwatch::{ServiceCounts, ServiceEvent};
 use super::faults::Faults;
 use super::queue::{Message, Queue, QueueError, QueueSettings};
-use crate::gate_handler::GateHandler;
-use crate::handler::Handler;
 
 /// What a worker does, as its function on AWS is set up.
 #[derive(Debug, Clone, Copy)]
@@ -54,22 +52,28 @@ impl Duty {
 /// Answers an event as SQS sends it.
 #[async_trait]
 pub(super) trait Answer: Send + Sync + 'static {
+    /// Answers within `time`; `is_alone` keeps other events from the process meanwhile.
+    async fn answer(&self, event: &Value, time: Duration, is_alone: bool) -> Result<Reply, AnswerError>;
+}
+
+/// An answer to an event.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reply {
     /// The messages that failed, as SQS expects them.
-    async fn answer(&self, event: &Value, deadline: Instant) -> Result<Value, String>;
+    pub answer: Value,
+    /// Whether there is a model to answer with.
+    pub has_model: bool,
 }
 
-#[async_trait]
-impl Answer for Handler {
-    async fn answer(&self, event: &Value, deadline: Instant) -> Result<Value, String> {
-        self.handle(event, Some(deadline)).await.map_err(|error| error.to_string())
-    }
-}
-
-#[async_trait]
-impl Answer for GateHandler {
-    async fn answer(&self, event: &Value, deadline: Instant) -> Result<Value, String> {
-        self.handle(event, Some(deadline)).await.map_err(|error| error.to_string())
-    }
+/// Why an event has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AnswerError {
+    /// It failed as a whole.
+    #[error("{0}")]
+    Failed(String),
+    /// The process ended that was to answer it.
+    #[error("{0}")]
+    ProcessEnded(String),
 }
 
 /// Longest wait before a message that failed is tried again.
@@ -77,6 +81,21 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Time between two looks whether live work is done, for those who let it go first.
 const YIELD_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Pause of a queue's workers where there is no model to answer with.
+const MODEL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a message is hidden that waits for a model.
+const WAIT_FOR_MODEL: Duration = Duration::from_secs(5);
+
+/// What workers know of each other's messages.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Ids of messages that were being answered when their process ended.
+    suspects: Mutex<HashSet<String>>,
+    /// Queues whose messages wait for a model.
+    stuck: Mutex<HashSet<String>>,
+}
 
 /// What all workers of a stack share.
 #[derive(Debug, Clone)]
@@ -86,6 +105,8 @@ pub(super) struct Workplace {
     pub faults: Option<Arc<Faults>>,
     /// What AWS would count of them.
     pub counts: Arc<ServiceCounts>,
+    /// What they know of each other's messages.
+    pub memory: Arc<Memory>,
     /// Turns true when they have to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -122,97 +143,153 @@ pub(super) fn spawn_behind(
 /// [`QueueError`] if the queue's file fails, which nothing here can mend.
 async fn work(
     first: &[String],
-    place: Workplace,
+    mut place: Workplace,
     queue_name: &str,
     duty: Duty,
     handler: &dyn Answer,
 ) -> Result<(), QueueError> {
-    let Workplace { queue, faults, counts, mut stop } = place;
+    let faults = place.faults.clone();
     let faults = faults.as_deref();
-    let queue_label = || queue_name.to_owned();
-    while !*stop.borrow() {
-        if has_visible(&queue, first).await? {
-            tokio::select! {
-                () = tokio::time::sleep(YIELD_INTERVAL) => {}
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
+    while !*place.stop.borrow() {
+        if place.has_visible(first).await? {
+            place.pause(YIELD_INTERVAL).await;
             continue;
         }
         let batch_size =
             faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
-        let mut messages = queue.receive(queue_name, batch_size, Utc::now()).await?;
+        let received_at = Utc::now();
+        let mut messages = place.queue.receive(queue_name, batch_size, received_at).await?;
         if messages.is_empty() {
             tokio::select! {
-                waited = queue.wait(queue_name) => waited?,
-                _ = stop.wait_for(|stop| *stop) => {}
+                waited = place.queue.wait(queue_name) => waited?,
+                _ = place.stop.wait_for(|stop| *stop) => {}
             }
             continue;
         }
         if let Some(faults) = faults {
-            messages = faults.disturb(&queue, queue_name, messages).await?;
+            messages = faults.disturb(&place.queue, queue_name, messages).await?;
             if messages.is_empty() {
                 continue;
             }
             if faults.throttles(queue_name, &messages) {
-                counts.add(ServiceEvent::Throttle { queue: queue_label() });
+                place.counts.add(ServiceEvent::Throttle { queue: queue_name.to_owned() });
                 for message in &messages {
                     let reason = format!("{} was throttled and not invoked", duty.name);
                     let wait = backoff(message.receive_count);
-                    queue.fail(&message.receipt_handle, &reason, wait, Utc::now()).await?;
+                    place.queue.fail(&message.receipt_handle, &reason, wait, Utc::now()).await?;
                 }
                 continue;
             }
         }
-        counts.add(ServiceEvent::Invocation { queue: queue_label() });
-        let deadline = Instant::now() + duty.invocation_timeout;
-        let event = sqs_event(queue_name, &messages);
-        // As in Lambda, a panic costs one batch a retry, and not the worker.
-        let answer = AssertUnwindSafe(handler.answer(&event, deadline)).catch_unwind().await;
-        if !matches!(answer, Ok(Ok(_))) {
-            counts.add(ServiceEvent::InvocationFailed { queue: queue_label() });
-        }
-        let all = || messages.iter().map(|message| message.id.as_str()).collect();
-        let failed = match &answer {
-            Ok(Ok(answer)) => failed_ids(answer),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "batch not answered, will be retried");
-                all()
-            }
-            Err(_) => {
-                tracing::error!("batch not answered after a panic, will be retried");
-                all()
-            }
+        let has_suspect = {
+            let suspects = locked(&place.memory.suspects);
+            messages.iter().any(|message| suspects.contains(&message.id))
         };
-        for message in &messages {
-            if failed.contains(message.id.as_str()) {
-                let reason = format!("{} handed it back; its log of the time names the reason", duty.name);
-                queue
-                    .fail(&message.receipt_handle, &reason, backoff(message.receive_count), Utc::now())
-                    .await?;
-            } else {
-                queue.delete(&message.receipt_handle).await?;
+        let batches = if has_suspect { messages.chunks(1) } else { messages.chunks(messages.len()) };
+        let mut has_model = true;
+        for batch in batches {
+            if *place.stop.borrow() {
+                for message in batch {
+                    place.queue.give_back(&message.receipt_handle, None, Duration::ZERO, Utc::now()).await?;
+                }
+                continue;
             }
+            let event = sqs_event(queue_name, batch, received_at);
+            has_model = place.answer(queue_name, duty, handler, batch, &event, has_suspect).await?;
+        }
+        if has_model {
+            locked(&place.memory.stuck).remove(queue_name);
+        } else {
+            locked(&place.memory.stuck).insert(queue_name.to_owned());
+            place.pause(MODEL_INTERVAL).await;
         }
     }
     Ok(())
 }
 
-async fn has_visible(queue: &Queue, names: &[String]) -> Result<bool, QueueError> {
-    for name in names {
-        if queue.has_visible(name, Utc::now()).await? {
-            return Ok(true);
+impl Workplace {
+    /// Has a batch answered, and deletes or hands back its messages; returns whether there is a model to answer with.
+    async fn answer(
+        &self,
+        queue_name: &str,
+        duty: Duty,
+        handler: &dyn Answer,
+        batch: &[Message],
+        event: &Value,
+        is_alone: bool,
+    ) -> Result<bool, QueueError> {
+        let queue_label = || queue_name.to_owned();
+        self.counts.add(ServiceEvent::Invocation { queue: queue_label() });
+        // As in Lambda, a panic costs one batch a retry, and not the worker.
+        let answering = AssertUnwindSafe(handler.answer(event, duty.invocation_timeout, is_alone));
+        let answer = answering
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(AnswerError::Failed("answering it panicked".to_owned())));
+        let ids = || batch.iter().map(|message| message.id.as_str());
+        let mut reason = format!("{} handed it back; its log of the time names the reason", duty.name);
+        let (failed, has_model) = match &answer {
+            Ok(reply) => (failed_ids(&reply.answer), reply.has_model),
+            Err(error) => {
+                self.counts.add(ServiceEvent::InvocationFailed { queue: queue_label() });
+                tracing::error!(%error, "batch not answered, will be retried");
+                if let AnswerError::ProcessEnded(how) = error {
+                    // Next time one by one, so that one image that ends the process takes no others with it.
+                    locked(&self.memory.suspects).extend(ids().map(str::to_owned));
+                    reason.clone_from(how);
+                }
+                (ids().collect(), true)
+            }
+        };
+        for message in batch {
+            let receipt = &message.receipt_handle;
+            if !failed.contains(message.id.as_str()) {
+                locked(&self.memory.suspects).remove(&message.id);
+                self.queue.delete(receipt).await?;
+            } else if has_model {
+                self.queue.fail(receipt, &reason, backoff(message.receive_count), Utc::now()).await?;
+            } else {
+                // It was not tried, so it is none of its tries.
+                let reason = "there is no model to classify with";
+                self.queue.give_back(receipt, Some(reason), WAIT_FOR_MODEL, Utc::now()).await?;
+            }
+        }
+        Ok(has_model)
+    }
+
+    /// Whether a message of one of the queues could be answered.
+    async fn has_visible(&self, queues: &[String]) -> Result<bool, QueueError> {
+        for name in queues {
+            let is_stuck = locked(&self.memory.stuck).contains(name);
+            if !is_stuck && self.queue.has_visible(name, Utc::now()).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn pause(&mut self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            _ = self.stop.wait_for(|stop| *stop) => {}
         }
     }
-    Ok(false)
+}
+
+/// A panic elsewhere leaves what is still right.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The event as SQS sends it to a function.
-fn sqs_event(queue_name: &str, messages: &[Message]) -> Value {
+fn sqs_event(queue_name: &str, messages: &[Message], received_at: DateTime<Utc>) -> Value {
     let records: Vec<Value> = messages
         .iter()
         .map(|message| {
             // All of them, as SQS counts: what was begun before a restart may have left something behind.
-            let receives = message.receive_count + message.interrupted_count;
+            let was_here = message.first_received_at.timestamp_millis() < received_at.timestamp_millis();
+            let receives =
+                (message.receive_count + message.interrupted_count).max(1 + u32::from(was_here));
             json!({
                 "messageId": message.id,
                 "receiptHandle": message.receipt_handle,
@@ -246,8 +323,6 @@ fn backoff(receive_count: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     /// Answers everything, and remembers from which queue it came, in order.
@@ -256,12 +331,12 @@ mod tests {
 
     #[async_trait]
     impl Answer for Log {
-        async fn answer(&self, event: &Value, _: Instant) -> Result<Value, String> {
+        async fn answer(&self, event: &Value, _: Duration, _: bool) -> Result<Reply, AnswerError> {
             let mut answered = self.0.lock().unwrap();
             for record in event["Records"].as_array().unwrap() {
                 answered.push(record["body"].as_str().unwrap().to_owned());
             }
-            Ok(json!({"batchItemFailures": []}))
+            Ok(Reply { answer: json!({"batchItemFailures": []}), has_model: true })
         }
     }
 
@@ -291,7 +366,8 @@ mod tests {
         let log = Arc::new(Log::default());
         let (stop, stopped) = watch::channel(false);
         let first = vec!["live".to_owned(), "other".to_owned()];
-        let place = Workplace { queue: queue.clone(), faults: None, counts: Arc::default(), stop: stopped };
+        let (counts, memory) = Default::default();
+        let place = Workplace { queue: queue.clone(), faults: None, counts, memory, stop: stopped };
         let behind = spawn_behind(first, &place, "backfill", BACKFILL, log.clone());
         // Longer than several looks: it had the time to take something.
         tokio::time::sleep(6 * YIELD_INTERVAL).await;

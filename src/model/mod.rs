@@ -9,6 +9,7 @@ mod network;
 mod pack;
 mod proof;
 mod registry;
+mod watch;
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ pub use network::{
 };
 pub use pack::{MetadataChanges, PackError, pack, pack_within};
 pub use proof::{PROOF_KEY, ProofError, ProofOutcome};
-pub use registry::{Registry, RegistryError, Release};
+pub use registry::{LoadCheck, Registry, RegistryError, Release};
+pub use watch::{Watch, Watched, Work};
 
 /// A model that can serve: built, checked against its metadata, probed, and compared with its own proof.
 #[derive(Debug, Clone)]

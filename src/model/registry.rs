@@ -6,19 +6,23 @@
 
 mod acceptance;
 mod fall_back;
+mod load;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::DisplayErrorContext;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::acceptance::{Acceptance, NotAccepted};
-use super::{LoadLimits, Model, ModelError, panic_message, too_large};
+pub use self::load::LoadCheck;
+use self::load::is_not_modified;
+use super::{LoadLimits, Model, ModelError, Watch, panic_message, too_large};
 use crate::config::Config;
 use crate::digest::sha256_hex;
 use crate::metrics::{self, Metric};
@@ -121,6 +125,8 @@ pub struct Registry {
     load_limits: LoadLimits,
     check_interval: Duration,
     acceptance: Acceptance,
+    load_check: Option<Arc<dyn LoadCheck>>,
+    watch: Watch,
     state: Mutex<State>,
 }
 
@@ -139,8 +145,8 @@ struct State {
     refusal: Option<String>,
     /// Digest of that file, if it was refused for its report, which may appear or change later.
     awaiting_report: Option<String>,
-    /// A model that served last and cannot be loaded any more, and why.
-    refused_fall_back: Option<(String, String)>,
+    /// Digests of models that served before and cannot be loaded any more, and why.
+    refused_fall_backs: HashMap<String, String>,
     /// Whether the log says that there is no file.
     said_absent: bool,
     /// When the bucket was last asked successfully.
@@ -185,6 +191,8 @@ impl Registry {
             load_limits: LoadLimits::from(&config.limits),
             check_interval: config.limits.model_check_interval,
             acceptance: Acceptance::new(s3.clone(), &config.model_bucket, &config.stage, config.gate),
+            load_check: None,
+            watch: Watch::default(),
             s3,
             state: Mutex::default(),
         }
@@ -283,10 +291,12 @@ impl Registry {
             state.see(etag, None);
             return Ok(Found::SameBytes(Release { model, released_at }));
         }
+        if let Err(error) = self.check_load(&self.location(), &sha256).await {
+            return Err(state.see_if_refused(etag, error));
+        }
         let reported_at = self.admit(state, etag.clone(), &sha256).await?;
         let released_at = reported_at.map_or(released_at, |at| at.max(released_at));
-        let limits = self.load_limits.clone();
-        let task = tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits));
+        let task = self.start_loading(&sha256, bytes);
         let started = Instant::now();
         Ok(Found::Changed(Loading { etag, released_at, sha256, task, started, said_slow: false }))
     }
@@ -347,7 +357,7 @@ impl Registry {
                 format!("loading it panicked: {message}")
             }
         };
-        let error = RegistryError::Refused { location: self.location(), sha256, detail };
+        let error = self.refused(&self.location(), &sha256, detail);
         state.see(etag, Some(error.to_string()));
         Err(error)
     }
@@ -430,11 +440,6 @@ impl State {
         }
         true
     }
-}
-
-/// S3 answers 304, which the SDK reports as an error without a code of its own.
-fn is_not_modified<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    error.raw_response().is_some_and(|response| response.status().as_u16() == 304)
 }
 
 #[cfg(feature = "local")]

@@ -4,6 +4,7 @@
 //! one upload in one stage; an upload that is answered on a later try has none.
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::types::ReturnValue;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +15,14 @@ use super::schema::{
 };
 use super::table::number;
 use super::{QueryError, StoreError, TableReader, TableWriter};
+use crate::object::ObjectRef;
 
 /// Longest reason that is kept, characters.
 const MAX_REASON_CHARS: usize = 1000;
+
+/// What is said of an earlier delivery that left no note.
+const UNKNOWN_REASON: &str =
+    "an earlier delivery ended without a word: out of time or memory, or with its process";
 
 /// Why an upload was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +58,89 @@ pub struct NotedUpload<'a> {
     pub object_version: &'a str,
 }
 
+impl<'a> NotedUpload<'a> {
+    /// The upload that an event announces.
+    pub fn of(object: &'a ObjectRef, stage: &'a str) -> Self {
+        let object_version = object.version_id.as_deref().or(object.etag.as_deref()).unwrap_or_default();
+        Self { bucket: &object.bucket, key: &object.key, stage, object_version }
+    }
+}
+
+/// A model at work on an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Run {
+    /// SHA-256 of the model file.
+    #[serde(rename = "run_model")]
+    pub model: String,
+    /// A name of the process that is no other's.
+    #[serde(rename = "run_process")]
+    pub process: String,
+    /// When it began.
+    #[serde(rename = "run_began_at")]
+    pub began_at: DateTime<Utc>,
+}
+
 impl TableWriter {
+    /// Notes that `run` begins on an upload that was delivered before, and returns the run that is noted as not ended.
+    ///
+    /// It ends with the note of the upload, or with the next one that it failed.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the table does not take it.
+    pub async fn begin_run(&self, upload: NotedUpload<'_>, run: &Run) -> Result<Option<Run>, StoreError> {
+        let now = time_text(run.began_at);
+        let (listing_pk, listing_sk) =
+            failure_listing(upload.stage, upload.key, upload.object_version, run.began_at);
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(result_pk(upload.stage, upload.bucket, upload.key)))
+            .key("sk", text(failure_sk(upload.object_version)))
+            .update_expression(
+                "SET #bucket = :bucket, #key = :key, stage = :stage, object_version = :version, \
+                 reason = if_not_exists(reason, :reason), tries = if_not_exists(tries, :one), \
+                 first_failed_at = if_not_exists(first_failed_at, :now), \
+                 last_failed_at = if_not_exists(last_failed_at, :now), \
+                 listing_pk = if_not_exists(listing_pk, :listing_pk), \
+                 listing_sk = if_not_exists(listing_sk, :listing_sk), \
+                 run_model = :model, run_process = :process, run_began_at = :began",
+            )
+            .expression_attribute_names("#bucket", "bucket")
+            .expression_attribute_names("#key", "key")
+            .expression_attribute_values(":bucket", text(upload.bucket.to_owned()))
+            .expression_attribute_values(":key", text(upload.key.to_owned()))
+            .expression_attribute_values(":stage", text(upload.stage.to_owned()))
+            .expression_attribute_values(":version", text(upload.object_version.to_owned()))
+            .expression_attribute_values(":reason", text(UNKNOWN_REASON.to_owned()))
+            .expression_attribute_values(":one", number(1))
+            .expression_attribute_values(":now", text(now))
+            .expression_attribute_values(":listing_pk", text(listing_pk))
+            .expression_attribute_values(":listing_sk", text(listing_sk))
+            .expression_attribute_values(":model", text(run.model.clone()))
+            .expression_attribute_values(":process", text(run.process.clone()))
+            .expression_attribute_values(":began", text(run.began_at.to_rfc3339()))
+            .return_values(ReturnValue::UpdatedOld)
+            .send()
+            .await;
+        let before = sent.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))?.attributes;
+        let before = before.filter(|before| before.contains_key("run_model"));
+        before.map(serde_dynamo::from_item).transpose().map_err(|error| self.failed(error.to_string()))
+    }
+
+    /// Notes that a run of which nothing else is to be said has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the table does not take it.
+    pub async fn end_run(&self, upload: NotedUpload<'_>) -> Result<(), StoreError> {
+        let request = self.dynamodb.update_item().table_name(&self.table);
+        let sent = request
+            .key("pk", text(result_pk(upload.stage, upload.bucket, upload.key)))
+            .key("sk", text(failure_sk(upload.object_version)))
+            .update_expression("REMOVE run_model, run_process, run_began_at")
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
+    }
+
     /// Notes one more failed try of an upload.
     ///
     /// # Errors
@@ -72,7 +160,8 @@ impl TableWriter {
             .update_expression(
                 "SET #bucket = :bucket, #key = :key, stage = :stage, object_version = :version, reason = :reason, \
                  first_failed_at = if_not_exists(first_failed_at, :now), last_failed_at = :now, \
-                 listing_pk = :listing_pk, listing_sk = :listing_sk ADD tries :one",
+                 listing_pk = :listing_pk, listing_sk = :listing_sk \
+                 REMOVE run_model, run_process, run_began_at ADD tries :one",
             )
             .expression_attribute_names("#bucket", "bucket")
             .expression_attribute_names("#key", "key")

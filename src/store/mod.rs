@@ -1,6 +1,7 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
 mod answered;
+mod crashes;
 mod current;
 mod days;
 mod failures;
@@ -27,9 +28,10 @@ mod withdrawal_writes;
 mod withdrawals;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
+pub use crashes::CrashNote;
 pub use current::{make_current, place};
 pub use days::DaySummary;
-pub use failures::{FailureNote, NotedUpload};
+pub use failures::{FailureNote, NotedUpload, Run};
 pub use load::{PartitionWrite, StoredBytes, stored_bytes, writes_of_batch};
 pub use lookups::{BATCH_KEYS, CurrentResult};
 pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};

@@ -15,8 +15,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::FailureNote;
 use super::merged::text_of;
 use super::schema::{
-    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RESULT_SK, SHARDS, SLIDE_INDEX, WITHDRAWAL_SK_START,
-    WITHDRAWN_SK, image_pk, label_pk, model_pk, result_pk, slide_pk, time_text,
+    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RELEASES_END, RESULT_SK, SHARDS, SLIDE_INDEX,
+    WITHDRAWAL_SK_START, WITHDRAWN_SK, image_pk, label_pk, model_pk, result_pk, slide_pk, time_text,
 };
 use super::table::{Item, LedgerEntry};
 use super::verdicts::Review;
@@ -279,8 +279,9 @@ impl TableReader {
     /// [`QueryError`].
     pub async fn ledger_newest(&self, stage: &str, limit: usize) -> Result<Vec<LedgerEntry>, QueryError> {
         let query = self
-            .query(None, "pk = :pk")
+            .query(None, "pk = :pk AND sk < :end")
             .expression_attribute_values(":pk", text(model_pk(stage)))
+            .expression_attribute_values(":end", text(RELEASES_END.to_owned()))
             .scan_index_forward(false)
             .limit(i32::try_from(limit).unwrap_or(i32::MAX));
         let answer =

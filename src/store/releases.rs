@@ -6,7 +6,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::schema::{model_pk, release_pk, time_text};
+use super::schema::{RELEASES_END, model_pk, release_pk, time_text};
 use super::table::{Item, TableWriter};
 use super::{LedgerEntry, QueryError, StoreError, TableReader};
 use crate::classification::ModelInfo;
@@ -126,8 +126,10 @@ impl TableReader {
 
     async fn entries<T: serde::de::DeserializeOwned>(&self, pk: String) -> Result<Vec<T>, QueryError> {
         // Consistent, because a command reads what the one before it wrote.
-        let query = self.query(None, "pk = :pk").consistent_read(true);
-        let query = query.expression_attribute_values(":pk", AttributeValue::S(pk));
+        let query = self.query(None, "pk = :pk AND sk < :end").consistent_read(true);
+        let query = query
+            .expression_attribute_values(":pk", AttributeValue::S(pk))
+            .expression_attribute_values(":end", AttributeValue::S(RELEASES_END.to_owned()));
         self.all_items(query).await?.into_iter().map(|item| self.read_item(item)).collect()
     }
 }

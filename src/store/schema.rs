@@ -29,6 +29,7 @@
 //! | who reviewed what, newest first | index `listing`: `listing_pk = reviews#<month>`, `listing_sk = <time>#<digest of key and reviewer>` |
 //! | what fails, newest failure first | index `listing`: `listing_pk = failures#<stage>#<shard>`, `listing_sk = <last failure>#<digest of key and version>` |
 //! | which model served at time t | `pk = model#<stage>`, `sk = <released at>#<digest>` |
+//! | how often a model ended its process | same `pk`, `sk = crash#<digest>` |
 //! | who released what, and why | `pk = release#<stage>`, `sk = <started at>#<digest>` |
 //! | whether this version wrote all items | `pk = layout`, `sk = keys`; of the embedded stack |
 //!
@@ -255,6 +256,14 @@ pub(super) fn release_pk(stage: &str) -> String {
 
 pub(super) fn model_pk(stage: &str) -> String {
     format!("model#{stage}")
+}
+
+/// After the sort keys of all releases, which begin with a digit, and before those of crashes.
+pub(super) const RELEASES_END: &str = ":";
+
+/// Sort key of what is known of a model's crashes, in the partition of its stage's releases.
+pub(super) fn crash_sk(sha256: &str) -> String {
+    format!("crash#{sha256}")
 }
 
 /// Key of the item that tells which version wrote the others last.

@@ -64,9 +64,14 @@ impl RuntimeApi {
         Self { address, events, posted }
     }
 
+    /// Invokes the function, whose answer nobody waits for.
+    pub fn begin(&self, invocation: &str, time_left: Duration, payload: &str) {
+        self.events.send((invocation.to_owned(), time_left, payload.to_owned())).unwrap();
+    }
+
     /// Invokes the function with `payload`, which need not be JSON, and returns what it posts.
     pub async fn invoke(&mut self, invocation: &str, time_left: Duration, payload: &str) -> Posted {
-        self.events.send((invocation.to_owned(), time_left, payload.to_owned())).unwrap();
+        self.begin(invocation, time_left, payload);
         let posted = timeout(LONGEST_WAIT, self.posted.recv()).await.expect("no answer in time").unwrap();
         assert_eq!(posted.invocation, invocation);
         posted

@@ -9,8 +9,8 @@ use crate::common::faults::{Fault, Seen, faulty};
 use crate::common::{INPUT, Lab, uninfected_cell};
 use giemsa::analysis::Step;
 use giemsa::classification::Status;
-use giemsa::cpu_pool::FaultPoint;
 use giemsa::handler::{Handler, HandlerError};
+use giemsa::model::{Watch, Work};
 use giemsa::pipeline::Pipeline;
 use giemsa::store::FailureNote;
 use serde_json::{Value, json};
@@ -174,7 +174,12 @@ async fn a_panic_or_a_freeze_costs_one_image_one_retry() {
         // Each trigger meets it once.
         for trigger in ["SQS", "S3 Batch Operations", "S3"] {
             let is_over = AtomicBool::new(false);
-            let fault = FaultPoint::new(move |step, key| {
+            let fault = Watch::new(move |work| {
+                let (step, key) = match work {
+                    Work::Decode { key } => (Step::Decode, key),
+                    Work::Infer { key, .. } => (Step::Infer, key),
+                    Work::Load { .. } | Work::Nothing => return,
+                };
                 if step != at || key != POISON || is_over.swap(true, Ordering::SeqCst) {
                     return;
                 }
@@ -183,7 +188,7 @@ async fn a_panic_or_a_freeze_costs_one_image_one_retry() {
                     None => panic!("on purpose"),
                 }
             });
-            let pipeline = Pipeline::new(config.clone(), lab.clients.clone()).with_fault_point(fault);
+            let pipeline = Pipeline::new(config.clone(), lab.clients.clone()).watched_by(fault);
             let handler = Handler::new(pipeline);
             pipeline_is_warm(&handler).await;
             let event = match trigger {

@@ -38,7 +38,8 @@ impl Page {
             with_development: false,
             faults: None,
             sign_in: None,
-            with_service_metrics: false,
+            metrics_file: None,
+            program: env!("CARGO_BIN_EXE_giemsa").into(),
         };
         let stack = Stack::start(&settings).await.unwrap();
         let url = format!("http://{}", stack.dashboard);

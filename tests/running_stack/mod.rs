@@ -144,6 +144,11 @@ impl RunningStack {
         stack
     }
 
+    /// Id of its process.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has printed to stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.lock().unwrap().clone()

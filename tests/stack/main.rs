@@ -22,6 +22,7 @@ mod dashboard_media;
 mod dashboard_reviews;
 mod dlq;
 mod injector;
+mod isolation;
 mod local_kill;
 mod local_s3;
 mod local_s3_browsers;

@@ -20,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
 use super::connection::{Connection, Cut};
-use super::process::kill_process;
 use super::{Faults, Kind, Strike, body, dynamodb, fraction, s3};
 use crate::local::cloudwatch::ServiceEvent;
 use crate::local::listener;
@@ -125,7 +124,7 @@ impl Client {
             }
             Kind::Kill => {
                 to_bytes(self.done(asked).await?.into_body(), usize::MAX).await?;
-                kill_process()
+                faults.kill_process()
             }
             Kind::Reset => Err(self.reset()),
             refused => Ok(match self.front.protocol {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -25,6 +25,8 @@ const SUMMARY: &str = "faults.json";
 pub(super) struct Journal {
     folder: PathBuf,
     file: File,
+    /// Bytes of the file that are counted.
+    read_to: u64,
     suffered: HashMap<String, u32>,
     counts: BTreeMap<Kind, u64>,
 }
@@ -39,23 +41,31 @@ impl Journal {
     /// Goes on with the journal of `folder`, which is made if it is not there.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let path = folder.join(JOURNAL);
-        let (mut suffered, mut counts) = (HashMap::new(), BTreeMap::new());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error),
-        };
-        for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let file = File::options().create(true).read(true).append(true).open(folder.join(JOURNAL))?;
+        let (suffered, counts) = (HashMap::new(), BTreeMap::new());
+        let mut journal = Self { folder: folder.to_owned(), file, read_to: 0, suffered, counts };
+        journal.catch_up()?;
+        Ok(journal)
+    }
+
+    /// Reads what was written since, by this process or by another that works for the same stack.
+    fn catch_up(&mut self) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.read_to))?;
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes)?;
+        // A line that another process is writing is whole the next time.
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.read_to += whole as u64;
+        for line in bytes[..whole].split(|byte| *byte == b'\n') {
+            let line: Value = serde_json::from_slice(line).unwrap_or_default();
             if let (Some(kind), Some(subject)) =
                 (line["kind"].as_str().and_then(Kind::of_name), line["subject"].as_str())
             {
-                *suffered.entry(subject.to_owned()).or_default() += 1;
-                *counts.entry(kind).or_default() += 1;
+                *self.suffered.entry(subject.to_owned()).or_default() += 1;
+                *self.counts.entry(kind).or_default() += 1;
             }
         }
-        let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self { folder: folder.to_owned(), file, suffered, counts })
+        Ok(())
     }
 
     /// Faults that the subject has suffered.
@@ -69,20 +79,21 @@ impl Journal {
         line.push(b'\n');
         // One call, so that a kill leaves the whole line or nothing.
         self.file.write_all(&line)?;
-        *self.suffered.entry(subject.to_owned()).or_default() += 1;
-        *self.counts.entry(kind).or_default() += 1;
-        Ok(())
+        self.catch_up()
     }
 
-    /// Faults by kind.
-    pub(super) fn counts(&self) -> &BTreeMap<Kind, u64> {
-        &self.counts
+    /// Faults by kind, those included that other processes wrote down.
+    pub(super) fn counts(&mut self) -> BTreeMap<Kind, u64> {
+        // What cannot be read now is read the next time.
+        let _ = self.catch_up();
+        self.counts.clone()
     }
 
     /// Writes the counts to `faults.json`, whole or not at all.
-    pub(super) fn write_summary(&self, spec: &FaultSpec) -> io::Result<()> {
-        let total: u64 = self.counts.values().sum();
-        let summary = json!({"spec": spec.to_string(), "injected": self.counts, "total": total});
+    pub(super) fn write_summary(&mut self, spec: &FaultSpec) -> io::Result<()> {
+        let counts = self.counts();
+        let total: u64 = counts.values().sum();
+        let summary = json!({"spec": spec.to_string(), "injected": counts, "total": total});
         let beside = self.folder.join(format!("{SUMMARY}.new"));
         fs::write(&beside, format!("{summary:#}\n"))?;
         fs::rename(beside, self.folder.join(SUMMARY))

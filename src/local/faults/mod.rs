@@ -7,7 +7,7 @@
 //! | `front.rs`, `connection.rs`, `body.rs` | a proxy that answers wrongly, breaks connections, damages bodies |
 //! | `s3.rs`, `dynamodb.rs` | what a request is about, and how the service says that it fails |
 //! | `trigger.rs` | messages that come twice, late, in another order, and to two workers |
-//! | `process.rs` | panics, freezes, SIGKILL |
+//! | `process.rs` | panics, freezes, aborts, SIGKILL |
 //!
 //! What happens is decided by a hash of the seed, the kind, the subject (an object and a method, an item of the table, a
 //! message) and how many requests the subject had before, so that it does not depend on the order of what happens to
@@ -68,6 +68,8 @@ pub struct Faults {
     history: Mutex<History>,
     /// What AWS would count of requests that are refused.
     counts: Arc<ServiceCounts>,
+    /// A process that ends by SIGKILL together with this one.
+    ending_also: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -104,7 +106,8 @@ impl Faults {
         let journal = Journal::open(data_dir)
             .map_err(|source| FaultsError::Journal { folder: data_dir.to_owned(), source })?;
         let history = Mutex::new(History { requests: HashMap::new(), journal });
-        Ok(Self { spec, is_armed: AtomicBool::new(false), history, counts: Arc::default() })
+        let is_armed = AtomicBool::new(false);
+        Ok(Self { spec, is_armed, history, counts: Arc::default(), ending_also: None })
     }
 
     /// The same faults, which tell `counts` what AWS would count of them.
@@ -112,6 +115,12 @@ impl Faults {
     pub(super) fn counted_by(mut self, counts: Arc<ServiceCounts>) -> Self {
         self.counts = counts;
         self
+    }
+
+    /// The same faults in a process that works for another: SIGKILL is for both.
+    #[must_use]
+    pub(super) fn ending_also(self, pid: u32) -> Self {
+        Self { ending_also: Some(pid), ..self }
     }
 
     /// Begins to inject.
@@ -126,7 +135,7 @@ impl Faults {
 
     /// Injected faults by kind, over all starts in this data folder.
     pub fn counts(&self) -> BTreeMap<Kind, u64> {
-        self.history().journal.counts().clone()
+        self.history().journal.counts()
     }
 
     /// Writes the counts to `faults.json` in the data folder.
@@ -151,6 +160,12 @@ impl Faults {
                 _ = stop.wait_for(|stop| *stop) => return self.write_summary(),
             }
         }
+    }
+
+    /// Whether the model of the digest `sha256` is one that ends its process.
+    fn aborts(&self, sha256: &str) -> bool {
+        let digits = self.spec.abort_model.as_deref();
+        self.is_armed.load(Ordering::SeqCst) && digits.is_some_and(|digits| sha256.starts_with(digits))
     }
 
     /// Which of `kinds` is to strike the subject's next request, if any and if it has not suffered enough.

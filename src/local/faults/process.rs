@@ -1,40 +1,43 @@
-//! Faults of the process itself: panics and freezes while an image is worked on, and SIGKILL.
+//! Faults of the processes themselves: panics, freezes and aborts while an image is worked on, and SIGKILL.
 //!
 //! Never catches what it throws. Invariant: what ends the process was written down before.
 
 use std::process::Command;
-use std::sync::Arc;
 
 use super::{Faults, Kind};
-use crate::analysis::Step;
-use crate::cpu_pool::FaultPoint;
+use crate::local::process::Role;
+use crate::model::Work;
 
 impl Faults {
-    /// What the pipeline of `stage` calls on the thread that works on an image, before each step.
-    pub(in crate::local) fn fault_point(self: &Arc<Self>, stage: &str) -> FaultPoint {
-        let (faults, stage) = (Arc::clone(self), stage.to_owned());
-        FaultPoint::new(move |step, key| {
-            let (name, panic) = match step {
-                Step::Decode => ("decode", Kind::PanicDecode),
-                Step::Infer => ("infer", Kind::PanicModel),
-            };
-            let Some(strike) =
-                faults.strike(&[panic, Kind::Freeze, Kind::Kill], &format!("{name} {stage} {key}"))
-            else {
-                return;
-            };
-            match strike.kind {
-                Kind::Freeze => std::thread::sleep(strike.duration),
-                Kind::Kill => kill_process(),
-                _ => panic!("a fault was injected: panic in {name}"),
+    /// Does what is to go wrong with a piece of work, on the thread that is about to do it.
+    pub(in crate::local) fn strike_work(&self, role: &Role, work: Work<'_>) {
+        let (name, panic, key) = match work {
+            Work::Decode { key } => ("decode", Kind::PanicDecode, key),
+            Work::Infer { key, sha256 } => {
+                if self.aborts(sha256) {
+                    tracing::warn!(%sha256, "a fault is injected: the model aborts");
+                    std::process::abort();
+                }
+                ("infer", Kind::PanicModel, key)
             }
-        })
+            Work::Load { .. } | Work::Nothing => return,
+        };
+        let Role::Stage(stage) = role else { return };
+        let kinds = [panic, Kind::Freeze, Kind::Kill];
+        let Some(strike) = self.strike(&kinds, &format!("{name} {stage} {key}")) else { return };
+        match strike.kind {
+            Kind::Freeze => std::thread::sleep(strike.duration),
+            Kind::Kill => self.kill_process(),
+            _ => panic!("a fault was injected: panic in {name}"),
+        }
     }
-}
 
-/// Ends this process as the system does when memory runs out: at once, with nothing cleaned up.
-pub(super) fn kill_process() -> ! {
-    // Without `unsafe` there is no call for it. Where there is no such command, aborting is as sudden.
-    let _ = Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
-    std::process::abort()
+    /// Ends the stack as the system does when memory runs out: at once, with nothing cleaned up.
+    pub(super) fn kill_process(&self) -> ! {
+        let own = std::process::id();
+        let pids = self.ending_also.into_iter().chain([own]).map(|pid| pid.to_string());
+        // Without `unsafe` there is no call for it. Where there is no such command, aborting is as sudden.
+        let _ = Command::new("kill").arg("-KILL").args(pids).status();
+        std::process::abort()
+    }
 }

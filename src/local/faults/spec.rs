@@ -130,6 +130,8 @@ pub struct FaultSpec {
     pub limit: u32,
     /// Messages of one event, drawn anew for each; `None` leaves it as it is.
     pub batch: Option<RangeInclusive<usize>>,
+    /// First digits of the SHA-256 of a model that aborts its process whenever it runs; no probability, no limit.
+    pub abort_model: Option<String>,
     /// The kinds that may strike.
     pub rates: BTreeMap<Kind, Rate>,
 }
@@ -175,6 +177,8 @@ pub fn help() -> String {
             .to_owned(),
         format!("  limit={DEFAULT_LIMIT}             most faults that one object, item or message suffers"),
         "  batch=1..10000      messages of one event, drawn anew for each".to_owned(),
+        "  abort-model=0a1b2c  the model whose SHA-256 begins so aborts its process whenever it runs"
+            .to_owned(),
     ];
     lines.extend(KINDS.iter().map(|(_, name, default_ms, meaning)| {
         let example = match default_ms {
@@ -193,6 +197,7 @@ impl FromStr for FaultSpec {
     /// Reads `name=value` parts between commas or line ends; what follows a `#` is left out.
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let (mut seed, mut limit, mut batch, mut rates) = (None, None, None, BTreeMap::new());
+        let mut abort_model = None;
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
         for part in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|part| !part.is_empty()) {
             let (name, value) =
@@ -211,6 +216,14 @@ impl FromStr for FaultSpec {
                     let range = parse_batch(value);
                     batch.replace(range.ok_or_else(|| wrong("a range within 1..10000"))?).is_none()
                 }
+                "abort-model" => {
+                    let is_start = !value.is_empty()
+                        && value.len() <= 64
+                        && value.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+                    let digits = Some(value.to_owned()).filter(|_| is_start);
+                    let digits = digits.ok_or_else(|| wrong("the first digits of a SHA-256, lower-case"))?;
+                    abort_model.replace(digits).is_none()
+                }
                 _ => {
                     let kind = Kind::of_name(name).ok_or_else(|| SpecError::Name { found: name.into() })?;
                     rates.insert(kind, parse_rate(kind, value).map_err(wrong)?).is_none()
@@ -220,7 +233,8 @@ impl FromStr for FaultSpec {
                 return Err(SpecError::Twice { name: name.to_owned() });
             }
         }
-        Ok(Self { seed: seed.unwrap_or(0), limit: limit.unwrap_or(DEFAULT_LIMIT), batch, rates })
+        let (seed, limit) = (seed.unwrap_or(0), limit.unwrap_or(DEFAULT_LIMIT));
+        Ok(Self { seed, limit, batch, abort_model, rates })
     }
 }
 
@@ -229,6 +243,9 @@ impl fmt::Display for FaultSpec {
         write!(f, "seed={},limit={}", self.seed, self.limit)?;
         if let Some(batch) = &self.batch {
             write!(f, ",batch={}..{}", batch.start(), batch.end())?;
+        }
+        if let Some(digits) = &self.abort_model {
+            write!(f, ",abort-model={digits}")?;
         }
         for (kind, rate) in &self.rates {
             write!(f, ",{}={}", kind.as_str(), f64::from(rate.millionths) / MILLION)?;

@@ -182,7 +182,7 @@ async fn given_back_untried_is_visible_at_once_and_not_counted() {
     for _ in 0..10 {
         let message = receive_one(&queue, at(1)).await.unwrap();
         assert_eq!(message.receive_count, 1);
-        assert!(queue.give_back(&message.receipt_handle, at(1)).await.unwrap());
+        assert!(queue.give_back(&message.receipt_handle, None, Duration::ZERO, at(1)).await.unwrap());
     }
 }
 
@@ -329,7 +329,7 @@ proptest! {
                         }
                     },
                     Step::GiveBack(which) => if let Some((receipt, id)) = holder(which, &model) {
-                        assert_eq!(queue.give_back(&receipt, at(now)).await.unwrap(), id.is_some());
+                        assert_eq!(queue.give_back(&receipt, None, Duration::ZERO, at(now)).await.unwrap(), id.is_some());
                         if let Some(entry) = id.and_then(|id| model.get_mut(&id)) {
                             entry.visible = now;
                             entry.failures -= 1;

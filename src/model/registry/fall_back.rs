@@ -41,9 +41,7 @@ impl Registry {
         if let Some(serving) = &state.serving {
             return Ok(serving.clone());
         }
-        if let Some((refused, earlier)) = &state.refused_fall_back
-            && refused == sha256
-        {
+        if let Some(earlier) = state.refused_fall_backs.get(sha256) {
             return Err(RegistryError::StillRefused { earlier: earlier.clone() });
         }
         let archive = archive_key(sha256);
@@ -58,7 +56,16 @@ impl Registry {
                 return Err(RegistryError::Absent { location: format!("s3://{}/{archive}", self.bucket) });
             }
         };
-        match self.load_exactly(sha256, bytes).await {
+        let location = format!("s3://{}/{key}", self.bucket);
+        let loaded = match self.check_load(&location, sha256).await {
+            Ok(()) => {
+                let loaded = self.load_exactly(sha256, bytes).await;
+                loaded.map_err(|detail| self.refused(&location, sha256, detail))
+            }
+            Err(refused @ RegistryError::Refused { .. }) => Err(refused),
+            Err(error) => return Err(error),
+        };
+        match loaded {
             Ok(model) => {
                 let release = Release { model, released_at };
                 let (stage, refusal) = (&self.stage, state.refusal.as_deref().unwrap_or_default());
@@ -67,11 +74,9 @@ impl Registry {
                 state.swap(release.clone());
                 Ok(release)
             }
-            Err(detail) => {
-                let location = format!("s3://{}/{key}", self.bucket);
-                let error = RegistryError::Refused { location, sha256: sha256.to_owned(), detail };
-                tracing::error!(%error, stage = %self.stage, "the model that served last is refused, nothing serves");
-                state.refused_fall_back = Some((sha256.to_owned(), error.to_string()));
+            Err(error) => {
+                tracing::error!(%error, stage = %self.stage, "a model that served before is refused");
+                state.refused_fall_backs.insert(sha256.to_owned(), error.to_string());
                 Err(error)
             }
         }
@@ -82,9 +87,7 @@ impl Registry {
         if found != sha256 {
             return Err(format!("its sha256 is {found}; expected {sha256}"));
         }
-        let limits = self.load_limits.clone();
-        let task = tokio::task::spawn_blocking(move || Model::load_within(bytes, &limits));
-        match timeout(LONGEST_WAIT_FOR_FIRST, task).await {
+        match timeout(LONGEST_WAIT_FOR_FIRST, self.start_loading(sha256, bytes)).await {
             Ok(Ok(loaded)) => loaded.map_err(|error| error.to_string()),
             Ok(Err(panic)) => {
                 let message = panic.try_into_panic().map(|p| panic_message(&*p)).unwrap_or_default();
