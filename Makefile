@@ -79,13 +79,12 @@ fuzz: ## mutated model files; and, with cargo-fuzz, FUZZ_SECONDS each of images,
 		echo 'SKIPPED: images, events and metadata: cargo-fuzz is not installed (cargo install cargo-fuzz)' >&2; \
 	fi
 
-PARITY_VENV := $(TOOLS)/engine-parity
+# The references that decoders and the engine are compared with.
+PARITY_VENV := $(TOOLS)/parity
 .PHONY: engine-parity
-engine-parity: ## the scores of each operator beside onnxruntime's (python3 with venv, and PyPI)
-	@if [ ! -x '$(PARITY_VENV)/bin/python' ]; then $(PYTHON) -m venv '$(PARITY_VENV)'; fi
-	'$(PARITY_VENV)/bin/python' -m pip install --quiet --requirement tests/parity/engine-requirements.txt
+engine-parity: $(PARITY_VENV)/.installed ## the scores of each operator beside onnxruntime's (python3 with venv, and PyPI)
 	$(CARGO) build --example run_network
-	'$(PARITY_VENV)/bin/python' -B tests/parity/engine.py --runner target/debug/examples/run_network
+	$(PARITY_VENV)/bin/python -B tests/parity/engine.py --runner target/debug/examples/run_network
 
 HOSTILE_FILES ?= 10000
 .PHONY: hostile
@@ -96,7 +95,6 @@ hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also thr
 	GIEMSA_CORPUS_RUNS=$(HOSTILE_FILES) $(CARGO) test --test fuzz_corpus -- --nocapture
 
 COUNT ?= 4000
-PARITY_VENV := $(TOOLS)/parity
 .PHONY: decode-parity
 decode-parity: $(PARITY_VENV)/.installed ## COUNT image files made here, decoded by Giemsa and by other libraries, compared pixel by pixel
 	$(CARGO) build --example decode_dump
@@ -105,7 +103,7 @@ decode-parity: $(PARITY_VENV)/.installed ## COUNT image files made here, decoded
 $(PARITY_VENV)/.installed: tests/parity/requirements.txt
 	@rm -rf $(PARITY_VENV)
 	$(PYTHON) -m venv $(PARITY_VENV)
-	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/parity/requirements.txt
+	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/parity/requirements.txt
 	@touch $@
 
 SOAK_UPLOADS ?= 10000
