@@ -79,6 +79,14 @@ fuzz: ## mutated model files; and, with cargo-fuzz, FUZZ_SECONDS each of images,
 		echo 'SKIPPED: images, events and metadata: cargo-fuzz is not installed (cargo install cargo-fuzz)' >&2; \
 	fi
 
+PARITY_VENV := $(TOOLS)/engine-parity
+.PHONY: engine-parity
+engine-parity: ## the scores of each operator beside onnxruntime's (python3 with venv, and PyPI)
+	@if [ ! -x '$(PARITY_VENV)/bin/python' ]; then $(PYTHON) -m venv '$(PARITY_VENV)'; fi
+	'$(PARITY_VENV)/bin/python' -m pip install --quiet --requirement tests/parity/engine-requirements.txt
+	$(CARGO) build --example run_network
+	'$(PARITY_VENV)/bin/python' -B tests/parity/engine.py --runner target/debug/examples/run_network
+
 HOSTILE_FILES ?= 10000
 .PHONY: hostile
 hostile: ## HOSTILE_FILES damaged images and all made to do harm, these also through the classifier in 512 MB
@@ -201,16 +209,25 @@ train-model: $(TRAINING)/venv/.installed
 		--report models/report --work $(TRAINING)/networks --candidates $(TRAINING)/candidates.json
 	$(MODEL_PYTHON) models/train/check_samples.py --model models/thin-smear.onnx --samples sample-images
 
-# One environment for all that models need. Apart from the other tools: it is large, and few need it.
+# For training, and for PyTorch in the tests. Apart from the other tools: it is large, and few need it.
 $(TRAINING)/venv/.installed: models/requirements.txt
 	@rm -rf $(TRAINING)/venv
 	$(PYTHON) -m venv $(TRAINING)/venv
 	$(TRAINING)/venv/bin/pip install --quiet --disable-pip-version-check -r models/requirements.txt
 	@touch $@
 
+# What the guide says to install for Keras; Pillow is for the tests.
+KERAS_REQUIREMENTS := models/convert/requirements-keras.txt models/convert/requirements-onnx.txt
+$(TRAINING)/keras/.installed: $(KERAS_REQUIREMENTS)
+	@rm -rf $(TRAINING)/keras
+	$(PYTHON) -m venv $(TRAINING)/keras
+	$(TRAINING)/keras/bin/pip install --quiet --disable-pip-version-check -r models/convert/requirements-keras.txt pillow==13.0.0
+	@touch $@
+
 .PHONY: test-models
-test-models: $(TRAINING)/venv/.installed ## your own networks by the guide (python3 with venv; downloads several GB)
-	GIEMSA_TEST_MODEL_PYTHON='$(CURDIR)/$(TRAINING)/venv/bin/python' $(CARGO) test --test bring_your_own -- --nocapture
+test-models: $(TRAINING)/keras/.installed $(TRAINING)/venv/.installed ## your own networks by the guide (python3 with venv; downloads several GB)
+	GIEMSA_TEST_MODEL_PYTHON='$(CURDIR)/$(TRAINING)/keras/bin/python:$(CURDIR)/$(TRAINING)/venv/bin/python' \
+		$(CARGO) test --test bring_your_own -- --nocapture
 
 .PHONY: clean
 clean: ## remove everything that was built (data in .giemsa/ stays)

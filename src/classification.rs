@@ -18,6 +18,10 @@ pub const RECORD_SCHEMA: &str = "giemsa.record/1";
 /// Code of an image that was not there any more when it was to be read.
 pub const GONE_CODE: &str = "not_found";
 
+/// Digits of a file's SHA-256 by which images of one slide are the same: two of ten million others are so by chance once
+/// in 370,000 slides.
+pub const CONTENT_DIGITS: usize = 16;
+
 /// What is stored of one image version, stage and model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -70,6 +74,20 @@ pub struct Record {
     pub classified_at: Option<DateTime<Utc>>,
     /// Name and version of this software.
     pub software: String,
+    /// That a person took the image out of what counts; only in the table.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub withdrawn: Option<Withdrawn>,
+}
+
+/// Who took an image out of what counts, when and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
 }
 
 /// Which image, as it was read.
@@ -338,6 +356,7 @@ impl Record {
             timings_ms: None,
             classified_at: None,
             software: concat!("giemsa ", env!("CARGO_PKG_VERSION")).to_owned(),
+            withdrawn: None,
         };
         match finding {
             Finding::Rejected(reject) => record.reject = Some(reject),
@@ -358,7 +377,12 @@ impl Record {
 
     /// The record without what differs between two deliveries of one event.
     pub fn without_times(&self) -> Self {
-        Self { timings_ms: None, classified_at: None, ..self.clone() }
+        Self { timings_ms: None, classified_at: None, withdrawn: None, ..self.clone() }
+    }
+
+    /// The first [`CONTENT_DIGITS`] digits of the file's SHA-256, if it was read.
+    pub fn content(&self) -> Option<&str> {
+        self.image.sha256.as_deref()?.get(..CONTENT_DIGITS)
     }
 
     /// How much a human should see this first, 0 to 1: the probability that it is positive if its label

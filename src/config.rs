@@ -39,6 +39,9 @@ pub const DECODED_BYTES_PER_PIXEL: u64 = 12;
 /// Bytes of a decoded image for each pixel, once decoding is over.
 const RGB_BYTES_PER_PIXEL: u64 = 3;
 
+/// What a run of a network may take for each pixel that an image may have: what decoding has let go of by then.
+pub(crate) const RUN_BYTES_PER_PIXEL: u64 = DECODED_BYTES_PER_PIXEL - RGB_BYTES_PER_PIXEL;
+
 /// What decoding one image may hold beside its pixels: tables that a damaged WebP or the tags of a TIFF claim.
 const DECODER_OVERHEAD_BYTES: u64 = 20 << 20;
 
@@ -51,7 +54,7 @@ const BASE_MEMORY_BYTES: u64 = 96 << 20;
 /// Memory a model may need for each byte of its file: the file, the reader's copy and what it reads, while it is
 /// parsed; then its weights, the weights packed for the kernels, and what a probe holds. `model/network/memory.rs`
 /// refuses a model that would need more, before it takes it.
-const MODEL_MEMORY_FACTOR: u64 = 3;
+pub(crate) const MODEL_MEMORY_FACTOR: u64 = 3;
 
 /// Everything the classifier is told from outside.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,6 +182,19 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The limits of a command: those that the environment sets, each with its default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every value that cannot be used.
+    #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut settings = Settings { lookup: |name: &str| std::env::var(name).ok(), problems: Vec::new() };
+        let limits = settings.limits();
+        let mut problems = settings.problems;
+        limits.check(None, &mut problems);
+        if problems.is_empty() { Ok(limits) } else { Err(ConfigError { problems }) }
+    }
+
     /// The part of the limits that decoding obeys.
     pub fn decode(&self) -> DecodeLimits {
         DecodeLimits {
@@ -221,7 +237,7 @@ impl Limits {
     /// The most memory that a network may take for one image beside its weights: what decoding has let go of by then,
     /// which is all but the RGB result.
     pub fn run_memory_bytes(&self) -> u64 {
-        self.max_pixels.saturating_mul(DECODED_BYTES_PER_PIXEL - RGB_BYTES_PER_PIXEL)
+        self.max_pixels.saturating_mul(RUN_BYTES_PER_PIXEL)
     }
 }
 

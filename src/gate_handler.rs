@@ -21,7 +21,7 @@ use crate::golden::{BucketError, GoldenSet, ModelBucket, ModelFile, answer_golde
 use crate::metrics::{self, Metric};
 use crate::model::{
     GateModel, GateReport, GateRules, GoldenAnswer, LoadLimits, Model, Trial, archive_key, panic_message,
-    render_report, report_key, report_page_key,
+    render_report, report_key, report_page_key, too_large,
 };
 use crate::object::ObjectRef;
 
@@ -186,15 +186,7 @@ impl GateHandler {
         let file_model = GateModel { sha256, size_bytes, ..GateModel::default() };
         let mut report = match &file {
             ModelFile::Whole { bytes, .. } => self.try_model(file_model, bytes, &set, deadline).await?,
-            _ => self.refuse(
-                file_model,
-                &set,
-                format!(
-                    "the model has {size_bytes} bytes, more than the {} allowed (GIEMSA_MAX_MODEL_BYTES); quantise it, \
-                     or raise the limit and the memory of the functions",
-                    self.config.limits.max_model_bytes
-                ),
-            ),
+            _ => self.refuse(file_model, &set, too_large(size_bytes, self.config.limits.max_model_bytes)),
         };
         // A person's decision stands until that person takes it back.
         report.waiver = earlier.and_then(|earlier| earlier.waiver);
@@ -217,6 +209,7 @@ impl GateHandler {
         };
         file_model.describe(&candidate);
         let mut trial = Trial::new(file_model, set.summary(), Utc::now());
+        trial.notes.extend(candidate.notes.iter().cloned());
         if let Some(json) = self.bucket.read_rules().await? {
             match GateRules::parse(&json) {
                 Ok(rules) => trial.rules = rules,

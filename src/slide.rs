@@ -1,6 +1,8 @@
 //! The figure of a slide: cells, positives, parasitemia.
 //!
-//! Pure. Invariant: every image is counted once: as a cell, as an outlier or as rejected.
+//! Pure. Invariant: every image is counted once: as a cell, as an outlier, as rejected or as withdrawn.
+
+use std::collections::HashSet;
 
 use crate::classification::{Record, Status};
 use crate::statistics::wilson_interval;
@@ -27,6 +29,13 @@ pub struct SlideFigure {
     /// Those of them whose label the reviewer found wrong, and rejected images that a reviewer has named.
     #[serde(default)]
     pub corrected: u64,
+    /// Images that a person took out of what counts; they are in no other number.
+    #[serde(default)]
+    pub withdrawn: u64,
+    /// Cells and outliers that are the same bytes as another one of the slide under another name, without the first of
+    /// each. They count, because two names may be two looks at one field; a person may withdraw them.
+    #[serde(default)]
+    pub duplicates: u64,
 }
 
 /// What counts of one image.
@@ -44,27 +53,57 @@ pub struct Counted<'a> {
     pub needs_review: bool,
     /// The label of the verdict in force on this very image.
     pub verdict: Option<&'a str>,
+    /// The beginning of the file's SHA-256, always of the same length, if it was read.
+    pub content: Option<&'a str>,
+}
+
+/// Adds up a figure, and remembers which contents it has seen.
+#[derive(Debug, Default)]
+pub struct Tally {
+    figure: SlideFigure,
+    contents: HashSet<u64>,
+}
+
+impl Tally {
+    /// Adds one image that counts.
+    pub fn add(&mut self, image: Counted<'_>) {
+        self.figure.add(image);
+        let content = image.content.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        if let Some(content) = content.filter(|_| image.status == Status::Classified) {
+            self.figure.duplicates += u64::from(!self.contents.insert(content));
+        }
+    }
+
+    /// Adds one image that was withdrawn.
+    pub fn add_withdrawn(&mut self) {
+        self.figure.withdrawn += 1;
+    }
+
+    /// The figure of all that was added.
+    pub fn figure(self) -> SlideFigure {
+        self.figure
+    }
 }
 
 impl SlideFigure {
     /// Adds up records of one slide and stage, of which no reviewer has decided any.
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
-        let mut figure = Self::default();
+        let mut tally = Tally::default();
         for record in records {
-            figure.add(Counted {
+            tally.add(Counted {
                 status: record.status,
                 label: record.label.as_deref(),
                 positive: record.positive,
                 outlier: record.outlier,
                 needs_review: record.needs_review,
                 verdict: None,
+                content: record.content(),
             });
         }
-        figure
+        tally.figure()
     }
 
-    /// Adds one image.
-    pub fn add(&mut self, image: Counted<'_>) {
+    fn add(&mut self, image: Counted<'_>) {
         self.reviewed += u64::from(image.verdict.is_some());
         self.corrected += u64::from(image.verdict.is_some() && image.verdict != image.label);
         let needs_review = image.needs_review && image.verdict.is_none();
@@ -83,7 +122,7 @@ impl SlideFigure {
         }
     }
 
-    /// All images that were added.
+    /// All images that count.
     pub fn images(&self) -> u64 {
         self.cells + self.outliers + self.rejected
     }
@@ -121,6 +160,7 @@ mod tests {
             outlier: None,
             needs_review: true,
             verdict: None,
+            content: None,
         };
         let mut figure = SlideFigure::default();
         figure.add(cell);
@@ -138,6 +178,30 @@ mod tests {
             ..Default::default()
         };
         assert_eq!((figure, figure.images()), (expected, 4));
+    }
+
+    #[test]
+    fn the_same_bytes_are_noted_and_counted_and_withdrawn_images_are_not() {
+        let cell = Counted {
+            status: Status::Classified,
+            label: Some("parasitized"),
+            positive: Some(true),
+            outlier: None,
+            needs_review: false,
+            verdict: None,
+            content: Some("00000000000000aa"),
+        };
+        let mut tally = Tally::default();
+        for content in [Some("00000000000000aa"), Some("00000000000000ab"), None, None] {
+            tally.add(Counted { content, ..cell });
+        }
+        tally.add(Counted { outlier: Some(true), ..cell });
+        // Two empty files are nothing that counts twice.
+        tally.add(Counted { status: Status::Rejected, ..cell });
+        tally.add_withdrawn();
+        let figure = tally.figure();
+        assert_eq!((figure.duplicates, figure.withdrawn), (1, 1));
+        assert_eq!((figure.cells, figure.positives, figure.outliers, figure.images()), (4, 4, 1, 6));
     }
 
     #[test]

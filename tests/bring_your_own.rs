@@ -1,12 +1,13 @@
 //! A user's own network, by the lines of the guide, to the answers of `giemsa classify`, compared with the framework's.
 //!
-//! Needs a Python with `models/requirements.txt` in `GIEMSA_TEST_MODEL_PYTHON`: `make test-models` makes one (several
-//! gigabytes, so `make test` does without). Without it the comparison is skipped, which is said aloud; that CI runs
+//! Needs Pythons in `GIEMSA_TEST_MODEL_PYTHON`, separated as in `PATH`: `make test-models` makes one with TensorFlow
+//! (`models/convert/requirements-keras.txt`) and one with PyTorch (`models/requirements.txt`); they take several gigabytes,
+//! so `make test` does without. Without them the comparison is skipped, which is said aloud; that CI runs
 //! `make test-models` is a test of its own. Never uses the guide's lines in another form than they are printed.
 
 #![cfg(all(feature = "local", unix))]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -23,7 +24,7 @@ const TOLERANCE_RESAMPLED: f64 = 3e-3;
 /// Dropout that is never switched off.
 const RANDOM_MODULE: &str = r#"
 import sys
-sys.path.append("keras_2/models/convert")
+sys.path.append("any_onnx/models/convert")
 import torch
 from from_pytorch import convert
 class Net(torch.nn.Module):
@@ -32,7 +33,30 @@ class Net(torch.nn.Module):
         self.head = torch.nn.Linear(48, 2)
     def forward(self, image):
         return self.head(torch.nn.functional.dropout(image.flatten(1), 0.5, training=True))
-convert(Net(), "random.onnx", width=4, height=4, labels=["a", "b"], output="logits", resize="fit")
+convert(Net(), "random.onnx", width=4, height=4, labels=["a", "b"], output="logits", resize="fit", pixels="0-1")
+"#;
+
+/// Weights of 16 bits, and a division that the pixels stated do not go with.
+const HALF_MODULE: &str = r#"
+import sys
+sys.path.append("any_onnx/models/convert")
+import torch
+from from_pytorch import convert
+from refusal import Refused
+torch.manual_seed(1)
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2)
+    def forward(self, image):
+        return self.head(torch.relu(self.conv(image / 127.5 - 1)).mean((2, 3)))
+def make(**more):
+    convert(Net().half(), "half.onnx", width=8, height=8, labels=["a", "b"], output="logits", resize="fit", **more)
+try:
+    make(pixels="0-1")
+except Refused as problem:
+    print(problem)
+make()
 "#;
 
 /// What the framework says, by image, by toy.
@@ -50,15 +74,15 @@ fn project(path: &str) -> PathBuf {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the path of Python is a setting of the machine that tests")]
-fn python() -> Option<PathBuf> {
-    let path = std::env::var_os("GIEMSA_TEST_MODEL_PYTHON").map(PathBuf::from);
-    if path.is_none() {
+fn pythons() -> Vec<PathBuf> {
+    let paths = std::env::var_os("GIEMSA_TEST_MODEL_PYTHON");
+    if paths.is_none() {
         eprintln!(
-            "\n*** SKIPPED: GIEMSA_TEST_MODEL_PYTHON is not set; expected a Python with models/requirements.txt: \
-             make test-models ***\n"
+            "\n*** SKIPPED: GIEMSA_TEST_MODEL_PYTHON is not set; expected Pythons with \
+             models/convert/requirements-keras.txt and models/requirements.txt: make test-models ***\n"
         );
     }
-    path
+    paths.iter().flat_map(std::env::split_paths).collect()
 }
 
 /// A command that finds the guide's `python` and `giemsa`, and nothing of a user's own Python settings.
@@ -165,10 +189,23 @@ fn compare(toy: &str, labels: &[&str], out: &Path, expected: &Expected) {
 
 #[test]
 fn the_lines_of_the_guide_give_the_scores_of_the_framework() {
-    let Some(python) = python() else { return };
+    let pythons = pythons();
+    if pythons.is_empty() {
+        return;
+    }
+    let mut tested: BTreeSet<String> = BTreeSet::new();
+    for python in pythons {
+        tested.extend(lines_of_the_guide(&python));
+    }
+    let blocks: BTreeSet<String> = guide_blocks().into_keys().collect();
+    assert_eq!(blocks, tested, "blocks of {GUIDE}");
+}
+
+/// Runs the blocks of the frameworks that a Python has; gives their names.
+fn lines_of_the_guide(python: &Path) -> BTreeSet<String> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("toys");
-    let mut toys = command(&python, &python, folder.path());
+    let mut toys = command(python, python, folder.path());
     toys.arg(project("tests/bring_your_own/make_toys.py")).arg(&out);
     // Larger and smaller than the inputs, of several formats; lossless, for decoders of JPEG may differ.
     for sample in [
@@ -187,78 +224,135 @@ fn the_lines_of_the_guide_give_the_scores_of_the_framework() {
 
     let two = ["parasitized", "uninfected"];
     let three = ["falciparum", "uninfected", "artefact"];
-    let of_guide: [(&str, &str, &[&str]); 5] = [
+    let of_guide: [(&str, &str, &[&str]); 6] = [
         ("keras", "keras_functional", &three),
+        ("tutorial", "tutorial_mobilenet", &two),
         ("architecture", "keras_sequential", &two),
         ("pytorch", "pytorch_module", &two),
         ("pt2", "pytorch_module", &two),
         ("onnx", "any_onnx", &two),
     ];
-    let mut tested: Vec<&str> = of_guide.iter().map(|(block, ..)| *block).collect();
-    for (block, toy, labels) in of_guide {
+    let mut tested = BTreeSet::new();
+    for (block, toy, labels) in of_guide.into_iter().filter(|(_, toy, _)| expected.contains_key(*toy)) {
         let _ = std::fs::remove_file(out.join(toy).join("my-model.onnx"));
-        run_block(block, &python, &out.join(toy));
+        run_block(block, python, &out.join(toy));
         compare(toy, labels, &out, &expected);
+        tested.insert(block.to_owned());
     }
     std::fs::copy(out.join("images/cell-0.png"), out.join("any_onnx/image.png")).unwrap();
-    let table = run_block("classify", &python, &out.join("any_onnx"));
+    let table = run_block("classify", python, &out.join("any_onnx"));
     assert!(table.contains("image.png") && two.iter().any(|label| table.contains(label)), "{table}");
-    tested.push("classify");
-    tested.sort_unstable();
-    assert_eq!(guide_blocks().keys().map(String::as_str).collect::<Vec<_>>(), tested, "blocks of {GUIDE}");
+    tested.insert("classify".to_owned());
 
     // As the guide says of other files: the same lines, with what these networks leave open.
-    for (toy, labels, more) in
-        [("keras_2", &three[..], ["--resize", "fit"]), ("keras_sigmoid", &two, ["--resize", "crop"])]
-    {
-        let mut convert = command(&python, &python, &out.join(toy));
-        convert.args([
-            "models/convert/from_keras.py",
-            "architecture.json",
-            "weights.h5",
-            "--out",
-            "my-model.onnx",
-        ]);
-        convert.arg("--labels").args(labels).args(more);
-        succeed(convert);
-        compare(toy, labels, &out, &expected);
+    let stored: &[&str] = &["architecture.json", "weights.h5"];
+    let others: [(&str, &[&str], &[&str], &[&str]); 6] = [
+        ("keras2", stored, &three, &["--resize", "fit", "--pixels", "0-1"]),
+        ("keras2_sequential", stored, &three, &["--resize", "fit", "--pixels", "0-1"]),
+        ("keras2_preprocess", stored, &three, &["--resize", "fit"]),
+        ("keras_sigmoid", stored, &two, &["--resize", "crop", "--pixels", "0-1"]),
+        ("tutorial_resnet", &["model.keras"], &two, &["--resize", "stretch"]),
+        ("tutorial_densenet", &["model.keras"], &two, &["--resize", "stretch"]),
+    ];
+    for (toy, files, labels, more) in others {
+        if expected.contains_key(toy) {
+            let mut convert = command(python, python, &out.join(toy));
+            convert.arg("models/convert/from_keras.py").args(files).args([
+                "--out",
+                "my-model.onnx",
+                "--labels",
+            ]);
+            convert.args(labels).args(more);
+            succeed(convert);
+            compare(toy, labels, &out, &expected);
+        }
     }
-    networks_that_do_not_fit_are_named(&python, &out);
+    networks_that_do_not_fit_are_named(python, &out);
+    other_forms_are_taken_or_named(python, &out);
+    if expected.contains_key("pytorch_module") {
+        modules_are_taken_or_named(python, &out);
+    }
+    tested
 }
 
 fn networks_that_do_not_fit_are_named(python: &Path, out: &Path) {
-    let cases: [(&str, &[&str], &[&str]); 5] = [
-        ("from_keras.py", &["keras_sequential/architecture.json"], &["expected its weights after it"]),
+    let nothing: &[&str] = &[];
+    let cases: [(&[&str], &[&str], &[&str]); 9] = [
+        (&["keras_sequential/architecture.json"], nothing, &["expected its weights after it"]),
         (
-            "from_keras.py",
-            &["keras_sequential/architecture.json", "keras_2/weights.h5"],
+            &["keras_sequential/architecture.json", "keras2/weights.h5"],
+            nothing,
             &["do not fit the architecture"],
         ),
-        ("from_keras.py", &["keras_sequential/weights.h5"], &["weights only", "model.to_json()"]),
+        (&["keras_sequential/weights.h5"], nothing, &["weights only", "model.to_json()"]),
+        (&["refused/plain.keras"], nothing, &["nothing says what the network expects", "--pixels 0-1"]),
+        // What is said of the pixels, and what the network does to them, are both named.
         (
-            "from_pytorch.py",
-            &["pytorch_module/weights_only.pt"],
-            &["use convert() in the script that has the class"],
+            &["refused/rescaling.keras"],
+            &["--pixels", "0-1"],
+            &["scale 0.00392157", "begins with Mul", "say --pixels 0-255"],
         ),
-        ("from_pytorch.py", &["pytorch_module/training.pt2"], &["in training mode", "net.eval()"]),
+        (&["refused/four_channels.keras"], nothing, &["4 channels", "train the network without it"]),
+        (&["refused/two_heads.keras"], &["--pixels", "0-1"], &["2 outputs (kind, age)", "--outlier"]),
+        (&["refused/two_heads.keras"], &["--pixels", "0-1", "--outlier"], &["outlier_above"]),
+        (&["refused/lambda.keras"], nothing, &["Lambda layer", "from_keras.convert(model, ...)"]),
     ];
-    for (script, files, expected) in cases {
-        fails(
-            python,
-            out,
-            script,
-            files,
-            &["--labels", "a", "b", "--resize", "fit", "--output", "logits"],
-            expected,
-        );
+    for (files, more, expected) in cases {
+        let options = [&["--labels", "a", "b", "--resize", "fit"], more].concat();
+        fails(python, out, "from_keras.py", files, &options, expected);
+    }
+}
+
+/// ONNX files of other tools, written by hand.
+fn other_forms_are_taken_or_named(python: &Path, out: &Path) {
+    let cases: [(&str, &[&str], &[&str]); 7] = [
+        ("refused/detector.onnx", &[], &["is a detector", "[1, 6, 5]", "cut the cells out"]),
+        ("refused/segmenter.onnx", &[], &["is a segmenter", "[1, 2, 8, 8]"]),
+        ("refused/stray.onnx", &[], &["'Sub/y:0'", "tf2onnx", "from_keras.py"]),
+        ("refused/uint8.onnx", &[], &["takes UINT8", "--pixels 0-255"]),
+        ("refused/nan_outlier.onnx", &["--review", r#"{"outlier_above": 1}"#], &["outlier score of [nan]"]),
+        ("refused/constant.onnx", &[], &["whatever it sees"]),
+        ("refused/divided.onnx", &[], &["begins with Div", "say --pixels 0-255"]),
+    ];
+    for (file, more, expected) in cases {
+        let options =
+            [&["--labels", "a", "b", "--resize", "fit", "--output", "logits", "--pixels", "0-1"], more]
+                .concat();
+        fails(python, out, "giemsa_metadata.py", &[file], &options, expected);
+    }
+    for (file, kind) in [("batch_of_8", "logits"), ("half", "logits"), ("one_sigmoid", "probabilities")] {
+        let mut convert = command(python, python, out);
+        convert.arg(project("models/convert/giemsa_metadata.py")).arg(format!("refused/{file}.onnx"));
+        convert.args(["--out", "taken.onnx", "--labels", "a", "b", "--resize", "fit", "--pixels=-1-1"]);
+        convert.args(["--output", kind]);
+        succeed(convert);
+        let mut classify = command("giemsa", python, out);
+        classify.args(["classify", "--format", "json", "--model", "taken.onnx", "images/ramp-0.png"]);
+        assert!(succeed(classify).contains(r#""probabilities""#), "{file}");
+    }
+}
+
+fn modules_are_taken_or_named(python: &Path, out: &Path) {
+    for (file, expected) in [
+        ("pytorch_module/weights_only.pt", &["use convert() in the script that has the class"][..]),
+        ("pytorch_module/training.pt2", &["in training mode", "net.eval()"]),
+    ] {
+        let options = ["--labels", "a", "b", "--resize", "fit", "--output", "logits", "--pixels", "0-1"];
+        fails(python, out, "from_pytorch.py", &[file], &options, expected);
     }
     // What gives other scores each time cannot be what was exported.
     let mut random = command(python, python, out);
     random.args(["-c", RANDOM_MODULE]);
     let output = random.output().unwrap();
     let message = both(&output);
-    assert!(!output.status.success() && message.contains("they differ by"), "{message}");
+    assert!(!output.status.success() && message.contains("other scores each time"), "{message}");
     assert!(!out.join("random.onnx").exists());
+
+    let mut half = command(python, python, out);
+    half.args(["-c", HALF_MODULE]);
+    let said = succeed(half);
+    assert!(said.contains("begins with Div, Sub") && said.contains("say --pixels 0-255"), "{said}");
+    assert!(out.join("half.onnx").exists());
 }
 
 /// A script that has to fail, with all `expected` in its message, no trace, and no file written.
@@ -278,12 +372,12 @@ fn fails(python: &Path, folder: &Path, script: &str, files: &[&str], options: &[
 
 #[test]
 fn mistakes_are_named_with_what_is_expected() {
-    let Some(python) = python() else { return };
+    let Some(python) = pythons().into_iter().next() else { return };
     let folder = tempfile::tempdir().unwrap();
     let logits = project("tests/golden/toy_nchw.onnx");
     let softmax = project("tests/golden/toy_nhwc.onnx");
     let (logits, softmax) = (logits.to_str().unwrap(), softmax.to_str().unwrap());
-    let three: &[&str] = &["--labels", "a", "b", "c", "--resize", "fit"];
+    let three: &[&str] = &["--labels", "a", "b", "c", "--resize", "fit", "--pixels", "0-1"];
     type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
     let cases: [Case; 12] = [
         (logits, &["--resize", "fit"], &[], &["required: --labels"]),
@@ -291,18 +385,18 @@ fn mistakes_are_named_with_what_is_expected() {
         (logits, three, &[], &["output is missing", "logits"]),
         (
             logits,
-            &["--labels", "a", "b", "--resize", "fit"],
+            &["--labels", "a", "b", "--resize", "fit", "--pixels", "0-1"],
             &["--output", "logits"],
             &["2 labels", "gives 3 scores"],
         ),
         (logits, &["--labels", "a", "b", "b", "--resize", "fit"], &[], &["two or more different"]),
+        (logits, three, &["--output", "probabilities"], &["expected numbers of 0 to 1", "say logits"]),
         (
-            logits,
-            three,
-            &["--output", "probabilities"],
-            &["sum to", "expected numbers of 0 to 1", "say logits"],
+            softmax,
+            &["--labels", "a", "b", "--resize", "fit", "--pixels", "0-1"],
+            &["--output", "logits"],
+            &["second softmax"],
         ),
-        (softmax, &["--labels", "a", "b", "--resize", "fit"], &["--output", "logits"], &["second softmax"]),
         (logits, three, &["--output", "logits", "--width", "41"], &["width is 41", "says 40"]),
         (logits, three, &["--output", "logits", "--mean", "0.5"], &["mean is [0.5]", "expected 3"]),
         (logits, three, &["--output", "logits", "--std", "1", "0", "1"], &["above 0"]),

@@ -245,6 +245,7 @@ fn mutated_metadata_is_read_or_refused() {
             input_shape: shapes.choose(&mut rng).unwrap().to_vec(),
             ends_in_softmax: rng.random(),
             has_outlier_output: rng.random(),
+            ..GraphFacts::default()
         };
         match Metadata::parse(&properties, &graph) {
             Ok(metadata) => {

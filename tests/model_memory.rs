@@ -59,5 +59,5 @@ fn a_model_takes_no_more_than_is_reserved_for_it() {
     // The same model in a function that is too small for it.
     let small = Limits { max_model_bytes: 30 << 20, ..limits };
     let error = Model::load_within(large_model(), &LoadLimits::from(&small)).unwrap_err();
-    assert!(matches!(error, ModelError::TooManyParts { .. } | ModelError::TooMuchMemory { .. }), "{error}");
+    assert!(matches!(error, ModelError::TooLarge { .. } | ModelError::TooMuchMemory { .. }), "{error}");
 }

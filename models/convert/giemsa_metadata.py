@@ -1,10 +1,11 @@
 """Puts into an ONNX file what Giemsa must know of it (`giemsa.*` in `metadata_props`); refuses what cannot be right.
 
-    python models/convert/giemsa_metadata.py any.onnx --out my-model.onnx --labels parasitized uninfected --resize fit
+    python models/convert/giemsa_metadata.py any.onnx --out my-model.onnx --labels parasitized uninfected --resize fit \\
+        --pixels 0-1
 
-It never changes weights or operators, and never guesses how images were prepared for training.
-It keeps one invariant: a file that it writes was run on random images, and gave one finite score for each label,
-scores that are what `giemsa.output` says. `giemsa classify --model` has the last word.
+It never changes what the network computes, and never guesses how images were prepared for training.
+It keeps one invariant: a file that it writes was run on generated images, and gave finite scores that are what
+`giemsa.output` says. `giemsa classify --model` has the last word.
 """
 
 import argparse
@@ -13,55 +14,91 @@ import math
 import os
 from pathlib import Path
 
+from refusal import Refused, needs, reason, run
+
+needs("requirements-onnx.txt", "numpy", "onnx", "onnxruntime")
 import numpy as np
 import onnx
 import onnxruntime
 
+import graph
+import proof as proofs
+import scores
+
 # Opsets that the engine behind Giemsa is tested with.
-OPSETS = range(9, 19)
+OPSETS = range(7, 25)
 REVIEW_KEYS = {"confidence_below", "label_above", "outlier_above"}
-# Far above rounding of 32-bit floats, far below what a missing softmax makes.
-SUM_TOLERANCE = 1e-3
+# What a network takes, as scale and mean of pixels of 0 to 255.
+PIXELS = {"0-255": (1.0, 0.0), "0-1": (1 / 255, 0.0), "-1-1": (1 / 127.5, 1.0)}
+FOUR_CHANNELS = ("expected 1 (grey) or 3 (red, green, blue): Giemsa drops an image's alpha channel, and no other fourth "
+                 "channel is known to it; train the network without it")
+SAY_PIXELS = ("--pixels 0-1 if training divided them by 255, --pixels -1-1 if it made them -1 to 1, --pixels 0-255 if it "
+              "left them as they are, or --scale, --mean and --std")
 
 
-class Refused(Exception):
-    """The model cannot be used as described; the message says what was found, what was expected and the way out."""
+def add_metadata(source, out, *, proof=None, **description) -> dict[str, str]:
+    """Reads the ONNX file `source`, adds what `description` says (see `complete`), and writes one file, `out`.
 
-
-def add_metadata(source, out, **description) -> dict[str, str]:
-    """Reads the ONNX file `source`, adds what `description` says (see `complete`), and writes one file, `out`."""
+    `proof`: a file with the value of `giemsa.proof`; without it, onnxruntime's scores are the proof.
+    """
     source = Path(source)
     if not source.is_file():
-        raise Refused(f"{source} is not there; expected an ONNX file")
+        raise Refused("it is not there; expected an ONNX file")
     try:
         model = onnx.load(source)
     except Exception as error:
-        raise Refused(f"{source} cannot be read as ONNX with its weights: {error}") from error
-    complete(model, **description)
-    write(model, out)
+        raise Refused(f"it cannot be read as ONNX with its weights: {reason(error)}") from error
+    if not model.graph.node:
+        raise Refused("it is not an ONNX file, or has no operators; for Keras use from_keras.py, for PyTorch "
+                      "from_pytorch.py")
+    graph.set_batch_of_one(model)
+    if graph.widen(model):
+        print("its 16-bit floats are now 32-bit floats: the file is larger, its scores are the same but for rounding")
+    spec = complete(model, **description)
+    if proof:
+        text = _read_proof(Path(proof))
+    else:
+        network = scores.Runner(model.SerializeToString())
+        found = [(picture, network(proofs.tensor(picture, spec)))
+                 for picture in scores.pictures(spec)[:scores.PROOF_PICTURES]]
+        text = scores.make_proof(found, f"onnxruntime {onnxruntime.__version__}")
+    finish(model, text, out)
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
+def _read_proof(path: Path) -> str:
+    try:
+        return json.dumps(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise Refused(f"{path} is not JSON ({error}); expected what proof.proof() of models/convert/proof.py gives") \
+            from error
+
+
 def complete(model: onnx.ModelProto, *, labels, resize, output=None, layout=None, width=None, height=None, color=None,
-             pad=None, scale=None, mean=None, std=None, name="unnamed", version="0", temperature=1.0, review=None,
-             positive=()) -> None:
-    """Adds the metadata to `model` after checking it against the graph, then runs the graph on random images.
+             pad=None, pixels=None, scale=None, mean=None, std=None, name="unnamed", version="0", temperature=1.0,
+             review=None, positive=()) -> dict:
+    """Adds the metadata to `model` after checking it against the graph; gives `giemsa.input`. It runs the graph.
 
     `labels`: in the order of the scores. `resize`: stretch, fit or crop. `output`: logits or probabilities; needed
     unless the graph ends in a softmax. `layout` (nchw, nhwc), `width` and `height` (px), `color` (rgb, gray): needed
     where the graph's input leaves them open. A pixel v of 0 to 255 becomes `(v * scale - mean) / std`, `mean` and
-    `std` for each channel; by default v / 255. `pad`: colour around an image that `fit` made smaller, 0 to 255.
-    `temperature`: above 0, divides the logits. `review`: dict of confidence_below, label_above, outlier_above.
+    `std` for each channel; `pixels` is the short form (0-255, 0-1, -1-1). One of them is needed, unless the network
+    begins with the arithmetic that pixels of 0 to 255 need. `pad`: colour around an image that `fit` made smaller, 0 to
+    255. `temperature`: above 0, divides the logits. `review`: dict of confidence_below, label_above, outlier_above.
     `positive`: labels that count in a slide's figure. Raises `Refused`.
     """
     labels, positive = _labels(labels), list(positive)
-    spec = _input_spec(model, layout=layout, width=width, height=height, color=color, resize=resize, pad=pad,
-                       scale=scale, mean=mean, std=std)
+    spec = _input_spec(model, layout=layout, width=width, height=height, color=color, resize=resize, pad=pad)
+    spec |= _pixel_formula(model, spec, pixels=pixels, scale=scale, mean=mean, std=std)
+    tensors = [proofs.tensor(picture, spec) for picture in scores.pictures(spec)]
+    network = scores.Runner(model.SerializeToString())
+    first = network(tensors[0])
+    graph.check_kind(model, first, labels)
     outputs = [entry.name for entry in model.graph.output]
     if outputs[1:] not in ([], ["outlier"]):
         raise Refused(f"the graph has the outputs {outputs}; expected the scores, and after them at most one more, "
                       f"named outlier. Drop the others: del model.graph.output[1:]")
-    output = _output_kind(model, output)
+    output = _output_kind(model, output, first[0].size == 1)
     if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0):
         raise Refused(f"temperature is {temperature!r}; expected a number above 0 (1 if scores are not calibrated)")
     for label in positive:
@@ -84,54 +121,18 @@ def complete(model: onnx.ModelProto, *, labels, resize, output=None, layout=None
     kept = {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith("giemsa.")}
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, kept | entries)
-    run = Runner(model.SerializeToString())
-    _check_scores([run(tensor) for tensor in sample_tensors(spec)], labels, output)
+    scores.check(model, [first, *map(network, tensors[1:])], output)
+    return spec
 
 
-def write(model: onnx.ModelProto, out) -> None:
-    """Writes the model as one file, all at once: what stood there before stays if this fails."""
+def finish(model: onnx.ModelProto, proof: str, out) -> None:
+    """Adds `giemsa.proof` and writes the model as one file, all at once: what stood there before stays if this fails."""
+    model.metadata_props.add(key="giemsa.proof", value=proof)
     out = Path(out)
     temporary = out.with_name(out.name + ".part")
     temporary.write_bytes(model.SerializeToString())
     os.replace(temporary, out)
-    print(f"{out}: {out.stat().st_size} bytes, opset {_opset(model)}. Now: giemsa classify --model {out} IMAGE…")
-
-
-def input_spec(model: onnx.ModelProto) -> dict:
-    """What `giemsa.input` of a completed model says."""
-    return json.loads(next(entry.value for entry in model.metadata_props if entry.key == "giemsa.input"))
-
-
-def sample_tensors(spec: dict, count: int = 8) -> list[np.ndarray]:
-    """Random images as the network gets them, float32 [1, ...]: blocks of colour under noise, all different."""
-    rng = np.random.default_rng(7)
-    width, height, channels = spec["width"], spec["height"], 3 if spec["color"] == "rgb" else 1
-    tensors = []
-    for _ in range(count):
-        blocks = rng.uniform(0, 255, (4, 4, channels))
-        rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
-        picture = blocks[rows][:, columns] + rng.normal(0, 20, (height, width, channels))
-        levels = np.clip(np.rint(picture), 0, 255).astype(np.float32)
-        mean, std = (np.float32(spec[key]) for key in ("mean", "std"))
-        tensor = ((levels * np.float32(spec["scale"]) - mean) / std)[None]
-        tensors.append(np.ascontiguousarray(tensor.transpose(0, 3, 1, 2) if spec["layout"] == "nchw" else tensor))
-    return tensors
-
-
-class Runner:
-    """Runs an ONNX model on one image at a time; gives its scores as one row."""
-
-    def __init__(self, content: bytes):
-        try:
-            self.session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise Refused(f"onnxruntime cannot load the graph: {error}") from error
-
-    def __call__(self, tensor: np.ndarray) -> np.ndarray:
-        try:
-            return np.asarray(self.session.run(None, {self.session.get_inputs()[0].name: tensor})[0]).ravel()
-        except Exception as error:
-            raise Refused(f"the graph cannot be run on an input of the shape {list(tensor.shape)}: {error}") from error
+    print(f"{out}: {out.stat().st_size} bytes, opset {graph.opset(model)}. Now: giemsa classify --model {out} IMAGE…")
 
 
 def _labels(labels) -> list[str]:
@@ -142,27 +143,21 @@ def _labels(labels) -> list[str]:
     return labels
 
 
-def _opset(model) -> int:
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
-def _input_spec(model, *, layout, width, height, color, resize, pad, scale, mean, std) -> dict:
-    if _opset(model) not in OPSETS:
-        print(f"note: the graph's opset is {_opset(model)}; Giemsa's engine is tested with {OPSETS[0]} to {OPSETS[-1]}")
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [entry for entry in model.graph.input if entry.name not in weights]
-    if len(inputs) != 1:
-        raise Refused(f"the graph has the inputs {[entry.name for entry in inputs]}; expected one, the image")
-    kind = inputs[0].type.tensor_type
+def _input_spec(model, *, layout, width, height, color, resize, pad) -> dict:
+    if graph.opset(model) not in OPSETS:
+        print(f"note: the graph's opset is {graph.opset(model)}; Giemsa's engine is tested with {OPSETS[0]} to "
+              f"{OPSETS[-1]}")
+    kind = graph.image_input(model).type.tensor_type
     if kind.elem_type != onnx.TensorProto.FLOAT:
         found = onnx.TensorProto.DataType.Name(kind.elem_type)
-        raise Refused(f"the graph's input is {found}; expected FLOAT (32-bit): export the model with a float32 input")
+        raise Refused(f"the graph's input takes {found}; expected FLOAT (32-bit floats): export the network with a "
+                      f"float32 input, and if it takes pixels of 0 to 255, say --pixels 0-255")
     shape = [dim.dim_value or None for dim in kind.shape.dim]
     shown = [size or "?" for size in shape]
     if len(shape) != 4:
         raise Refused(f"the graph's input has the shape {shown}; expected four dimensions: batch, then nchw or nhwc")
-    if shape[0] not in (None, 1):
-        raise Refused(f"the graph's input has the shape {shown}; expected a batch of 1, or an open one")
+    if 4 in (shape[1], shape[3]) and not {1, 3} & {shape[1], shape[3]}:
+        raise Refused(f"the graph's input shape {shown} has 4 channels; {FOUR_CHANNELS}")
     if layout is None:
         is_channels = [size in (1, 3) for size in (shape[1], shape[3])]
         if is_channels[0] == is_channels[1]:
@@ -175,31 +170,70 @@ def _input_spec(model, *, layout, width, height, color, resize, pad, scale, mean
         raise Refused(f"the graph's input shape {shown} has {channels} channels as {layout}; expected 1 or 3")
     of_channels = {1: "gray", 3: "rgb"}.get(channels)
     spec = {"layout": layout}
-    for key, said, graph in (("width", width, columns), ("height", height, rows), ("color", color, of_channels)):
-        if said is not None and graph is not None and said != graph:
-            raise Refused(f"{key} is {said}, but the graph's input shape {shown} as {layout} says {graph}; "
+    for key, said, own in (("width", width, columns), ("height", height, rows), ("color", color, of_channels)):
+        if said is not None and own is not None and said != own:
+            raise Refused(f"{key} is {said}, but the graph's input shape {shown} as {layout} says {own}; "
                           f"expected the same")
-        spec[key] = graph if said is None else said
+        spec[key] = own if said is None else said
         if spec[key] is None:
             raise Refused(f"{key} is missing, and the graph's input shape {shown} does not tell it")
     _one_of("color", spec["color"], ("rgb", "gray"))
     _one_of("resize", resize, ("stretch", "fit", "crop"), "the one that training used")
-    count = 3 if spec["color"] == "rgb" else 1
-    spec |= {
-        "resize": resize,
-        "pad": _numbers("pad", pad, 3, [0, 0, 0]),
-        "scale": 1 / 255 if scale is None else float(scale),
-        "mean": _numbers("mean", mean, count, [0.0] * count),
-        "std": _numbers("std", std, count, [1.0] * count),
-    }
+    spec |= {"resize": resize, "pad": _numbers("pad", pad, 3)}
     if any(value not in range(256) for value in spec["pad"]):
         raise Refused(f"pad is {spec['pad']}; expected red, green and blue, whole numbers of 0 to 255")
     spec["pad"] = [int(value) for value in spec["pad"]]
-    if not math.isfinite(spec["scale"]) or spec["scale"] == 0:
-        raise Refused(f"scale is {spec['scale']}; expected a number other than 0, e.g. 1/255 = 0.00392156862745098")
-    if min(spec["std"]) <= 0:
-        raise Refused(f"std is {spec['std']}; expected numbers above 0")
     return spec
+
+
+def _pixel_formula(model, spec, *, pixels, scale, mean, std) -> dict:
+    """Scale, mean and std as stated, or as the network's own arithmetic demands them; never guessed."""
+    if pixels is not None:
+        _one_of("pixels", pixels, PIXELS)
+        if scale is not None or (mean is not None and pixels == "-1-1"):
+            given = f"scale {scale}" if scale is not None else f"mean {mean}"
+            raise Refused(f"pixels {pixels} and {given} are both given, and say the same thing twice; expected one")
+        scale = PIXELS[pixels][0]
+        mean = [PIXELS[pixels][1]] * _channels(spec) if mean is None else mean
+    count = _channels(spec)
+    stated = {"mean": _numbers("mean", mean, count), "std": _numbers("std", std, count, 1.0)}
+    if min(stated["std"]) <= 0:
+        raise Refused(f"std is {stated['std']}; expected numbers above 0")
+    if scale is not None and (not math.isfinite(scale) or scale == 0):
+        raise Refused(f"scale is {scale}; expected a number other than 0, e.g. 1/255 = 0.00392156862745098")
+    front = graph.Front(model)
+
+    def spread(scale, mean, std):
+        formula = spec | {"scale": scale, "mean": mean, "std": std}
+        shape = (spec["height"], spec["width"], count)
+        dark, light = (proofs.tensor(np.full(shape, level, np.uint8), formula) for level in (0, 255))
+        return front.spread(scores.Runner, dark, light)
+
+    plain = {name: spread(*PIXELS[name], np.ones(count)) for name in ("0-255", "0-1")}
+    takes = [name for name, found in plain.items() if found and graph.is_plausible(*found)]
+    begins = f"the network begins with {', '.join(dict.fromkeys(front.operators))}"
+    if scale is None and (mean is not None or std is not None) and max(map(abs, stated["mean"])) <= 1:
+        scale = PIXELS["0-1"][0]
+        print("mean and std are those of pixels of 0 to 1: scale is 1/255, as of torchvision's ToTensor and Normalize")
+    elif scale is None and takes == ["0-255"]:
+        scale = 1.0
+        low, high = plain["0-255"]
+        print(f"pixels stay 0 to 255 (scale 1): {begins}, which makes {low:.4g} to {high:.4g} of them")
+    elif scale is None:
+        raise Refused(f"nothing says what the network expects of pixels; expected {SAY_PIXELS}")
+    stated = {"scale": float(scale)} | stated
+    found = spread(**stated)
+    if found and takes and not graph.is_plausible(*found):
+        low, high = plain[takes[0]]
+        raise Refused(f"scale {stated['scale']:.6g}, mean {stated['mean']} and std {stated['std']} are stated, but {begins}, "
+                      f"which would make {found[0]:.4g} to {found[1]:.4g} of black to white; it takes pixels of "
+                      f"{takes[0].replace('-', ' to ')} (of which it makes {low:.4g} to {high:.4g}): say --pixels "
+                      f"{takes[0]}, or take that arithmetic out of the network")
+    return stated
+
+
+def _channels(spec) -> int:
+    return 3 if spec["color"] == "rgb" else 1
 
 
 def _one_of(key, value, allowed, hint=""):
@@ -207,21 +241,20 @@ def _one_of(key, value, allowed, hint=""):
         raise Refused(f"{key} is {value!r}; expected one of {', '.join(allowed)}{hint and ': ' + hint}")
 
 
-def _numbers(key, values, count, default) -> list:
-    values = default if values is None else [float(value) for value in values]
+def _numbers(key, values, count, default=0.0) -> list:
+    values = [default] * count if values is None else [float(value) for value in values]
     if len(values) != count or not all(math.isfinite(value) for value in values):
         raise Refused(f"{key} is {values}; expected {count} finite number{'s' * (count > 1)}")
     return values
 
 
-def _output_kind(model, output) -> str:
-    scores = model.graph.output[0].name
-    producer = next((node.op_type for node in model.graph.node if scores in node.output), None)
-    if output is None and producer == "Softmax":
+def _output_kind(model, output, is_single) -> str:
+    ending = scores.ending(model)
+    if output is None and (ending == "Softmax" or (is_single and ending == "Sigmoid")):
         return "probabilities"
     if output is None:
-        raise Refused(f"output is missing, and the graph ends in {producer}, not in Softmax; expected logits "
-                      f"(scores before a softmax) or probabilities (they sum to one)")
+        raise Refused(f"output is missing, and the graph ends in {ending}, not in Softmax; expected logits "
+                      f"(scores before a softmax or sigmoid) or probabilities (they sum to one)")
     _one_of("output", output, ("logits", "probabilities"))
     return output
 
@@ -243,30 +276,6 @@ def _review(review, labels, has_outlier) -> dict:
     return review
 
 
-def _check_scores(rows: list[np.ndarray], labels: list[str], output: str) -> None:
-    scores = np.stack(rows).astype(np.float64)
-    if scores.shape[1] != len(labels):
-        raise Refused(f"{len(labels)} labels are given, {labels}, but the network gives {scores.shape[1]} scores for "
-                      f"an image; expected one label for each score, in their order")
-    if not np.isfinite(scores).all():
-        raise Refused(f"the network gives {scores[~np.isfinite(scores).all(axis=1)][0].tolist()} on a random image; "
-                      f"expected finite scores")
-    sums = scores.sum(axis=1)
-    furthest = int(np.abs(sums - 1).argmax())
-    are_shares = (scores > -1e-6).all() and abs(sums[furthest] - 1) <= SUM_TOLERANCE
-    if output == "probabilities" and not are_shares:
-        shown = [round(value, 4) for value in scores[furthest]]
-        raise Refused(f"output is probabilities, but the scores {shown} of a random image sum to {sums[furthest]:.4f}; "
-                      f"expected numbers of 0 to 1 that sum to 1. If they come before a softmax, say logits; "
-                      f"independent sigmoids are not supported")
-    if output == "logits" and are_shares:
-        shown = [round(value, 4) for value in scores[0]]
-        raise Refused(f"output is logits, but the scores of each random image sum to 1, e.g. {shown}: they are "
-                      f"probabilities, and a second softmax would flatten them; say probabilities")
-    if np.ptp(scores, axis=0).max() < 1e-6:
-        print("note: the scores of all random images are the same; do scale, mean and std fit the network?")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds an option for each key of the metadata; `description` reads them back."""
     parser.add_argument("--out", type=Path, required=True, help="the ONNX file to write")
@@ -278,6 +287,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, metavar="PX", help="default: what the graph says")
     parser.add_argument("--color", choices=("rgb", "gray"), help="default: what the graph says")
     parser.add_argument("--pad", type=int, nargs=3, metavar=("R", "G", "B"), help="for fit; default 0 0 0")
+    parser.add_argument("--pixels", choices=PIXELS, help="what training made of pixels; short for scale and mean")
     parser.add_argument("--scale", type=float, help="pixels of 0 to 255 are multiplied by it")
     parser.add_argument("--mean", type=float, nargs="+", help="then it is subtracted, for each channel")
     parser.add_argument("--std", type=float, nargs="+", help="then it divides, for each channel")
@@ -290,20 +300,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def description(args: argparse.Namespace) -> dict:
     """What the options of `add_arguments` say, for `complete`."""
-    keys = ("labels", "resize", "output", "layout", "width", "height", "color", "pad", "scale", "mean", "std", "name",
-            "version", "temperature", "review", "positive")
+    keys = ("labels", "resize", "output", "layout", "width", "height", "color", "pad", "pixels", "scale", "mean", "std",
+            "name", "version", "temperature", "review", "positive")
     return {key: getattr(args, key) for key in keys}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="an ONNX file from anywhere")
+    parser.add_argument("--proof", type=Path, help="giemsa.proof as the training framework made it (convert/proof.py)")
     add_arguments(parser)
-    args = parser.parse_args()
-    try:
-        add_metadata(args.model, args.out, **description(args))
-    except Refused as problem:
-        raise SystemExit(f"{args.model}: {problem}") from None
+    run(parser, lambda args: add_metadata(args.model, args.out, proof=args.proof, **description(args)))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import augment
 import fitting
 import measure
 import network
+import prove
 import report
 import review
 import shortcuts
@@ -127,7 +128,7 @@ def main():
         outliers=report.measure_outliers(networks, kinds, test_outliers, cells, answers, settings, held_out_kinds),
         shortcuts=measure_shortcuts(cells, networks, folds, answers),
     )
-    model = network.to_onnx(networks[FOLDS], metadata(settings))
+    model = network.to_onnx(networks[FOLDS], metadata(settings) | {"giemsa.proof": proof_of(networks[FOLDS])})
     worst = difference_to_onnx(networks[FOLDS], model, cell_pixels[:: len(cell_pixels) // 512])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_bytes(model.SerializeToString())
@@ -252,6 +253,13 @@ def metadata(settings: dict) -> dict[str, str]:
         "giemsa.review": json.dumps(settings["review"]),
         "giemsa.positive": json.dumps([LABELS[POSITIVE]]),
     }
+
+
+def proof_of(trained: network.Network) -> str:
+    """What the trained network says of a few drawn images, for `giemsa.proof`."""
+    pictures = prove.pictures()
+    logits, outlier = fitting.score(trained, pictures)
+    return prove.proof.proof(pictures, logits, f"torch {torch.__version__}", outliers=outlier)
 
 
 def difference_to_onnx(trained, model, pixels) -> float:

@@ -186,6 +186,7 @@ mod tests {
             uploaded_at: at,
             reject_code: None,
             model_sha256: "m1".to_owned(),
+            is_withdrawn: false,
         };
         let (versioned, plain) = (upload(UploadVersion::Id("v2".to_owned())), upload(UploadVersion::Null));
         for (upload, result, model, expected) in [

@@ -12,9 +12,8 @@ use chrono::Utc;
 use futures::{StreamExt, stream};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::{Finding, ImageInfo, Record, Reject};
-use giemsa::config::{Config, Limits};
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa::model::Model;
+use giemsa::config::Limits;
+use giemsa::model::{LoadLimits, Model};
 use giemsa::object::ObjectRef;
 use giemsa::store::FetchError;
 
@@ -27,9 +26,9 @@ const LOCAL: &str = "local";
 /// Classifies all files of the arguments.
 pub async fn run(arguments: &ClassifyArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let limits = limits()?;
+    let limits = Limits::from_env().map_err(|error| Failed::Usage(error.into()))?;
     let files = list_files(&arguments.paths)?;
-    let model = load_model(arguments.model.as_deref()).map_err(Failed::Usage)?;
+    let model = load_model(arguments.model.as_deref(), &limits).map_err(Failed::Usage)?;
     let count = files.len();
     let work = files.into_iter().map(|found| {
         let (model, limits) = (model.clone(), limits.clone());
@@ -91,18 +90,13 @@ enum Writer<W: Write> {
     Csv(Box<CsvWriter<W>>),
 }
 
-fn load_model(path: Option<&Path>) -> anyhow::Result<Arc<Model>> {
+fn load_model(path: Option<&Path>, limits: &Limits) -> anyhow::Result<Arc<Model>> {
+    let limits = LoadLimits::from(limits);
     let Some(path) = path else {
-        return Model::load(giemsa::local::sample_model()).context("the built-in model");
+        return Model::load_within(giemsa::local::sample_model(), &limits).context("the built-in model");
     };
     let bytes = std::fs::read(path).with_context(|| format!("--model {} cannot be read", path.display()))?;
-    Model::load(&bytes).with_context(|| format!("--model {} cannot be used", path.display()))
-}
-
-/// The limits of the embedded stack, so that a file gets the same answer here as there.
-fn limits() -> Result<Limits, Failed> {
-    let config = Config::embedded("prod", [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET], TABLE);
-    Ok(config.map_err(|error| Failed::Usage(error.into()))?.limits)
+    Model::load_within(&bytes, &limits).with_context(|| format!("--model {} cannot be used", path.display()))
 }
 
 /// All files below `paths`, each folder sorted by name, without hidden files and those of the system. What cannot be listed is an

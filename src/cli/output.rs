@@ -141,28 +141,40 @@ pub fn records_table(records: &[Record]) -> String {
     shown.join("\n")
 }
 
+/// What is to be said of a figure beside its numbers.
+fn figure_remark(figure: &SlideFigure) -> String {
+    let withdrawn = (figure.withdrawn > 0).then(|| format!("{} withdrawn", figure.withdrawn));
+    let duplicates = (figure.duplicates > 0).then(|| match figure.duplicates {
+        1 => "1 is the same bytes as another".to_owned(),
+        more => format!("{more} are the same bytes as another"),
+    });
+    withdrawn.into_iter().chain(duplicates).collect::<Vec<_>>().join(", ")
+}
+
 /// A table of slides and their figures, as text.
 pub fn slides_table(records: &[Record]) -> String {
     let mut slides: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
     for record in records {
         slides.entry(&record.slide).or_default().push(record);
     }
-    let mut table = new_table([
-        "slide",
-        "cells",
-        "positive",
-        "parasitemia",
-        "95 % interval",
-        "no cell",
-        "review",
-        "rejected",
-    ]);
-    for (slide, records) in slides {
-        let figure = SlideFigure::of(records);
+    let rows = slides.into_iter().map(|(slide, records)| (end_of(slide), SlideFigure::of(records), None));
+    figures_table(rows.collect())
+}
+
+/// A table of figures, as text; each has the name of its slide and, in another column, when something last happened there.
+pub fn figures_table(rows: Vec<(String, SlideFigure, Option<String>)>) -> String {
+    let mut header =
+        vec!["slide", "cells", "positive", "parasitemia", "95 % interval", "no cell", "review", "rejected"];
+    header.extend(rows.iter().any(|(_, _, last)| last.is_some()).then_some("last activity (UTC)"));
+    let has_remarks = rows.iter().any(|(_, figure, _)| !figure_remark(figure).is_empty());
+    header.extend(has_remarks.then_some("remark"));
+    let mut table = new_table::<0>([]);
+    table.set_header(header);
+    for (slide, figure, last) in rows {
         let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
         let interval = figure.parasitemia_interval_percent();
-        table.add_row([
-            if slide.is_empty() { "(no folder)".to_owned() } else { end_of(&printable(slide)) },
+        let mut row = vec![
+            if slide.is_empty() { "(no folder)".to_owned() } else { printable(&slide) },
             figure.cells.to_string(),
             figure.positives.to_string(),
             percent,
@@ -170,7 +182,10 @@ pub fn slides_table(records: &[Record]) -> String {
             figure.outliers.to_string(),
             figure.needs_review.to_string(),
             figure.rejected.to_string(),
-        ]);
+        ];
+        row.extend(last);
+        row.extend(has_remarks.then(|| figure_remark(&figure)));
+        table.add_row(row);
     }
     align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
     table.trim_fmt()

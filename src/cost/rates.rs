@@ -316,5 +316,6 @@ fn record(key: &str, second: u32, chance: &Chance, assumptions: &Assumptions) ->
         timings_ms: None,
         classified_at: Some(uploaded_at),
         software: "giemsa 0.1.0".to_owned(),
+        withdrawn: None,
     }
 }

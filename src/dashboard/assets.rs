@@ -41,7 +41,7 @@ const ASSETS: &[Asset] = assets! {
     JAVASCRIPT: "api.js", "app.js", "banner.js", "charts.js", "core.js", "decision.js", "dom.js", "figure.js",
         "format.js", "gallery.js", "links.js", "slide.js", "slide_filters.js", "slides.js", "theme.js", "upload.js",
         "upload_files.js", "upload_queue.js", "upload_questions.js";
-    JAVASCRIPT: "answer.js", "health.js", "image.js", "image_panels.js", "image_verdict.js", "models.js", "models_comparison.js",
+    JAVASCRIPT: "answer.js", "health.js", "image.js", "image_panels.js", "image_verdict.js", "image_withdrawal.js", "models.js", "models_comparison.js",
         "models_report.js", "neighbours.js", "picture.js", "review.js", "review_picture.js", "review_queue.js", "review_sheets.js",
         "review_side.js", "session.js", "sign_in.js", "simple_zoom.js", "viewer.js";
     SVG: "icon.svg";

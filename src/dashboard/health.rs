@@ -140,16 +140,10 @@ impl Dashboard {
             try_join(self.table.count_recent(stage, hour_ago), self.table.count_rejected(stage, hour_ago));
         let (answered_last_hour, rejected_last_hour) = counts.await?;
         let newest = ResultQuery {
-            stage: stage.to_owned(),
-            slide: None,
-            label: None,
-            status: None,
-            model_sha256: None,
-            needs_review: None,
             from: Some(hour_ago),
-            until: None,
             order: Order::Newest,
             limit: SAMPLE,
+            ..ResultQuery::of_stage(stage)
         };
         let sample = self.table.results(&newest, None).await?.results;
         Ok(Rates {

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::pyramids::DeepZoom;
 use super::{Buckets, Dashboard};
 use crate::classification::{ModelInfo, Record, Status};
-use crate::store::{FailureNote, ResultFinder, Review, Upload, UploadListing};
+use crate::store::{FailureNote, ResultFinder, Review, Upload, UploadListing, Withdrawal};
 
 /// Uploads of a key whose results are looked for, the newest.
 const MAX_UPLOADS: usize = 20;
@@ -49,6 +49,9 @@ struct ImageAnswer {
     history: Vec<PastResult>,
     reviews: Vec<Review>,
     verdict: Option<Review>,
+    withdrawals: Vec<Withdrawal>,
+    /// Keys of other images of the slide that are the same bytes.
+    same_bytes: Vec<String>,
     failing: Vec<FailureNote>,
     deep_zoom: Option<DeepZoom>,
 }
@@ -74,6 +77,10 @@ async fn image(
     }
     let history = dashboard.history(&uploads).await?;
     let newest = known.results.iter().max_by_key(|record| record.image.uploaded_at);
+    let same_bytes = match known.results.iter().find(|record| record.stage == dashboard.stages[0]) {
+        Some(record) => dashboard.table.same_content(record).await?,
+        None => Vec::new(),
+    };
     Ok(Json(ImageAnswer {
         bucket: bucket.clone(),
         key: key.to_owned(),
@@ -85,6 +92,8 @@ async fn image(
         history,
         reviews: known.reviews,
         verdict: known.verdict,
+        withdrawals: known.withdrawals,
+        same_bytes,
         failing: known.failures,
     }))
 }

@@ -1,6 +1,6 @@
 //! The query API and the web page: one router for Lambda and for the embedded stack.
 //!
-//! It never classifies and never deletes; what it writes are verdicts, uploads that a person chose, and what is made of
+//! It never classifies and never deletes; what it writes are verdicts, withdrawals, uploads that a person chose, and what is made of
 //! them for showing. Invariant: each request is checked by [`Access`] before any route sees it, and each list is keyed,
 //! bounded and paged.
 
@@ -34,6 +34,7 @@ mod summary;
 mod thumbnails;
 mod unanswered;
 mod uploads;
+mod withdrawals;
 
 use std::sync::Arc;
 
@@ -139,7 +140,8 @@ pub fn router(dashboard: Dashboard) -> Router {
         .merge(sign_in::routes())
         .merge(slides::routes())
         .merge(summary::routes())
-        .merge(uploads::routes());
+        .merge(uploads::routes())
+        .merge(withdrawals::routes());
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)

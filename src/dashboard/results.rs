@@ -26,8 +26,8 @@ pub(super) struct ResultsAnswer {
     pub next: Option<String>,
 }
 
-const FILTERS: [&str; 9] =
-    ["stage", "slide", "label", "status", "model", "needs_review", "from", "until", "order"];
+const FILTERS: [&str; 10] =
+    ["stage", "slide", "label", "status", "model", "needs_review", "withdrawn", "from", "until", "order"];
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/results", get(results))
@@ -56,6 +56,7 @@ async fn results(
         status: parameters.choice("status", &status)?,
         model_sha256: parameters.sha256("model")?.map(str::to_owned),
         needs_review: parameters.flag("needs_review")?,
+        withdrawn: parameters.flag("withdrawn")?.unwrap_or(false),
         from: parameters.time("from")?,
         until: parameters.time("until")?,
         order: parameters.choice("order", &order)?.unwrap_or(Order::Newest),

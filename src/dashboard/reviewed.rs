@@ -9,14 +9,14 @@ use chrono::{DateTime, Utc};
 
 use super::Dashboard;
 use super::problem::Problem;
-use crate::store::{Review, standing};
+use crate::store::{ImageKey, Review, standing};
 
 /// Reviews read at once.
 const PAGE: usize = 1_000;
 
 impl Dashboard {
     /// The last standing verdict on each image of the input bucket among the reviews from `from` until before `until`, by
-    /// key; of those that `counts` only.
+    /// key; of those that `counts` only, and of no withdrawn upload.
     pub(super) async fn reviewed(
         &self,
         from: DateTime<Utc>,
@@ -36,7 +36,16 @@ impl Dashboard {
                 break;
             }
         }
-        Ok(by_image.into_values().filter_map(last_standing).collect())
+        let bucket = &self.buckets.input;
+        let images: Vec<ImageKey> =
+            by_image.keys().map(|key| ImageKey { bucket: bucket.clone(), key: key.clone() }).collect();
+        let withdrawals = self.table.withdrawals_of(&images).await?;
+        let is_withdrawn = |review: &Review| {
+            let image = ImageKey { bucket: bucket.clone(), key: review.key.clone() };
+            withdrawals.get(&image).is_some_and(|withdrawal| withdrawal.is_of(&review.object_version))
+        };
+        let standing = by_image.into_values().filter_map(last_standing);
+        Ok(standing.filter(|review| !is_withdrawn(review)).collect())
     }
 }
 

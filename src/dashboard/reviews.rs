@@ -205,7 +205,7 @@ fn confirmed_label(record: &Record, label: Option<&str>) -> Result<String, Probl
 }
 
 /// The name of a verdict: that of the token, or, where nobody signs in, the one that was given.
-fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<String, Problem> {
+pub(super) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<String, Problem> {
     match caller {
         Some(Extension(caller)) => Ok(caller.name().to_owned()),
         None => checked_reviewer(given),
@@ -242,7 +242,7 @@ fn refused(error: StoreError) -> Problem {
     }
 }
 
-fn other_result(key: &str, expected: &str, found: Option<&str>) -> Problem {
+pub(super) fn other_result(key: &str, expected: &str, found: Option<&str>) -> Problem {
     let now = found.map_or("none".to_owned(), |found| format!("{found:?}"));
     let detail = format!(
         "the result of {:?} that was looked at, {:?}, is not the current one any more, which is {now}: the image was \

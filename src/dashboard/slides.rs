@@ -101,6 +101,8 @@ struct SlideAnswer {
     uploads: u64,
     unanswered: u64,
     unanswered_images: Vec<UnansweredImage>,
+    /// Images that count and are not in the bucket any more.
+    not_in_bucket: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -179,8 +181,10 @@ async fn slide(
         );
         return Err(Problem::not_found(detail));
     }
+    let images = entry.as_ref().map_or(0, |entry| entry.figure.images());
     Ok(Json(SlideAnswer {
         slide: slide.to_owned(),
+        not_in_bucket: images.saturating_sub(found.counted),
         last_activity_at: entry.as_ref().map(|entry| entry.last_activity_at),
         computed_at: entry.as_ref().map(|entry| entry.computed_at),
         figure: entry.map(|entry| entry.figure).unwrap_or_default().into(),
@@ -201,13 +205,17 @@ async fn cells(
     let limit = parameters.limit(DEFAULT_CELLS, MAX_CELLS)?;
     let filters = Filters::of("cells", &[Some(&stage), Some(slide)]);
     let after = filters.position(parameters.optional("cursor")?)?;
-    let (page, verdicts) = tokio::join!(
+    let (page, verdicts, withdrawals) = tokio::join!(
         dashboard.table.cells(&stage, slide, after.as_deref(), limit),
         dashboard.table.verdicts_of_slide(slide),
+        dashboard.table.withdrawals_of_slide(slide),
     );
-    let (page, verdicts) = (page?, verdicts?);
+    let (page, verdicts, withdrawals) = (page?, verdicts?, withdrawals?);
     let next = page.next.map(|position| filters.cursor(&position));
-    let row = |cell: Cell| {
+    let row = |mut cell: Cell| {
+        // A stage that answered after the withdrawal may not have noted it yet.
+        let withdrawal = withdrawals.get(&cell.key);
+        cell.withdrawn |= withdrawal.is_some_and(|withdrawal| withdrawal.is_of(&cell.object_version));
         let review = verdicts.get(&cell.key).filter(|review| review.is_of(&cell.object_version));
         CellRow { verdict: review.map(|review| review.label.clone()), cell }
     };

@@ -26,7 +26,9 @@ pub(super) struct Unanswered {
     pub uploads: u64,
     /// Those of them without an answer of the stage.
     pub unanswered: u64,
-    /// The first 100 of those by key.
+    /// Those that count in the figure of the slide, be it by the answer to an earlier upload of their key.
+    pub counted: u64,
+    /// The first 100 of those without an answer, by key.
     pub unanswered_images: Vec<UnansweredImage>,
 }
 
@@ -45,6 +47,12 @@ struct Listed {
     etag: String,
     size_bytes: u64,
     uploaded_at: Option<DateTime<Utc>>,
+}
+
+/// Uploads of a batch without an answer, and how many of all count.
+struct Open<'a> {
+    images: Vec<&'a Listed>,
+    counted: u64,
 }
 
 impl Dashboard {
@@ -93,8 +101,9 @@ impl Dashboard {
                 .collect();
             found.uploads += listed.len() as u64;
             let batches: Vec<_> = listed.chunks(BATCH_KEYS).map(|batch| self.open_of(stage, batch)).collect();
-            let open: Vec<Vec<&Listed>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
-            for listed in open.into_iter().flatten() {
+            let open: Vec<Open<'_>> = stream::iter(batches).buffered(CONCURRENCY).try_collect().await?;
+            found.counted += open.iter().map(|open| open.counted).sum::<u64>();
+            for listed in open.into_iter().flat_map(|open| open.images) {
                 found.unanswered += 1;
                 if with_names && found.unanswered_images.len() < NAMED_IMAGES {
                     found.unanswered_images.push(UnansweredImage {
@@ -116,13 +125,16 @@ impl Dashboard {
     }
 
     /// Those of a batch that have no answer.
-    async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Vec<&'a Listed>, Problem> {
+    async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Open<'a>, Problem> {
         let keys: Vec<&str> = batch.iter().map(|listed| listed.key.as_str()).collect();
         let results = self.table.current_results(&self.buckets.input, &keys, stage).await?;
         let is_open = |listed: &&Listed| {
             results.get(&listed.key).is_none_or(|result| result.etag.as_deref() != Some(&listed.etag))
         };
-        Ok(batch.iter().filter(is_open).collect())
+        Ok(Open {
+            images: batch.iter().filter(is_open).collect(),
+            counted: results.values().filter(|result| !result.is_withdrawn).count() as u64,
+        })
     }
 
     fn listed(

@@ -14,7 +14,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::record::{Field, Row};
 
 use super::records_file::{ResultObject, StoredRow};
-use crate::classification::{ImageInfo, ModelInfo, Record, Reject, Status, TimingsMs};
+use crate::classification::{ImageInfo, ModelInfo, Record, Reject, Status, TimingsMs, Withdrawn};
 
 /// Where a column's values come from; the kind decides the column's type.
 enum Source {
@@ -30,7 +30,7 @@ enum Source {
 use Source::{Flag, Integer, Needed, Number, Probabilities, Text, Time};
 
 /// All columns of a record, in the order of the file.
-const COLUMNS: [(&str, Source); 33] = [
+const COLUMNS: [(&str, Source); 37] = [
     ("result_id", Needed(|r| &r.result_id)),
     ("stage", Needed(|r| &r.stage)),
     ("slide", Needed(|r| &r.slide)),
@@ -64,7 +64,19 @@ const COLUMNS: [(&str, Source); 33] = [
     ("infer_ms", Number(|r| r.timings_ms.map(|t| t.infer))),
     ("classified_at", Time(|r| r.classified_at)),
     ("software", Needed(|r| &r.software)),
+    ("withdrawn", Flag(|r| Some(r.withdrawn.is_some()))),
+    ("withdrawn_reason", Text(|r| r.withdrawn.as_ref().map(|withdrawn| withdrawn.reason.as_str()))),
+    ("withdrawn_by", Text(|r| r.withdrawn.as_ref().map(|withdrawn| withdrawn.by.as_str()))),
+    ("withdrawn_at", Time(|r| r.withdrawn.as_ref().map(|withdrawn| withdrawn.at))),
 ];
+
+/// The last columns, which compacted files have not: result objects are what a model said, not what became of it.
+const COLUMNS_OF_TABLE: usize = 4;
+
+/// Columns of a record in exports, or in files of result objects.
+fn columns(has_objects: bool) -> &'static [(&'static str, Source)] {
+    &COLUMNS[..COLUMNS.len() - if has_objects { COLUMNS_OF_TABLE } else { 0 }]
+}
 
 /// The column of the record's schema, last of a record's own.
 const SCHEMA_COLUMN: &str = "schema";
@@ -74,7 +86,7 @@ pub(super) const OBJECT_COLUMNS: [&str; 2] = ["result_key", "result_etag"];
 /// The file's schema as Parquet writes it in text.
 pub(super) fn schema_text(has_objects: bool) -> String {
     let mut text = "message giemsa_record {\n".to_owned();
-    for (name, source) in &COLUMNS {
+    for (name, source) in columns(has_objects) {
         let column = match source {
             Needed(_) => format!("required binary {name} (STRING)"),
             Text(_) => format!("optional binary {name} (STRING)"),
@@ -122,13 +134,14 @@ fn push_optional<T>(values: &mut Vec<T>, definitions: &mut Vec<i16>, value: Opti
 #[derive(Debug)]
 pub(super) struct RowGroup {
     buffers: Vec<Buffer>,
+    has_objects: bool,
     rows: usize,
     text_bytes: usize,
 }
 
 impl RowGroup {
     pub(super) fn new(has_objects: bool) -> Self {
-        let of_record = COLUMNS.iter().map(|(_, source)| match source {
+        let of_record = columns(has_objects).iter().map(|(_, source)| match source {
             Needed(_) => Buffer::Needed(vec![]),
             Text(_) => Buffer::Text(vec![], vec![]),
             Integer(_) | Time(_) => Buffer::Integer(vec![], vec![]),
@@ -140,7 +153,7 @@ impl RowGroup {
         });
         let more = if has_objects { 1 + OBJECT_COLUMNS.len() } else { 1 };
         let more = std::iter::repeat_with(|| Buffer::Needed(vec![])).take(more);
-        Self { buffers: of_record.chain(more).collect(), rows: 0, text_bytes: 0 }
+        Self { buffers: of_record.chain(more).collect(), has_objects, rows: 0, text_bytes: 0 }
     }
 
     /// Number of rows.
@@ -160,8 +173,9 @@ impl RowGroup {
             *text_bytes += text.len();
             ByteArray::from(text)
         };
-        let (of_record, more) = self.buffers.split_at_mut(COLUMNS.len());
-        for ((_, source), buffer) in COLUMNS.iter().zip(of_record) {
+        let columns = columns(self.has_objects);
+        let (of_record, more) = self.buffers.split_at_mut(columns.len());
+        for ((_, source), buffer) in columns.iter().zip(of_record) {
             match (source, buffer) {
                 (Needed(value), Buffer::Needed(values)) => values.push(bytes(value(record))),
                 (Text(value), Buffer::Text(values, definitions)) => {
@@ -244,8 +258,7 @@ impl RowGroup {
             }
         }
         group.close()?;
-        let has_objects = self.buffers.len() > COLUMNS.len() + 1;
-        *self = Self::new(has_objects);
+        *self = Self::new(self.has_objects);
         Ok(())
     }
 }
@@ -344,6 +357,11 @@ pub(super) fn stored_row(row: Row) -> Result<StoredRow, String> {
         }
         _ => None,
     };
+    let [reason, by] = ["withdrawn_reason", "withdrawn_by"].map(|name| fields.text(name));
+    let withdrawn = match (reason, by, fields.time("withdrawn_at")) {
+        (Some(reason), Some(by), Some(at)) => Some(Withdrawn { reason, by, at }),
+        _ => None,
+    };
     let record = Record {
         schema: fields.needed(SCHEMA_COLUMN)?,
         result_id: fields.needed("result_id")?,
@@ -368,6 +386,7 @@ pub(super) fn stored_row(row: Row) -> Result<StoredRow, String> {
         timings_ms,
         classified_at: fields.time("classified_at"),
         software: fields.needed("software")?,
+        withdrawn,
     };
     Ok(StoredRow { record, object: fields.object() })
 }

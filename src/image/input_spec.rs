@@ -133,9 +133,7 @@ pub enum InputSpecError {
         found: u32,
     },
     /// A list that does not have one value for each channel.
-    #[error(
-        "the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color}"
-    )]
+    #[error("the input's {key:?} holds {found} values, expected {expected}: one for each channel of {color}")]
     Length {
         /// The JSON key.
         key: &'static str,

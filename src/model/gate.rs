@@ -11,7 +11,7 @@ use super::gate_report::{
     Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion,
     REPORT_SCHEMA, Speed, UnreadableImage, WrongImage,
 };
-use super::gate_rules::{EmptyGoldenSet, GateRules, RULES_KEY};
+use super::gate_rules::{EmptyGoldenSet, GateRules, ProofRule, RULES_KEY};
 
 /// What a model did on one golden image.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +96,7 @@ impl GateReport {
         let confusion = confusion_of(&trial.answers);
         let labels = label_figures(&trial.model.labels, &confusion);
         let accuracy = accuracy_of(&trial.answers);
+        judge_proof(&trial, &mut failures);
         judge_golden_set(&trial, &mut failures, &mut notes);
         if trial.was_tried() {
             judge_floors(&trial, accuracy, &labels, &mut failures);
@@ -168,6 +169,18 @@ fn accuracy_of(answers: &[GoldenAnswer]) -> Option<Proportion> {
         (right + u64::from(*expected == answer.label), all + 1)
     });
     Proportion::of(right, all)
+}
+
+/// Whether the model carries the proof that the rules ask for; one that does not hold is not loaded at all.
+fn judge_proof(trial: &Trial, failures: &mut Vec<String>) {
+    let was_loaded = !trial.model.labels.is_empty();
+    if trial.rules.proof == ProofRule::Required && was_loaded && trial.model.proof.is_none() {
+        failures.push(format!(
+            "the model carries no giemsa.proof, which {RULES_KEY} asks for (\"proof\": \"required\"); convert it again \
+             from its framework (models/README.md), or add one: giemsa model pack model.onnx --output model.onnx \
+             --proof proof.json"
+        ));
+    }
 }
 
 /// What is wrong with the golden set itself, or with how it fits the model.

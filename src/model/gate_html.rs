@@ -92,6 +92,19 @@ fn facts(html: &mut String, report: &GateReport) {
             escape(&report.golden.digest)
         ),
     );
+    let proof = report.model.proof.as_ref().map_or_else(
+        || "none".to_owned(),
+        |proof| {
+            format!(
+                "{} inputs differ by {:.1e} at most from {} (allowed: {})",
+                proof.inputs,
+                proof.greatest_difference,
+                escape(&proof.by),
+                proof.bound
+            )
+        },
+    );
+    push(html, format_args!("<dt>Its own proof</dt><dd>{proof}</dd>"));
     push(html, format_args!("<dt>Right answers</dt><dd>{}</dd>", share(report.accuracy)));
     push(html, format_args!("<dt>Need a human look</dt><dd>{}</dd>", share(report.needs_review)));
     push(html, format_args!("<dt>Time for an image</dt><dd>{}</dd></dl>", time(report.speed)));

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Model;
 use super::gate_rules::GateRules;
+use super::proof::ProofOutcome;
 use crate::statistics::wilson_interval;
 
 /// Name and version of the report's schema (`docs/report.schema.json`).
@@ -77,7 +78,7 @@ pub struct GateReport {
 }
 
 /// The model of a report. Name, version and labels are absent if the file could not be read so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GateModel {
     /// `giemsa.name`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -95,6 +96,9 @@ pub struct GateModel {
     /// Labels that count as positive.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub positive: Vec<String>,
+    /// How its scores compare with the training framework's; absent if the file has no proof.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proof: Option<ProofOutcome>,
 }
 
 impl GateModel {
@@ -104,6 +108,7 @@ impl GateModel {
         self.version = Some(model.metadata.version.clone());
         self.labels.clone_from(&model.metadata.labels);
         self.positive.clone_from(&model.metadata.positive);
+        self.proof.clone_from(&model.proof);
     }
 }
 

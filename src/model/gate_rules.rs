@@ -27,6 +27,20 @@ pub struct GateRules {
     pub images_at_least: BTreeMap<String, u64>,
     /// What becomes of a model if there is no golden image to try it on; default `fail`.
     pub empty_golden_set: EmptyGoldenSet,
+    /// Whether a model must carry `giemsa.proof`; default `optional`.
+    #[serde(default)]
+    pub proof: ProofRule,
+}
+
+/// Whether a model must carry its own proof. One that it carries must always hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProofRule {
+    /// It passes without one.
+    #[default]
+    Optional,
+    /// It fails without one.
+    Required,
 }
 
 /// Whether a model passes that could not be tried on any image.
@@ -47,6 +61,7 @@ impl Default for GateRules {
             accuracy_at_least: 0.9,
             images_at_least: BTreeMap::new(),
             empty_golden_set: EmptyGoldenSet::Fail,
+            proof: ProofRule::Optional,
         }
     }
 }
@@ -65,7 +80,7 @@ pub enum RulesError {
     /// A key has no meaning, and may be a misspelt floor.
     #[error(
         "{RULES_KEY} has the unknown key {key:?}; expected sensitivity_at_least, specificity_at_least, \
-         accuracy_at_least, images_at_least or empty_golden_set; correct it, and copy the model again"
+         accuracy_at_least, images_at_least, empty_golden_set or proof; correct it, and copy the model again"
     )]
     UnknownKey {
         /// The key.
@@ -117,6 +132,13 @@ impl GateRules {
                         _ => return Err(wrong(key, value, "\"fail\" or \"pass\"")),
                     };
                 }
+                "proof" => {
+                    rules.proof = match value.as_str() {
+                        Some("optional") => ProofRule::Optional,
+                        Some("required") => ProofRule::Required,
+                        _ => return Err(wrong(key, value, "\"optional\" or \"required\"")),
+                    };
+                }
                 _ => return Err(RulesError::UnknownKey { key: key.clone() }),
             }
         }
@@ -164,7 +186,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_with_its_key_and_the_way_out() {
-        let table: [(&str, &[&str]); 9] = [
+        let table: [(&str, &[&str]); 10] = [
+            ("{\"proof\": true}", &["proof is true", "\"optional\" or \"required\""]),
             ("{\"accuracy_at_least\": 95}", &["accuracy_at_least is 95", "0 to 1"]),
             ("{\"accuracy_at_least\": \"0.9\"}", &["accuracy_at_least is \"0.9\""]),
             ("{\"sensitivity_at_least\": 0.9}", &["sensitivity_at_least is 0.9", "labels"]),

@@ -10,14 +10,18 @@ use serde::Deserialize;
 use crate::image::{ColorMode, InputSpec, InputSpecJson, Layout};
 
 /// What the ONNX graph itself answers; it fills the metadata keys that are missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GraphFacts {
     /// Dimensions of the single input; `None` where the graph leaves one open.
     pub input_shape: Vec<Option<usize>>,
-    /// Whether the graph's last operator is a softmax.
+    /// Whether the scores come from a softmax.
     pub ends_in_softmax: bool,
+    /// Whether the scores come from a sigmoid.
+    pub ends_in_sigmoid: bool,
     /// Whether the graph has a second output, `outlier`.
     pub has_outlier_output: bool,
+    /// Whether it computes with fewer than 32 bits.
+    pub is_quantised: bool,
 }
 
 impl GraphFacts {
@@ -109,11 +113,40 @@ pub enum MetadataError {
 }
 
 fn how_to_set(key: &str, example: &str) -> String {
+    let options = match key {
+        "giemsa.labels" => "--labels parasitized,uninfected",
+        "giemsa.input" => {
+            "--layout nchw --width 64 --height 64 --resize fit --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25"
+        }
+        "giemsa.output" => "--scores logits",
+        "giemsa.temperature" => "--temperature 1.0",
+        "giemsa.review" => {
+            "--review-below 0.9 --review-above parasitized=0.1, with --outlier-above 0.5 if there is an \
+                            outlier output"
+        }
+        "giemsa.positive" => "--positive parasitized",
+        "giemsa.proof" => "--proof proof.json",
+        _ => "--name my-model",
+    };
     format!(
-        "To set it, in Python: import onnx; m = onnx.load(\"model.onnx\"); \
+        "To set it: giemsa model pack model.onnx --output model.onnx {options}. Or in Python: import onnx; m = onnx.load(\"model.onnx\"); \
          m.metadata_props.add(key=\"{key}\", value='{example}'); onnx.save(m, \"model.onnx\")"
     )
 }
+
+/// Most that a label may take, bytes: it is part of a key of the table, of at most 2,048 bytes, where some characters
+/// take three.
+const MAX_LABEL_BYTES: usize = 512;
+
+/// Most that an item of DynamoDB may take, bytes.
+const MAX_ITEM_BYTES: usize = 400 * 1024;
+
+/// What a record takes beside its labels and the model's name, bytes: the image's key (1,024) in seven attributes, its
+/// bucket, version, ETag and digest, times and a reason.
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// What each probability takes beside its label, bytes: seven digits, and what DynamoDB reckons for an entry.
+const PROBABILITY_BYTES: usize = 12;
 
 const LABELS_EXAMPLE: &str = r#"["parasitized","uninfected"]"#;
 const INPUT_EXAMPLE: &str = r#"{"layout":"nchw","width":64,"height":64,"color":"rgb","resize":"fit","mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}"#;
@@ -130,9 +163,11 @@ impl Metadata {
         let review = parse_review(properties.get("giemsa.review").map(String::as_str), &labels, graph)?;
         let text_or =
             |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
+        let (name, version) = (text_or("giemsa.name", "unnamed"), text_or("giemsa.version", "0"));
+        check_record_size(&labels, &name, &version)?;
         Ok(Self {
-            name: text_or("giemsa.name", "unnamed"),
-            version: text_or("giemsa.version", "0"),
+            name,
+            version,
             input: parse_input(properties.get("giemsa.input").map(String::as_str), graph)?,
             output: parse_output(properties, graph)?,
             temperature: parse_temperature(properties)?,
@@ -165,7 +200,36 @@ fn parse_labels(properties: &BTreeMap<String, String>) -> Result<Vec<String>, Me
     if labels.len() < 2 || unique.len() != labels.len() || labels.iter().any(|l| l.trim().is_empty()) {
         return Err(invalid(KEY, text, "expected two or more different, non-empty labels", LABELS_EXAMPLE));
     }
+    if let Some(long) = labels.iter().find(|label| label.len() > MAX_LABEL_BYTES) {
+        let problem =
+            format!("a label has {} bytes, more than the {MAX_LABEL_BYTES} that may be stored", long.len());
+        return Err(invalid(KEY, long, problem, LABELS_EXAMPLE));
+    }
     Ok(labels)
+}
+
+/// Refuses labels with which no record could be stored: each image would fail until it is a dead letter.
+fn check_record_size(labels: &[String], name: &str, version: &str) -> Result<(), MetadataError> {
+    let bytes = most_record_bytes(labels, name, version);
+    if bytes <= MAX_ITEM_BYTES {
+        return Ok(());
+    }
+    let found = format!("{name} {version}, {} labels", labels.len());
+    Err(invalid(
+        "giemsa.labels",
+        &found,
+        format!(
+            "a record with the probability of each label and the model's name may take {bytes} bytes, more than the \
+             {MAX_ITEM_BYTES} that an item of DynamoDB may have; expected fewer or shorter labels, and a shorter name"
+        ),
+        LABELS_EXAMPLE,
+    ))
+}
+
+/// Upper bound of a record's item, bytes. The answer is stored three times beside the probabilities.
+fn most_record_bytes(labels: &[String], name: &str, version: &str) -> usize {
+    let of_labels: usize = labels.iter().map(|label| label.len() + PROBABILITY_BYTES).sum();
+    RECORD_BYTES + name.len() + version.len() + 3 * 3 * MAX_LABEL_BYTES + of_labels
 }
 
 /// Completes `giemsa.input` from the graph, and refuses what contradicts it.
@@ -322,7 +386,7 @@ mod tests {
     use super::*;
 
     fn graph(shape: [Option<usize>; 4]) -> GraphFacts {
-        GraphFacts { input_shape: shape.to_vec(), ends_in_softmax: false, has_outlier_output: false }
+        GraphFacts { input_shape: shape.to_vec(), ..GraphFacts::default() }
     }
 
     fn properties(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -389,7 +453,9 @@ mod tests {
             entries.extend(properties(changes));
             let message = Metadata::parse(&entries, &graph(NCHW)).unwrap_err().to_string();
             assert!(message.contains(expected), "{expected:?} is not in {message:?}");
-            assert!(message.contains("metadata_props.add"), "{message:?} shows no way out");
+            for way_out in ["giemsa model pack model.onnx --output model.onnx --", "metadata_props.add"] {
+                assert!(message.contains(way_out), "{message:?} shows no way out");
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Model, ModelError, OnnxFile};
+use super::{LoadLimits, Model, ModelError, OnnxFile, PROOF_KEY};
 use crate::image::InputSpecJson;
 
 /// Field number of `ModelProto.metadata_props` (onnx.proto3).
@@ -40,6 +40,8 @@ pub struct MetadataChanges {
     pub outlier_above: Option<f64>,
     /// `giemsa.positive`.
     pub positive: Vec<String>,
+    /// `giemsa.proof`: its JSON.
+    pub proof: Option<String>,
 }
 
 /// Why metadata cannot be written.
@@ -75,17 +77,29 @@ pub enum PackError {
     },
 }
 
-/// Writes `changes` into an ONNX file, and loads the result as a function would.
+/// Writes `changes` into an ONNX file, within the limits of the default configuration.
+///
+/// # Errors
+/// As [`pack_within`].
+pub fn pack(bytes: &[u8], changes: &MetadataChanges) -> Result<(Vec<u8>, Arc<Model>), PackError> {
+    pack_within(bytes, changes, &LoadLimits::default())
+}
+
+/// Writes `changes` into an ONNX file, and loads the result as a function with `limits` would.
 ///
 /// Returns the new bytes, and the model that they are.
 ///
 /// # Errors
 /// [`PackError`] if the file cannot be read, or would be refused with what it says then.
-pub fn pack(bytes: &[u8], changes: &MetadataChanges) -> Result<(Vec<u8>, Arc<Model>), PackError> {
+pub fn pack_within(
+    bytes: &[u8],
+    changes: &MetadataChanges,
+    limits: &LoadLimits,
+) -> Result<(Vec<u8>, Arc<Model>), PackError> {
     let refused = |source| PackError::Refused { source };
-    let file = OnnxFile::parse(bytes).map_err(refused)?;
+    let file = OnnxFile::parse_within(bytes, limits).map_err(refused)?;
     let packed = with_properties(bytes, &changes.properties(&file.properties())?)?;
-    let model = Model::load(&packed).map_err(refused)?;
+    let model = Model::load_within(&packed, limits).map_err(refused)?;
     Ok((packed, model))
 }
 
@@ -105,6 +119,7 @@ impl MetadataChanges {
             ("giemsa.output", self.output.clone()),
             ("giemsa.temperature", self.temperature.map(|t| t.to_string())),
             ("giemsa.positive", list(&self.positive)),
+            (PROOF_KEY, self.proof.clone()),
         ];
         let mut properties: BTreeMap<String, String> =
             texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();
@@ -341,11 +356,11 @@ mod tests {
         // Once more with the same: the same bytes.
         assert_eq!(pack(&packed, &changes).unwrap().0, packed);
 
-        let input = InputSpecJson { scale: Some(0.5), ..InputSpecJson::default() };
+        let input = InputSpecJson { pad: Some([9, 8, 7]), ..InputSpecJson::default() };
         let (packed, model) =
             pack(&sample, &MetadataChanges { input, ..MetadataChanges::default() }).unwrap();
         let was = Model::load(&sample).unwrap();
-        assert_eq!(model.metadata.input.scale, 0.5);
+        assert_eq!(model.metadata.input.pad, [9, 8, 7]);
         assert_eq!(model.metadata.input.mean, was.metadata.input.mean);
         assert_ne!(packed, sample);
     }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::acceptance::{Acceptance, NotAccepted};
-use super::{LoadLimits, Model, ModelError, panic_message};
+use super::{LoadLimits, Model, ModelError, panic_message, too_large};
 use crate::config::Config;
 use crate::digest::sha256_hex;
 use crate::metrics::{self, Metric};
@@ -52,10 +52,7 @@ pub enum RegistryError {
         location: String,
     },
     /// The file is larger than is allowed.
-    #[error(
-        "the model at {location} has {size_bytes} bytes, more than the {limit_bytes} allowed \
-         (GIEMSA_MAX_MODEL_BYTES); quantise it, or raise the limit and the function's memory"
-    )]
+    #[error("the model at {location} is refused: {}", too_large(*size_bytes, *limit_bytes))]
     TooLarge {
         /// S3 URI.
         location: String,

@@ -101,6 +101,9 @@ impl Reconciler {
             upload.key.starts_with(&self.scope.prefix)
                 && self.scope.since.is_none_or(|since| upload.uploaded_at >= since)
         };
+        let shown: BTreeSet<String> =
+            uploads.iter().filter(|upload| upload.is_latest).map(|upload| upload.key.clone()).collect();
+        let first = uploads.first().map(|upload| upload.key.clone());
         let (mut left_out, mut wanted) = (0, Vec::new());
         for upload in uploads.into_iter().filter(in_scope) {
             if self.is_left_out(&upload) { left_out += 1 } else { wanted.push(upload) }
@@ -120,6 +123,17 @@ impl Reconciler {
         // In the order of the listing, so that what is printed can be compared with it.
         let mut findings: Vec<Finding> = stream::iter(looks).buffered(LOOK_CONCURRENCY).try_collect().await?;
         self.explain(&mut findings).await?;
+        for finding in
+            findings.iter_mut().filter(|finding| !self.scope.is_old_listing && !finding.upload.is_latest)
+        {
+            let key = finding.upload.key.as_str();
+            let counts = current.get(key).is_some_and(|result| !result.is_withdrawn);
+            if counts && matches!(finding.state, State::Answered | State::Rejected) && !shown.contains(key) {
+                // A newer upload of the first key may be on the page before.
+                let may_be_before = first.as_deref() == Some(key);
+                finding.is_deleted = !may_be_before || self.listing.newest(key).await?.is_none();
+            }
+        }
         Ok(CheckedPage { findings, left_out })
     }
 

@@ -77,12 +77,22 @@ pub struct Finding {
     pub shown_instead: Option<DateTime<Utc>>,
     /// Whether the table says that it was gone, which it is not.
     pub is_back: bool,
+    /// Whether its result counts though S3 shows no image under its key any more. It is answered all the same.
+    pub is_deleted: bool,
 }
 
 impl Finding {
     /// An upload in a state, with nothing else known.
     pub fn new(upload: Upload, state: State) -> Self {
-        Self { upload, state, reject_code: None, failure: None, shown_instead: None, is_back: false }
+        Self {
+            upload,
+            state,
+            reject_code: None,
+            failure: None,
+            shown_instead: None,
+            is_back: false,
+            is_deleted: false,
+        }
     }
 
     pub(super) fn rejected(self, reject_code: Option<String>) -> Self {
@@ -127,6 +137,9 @@ pub struct Counts {
     pub left_out: u64,
     /// Sent to the queue again.
     pub sent: u64,
+    /// Answered ones that count though their image was deleted. Only a bucket with versions tells.
+    #[serde(default)]
+    pub deleted: u64,
 }
 
 impl Counts {
@@ -137,6 +150,7 @@ impl Counts {
         }
         for finding in findings {
             self.uploads += 1;
+            self.deleted += u64::from(finding.is_deleted);
             *self.states.entry(finding.state).or_default() += 1;
             if let Some(code) = &finding.reject_code {
                 *self.reject_codes.entry(code.clone()).or_default() += 1;
@@ -222,6 +236,7 @@ mod tests {
             uploaded_at: at(seconds),
             reject_code: None,
             model_sha256: "m".to_owned(),
+            is_withdrawn: false,
         }
     }
 

@@ -18,7 +18,9 @@ pub use history::{Event, History, HistoryEntry};
 use crate::classification::ModelInfo;
 use crate::config::model_key;
 use crate::digest::sha256_hex;
-use crate::model::{GateModel, GateReport, GoldenSummary, Model, Trial, Waiver, archive_key, report_key};
+use crate::model::{
+    GateModel, GateReport, GoldenSummary, LoadLimits, Model, Trial, Waiver, archive_key, report_key,
+};
 use crate::store::{
     ModelFiles, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoredFile, TableReader, TableWriter,
 };
@@ -32,6 +34,7 @@ pub struct Releaser {
     bucket: ModelFiles,
     reader: TableReader,
     writer: TableWriter,
+    limits: LoadLimits,
 }
 
 /// Who releases, and why.
@@ -85,9 +88,9 @@ struct ReportHead {
 }
 
 impl Releaser {
-    /// Releases in `bucket`, recorded in the table.
-    pub fn new(bucket: ModelFiles, reader: TableReader, writer: TableWriter) -> Self {
-        Self { bucket, reader, writer }
+    /// Releases in `bucket` what loads within `limits`, recorded in the table.
+    pub fn new(bucket: ModelFiles, reader: TableReader, writer: TableWriter, limits: LoadLimits) -> Self {
+        Self { bucket, reader, writer, limits }
     }
 
     /// All that happened to a stage.
@@ -276,8 +279,8 @@ impl Releaser {
     }
 
     async fn load(&self, key: &str, bytes: &Bytes) -> Result<Arc<Model>, ReleaseError> {
-        let copy = bytes.clone();
-        let loaded = tokio::task::spawn_blocking(move || Model::load(&copy)).await;
+        let (copy, limits) = (bytes.clone(), self.limits.clone());
+        let loaded = tokio::task::spawn_blocking(move || Model::load_within(&copy, &limits)).await;
         loaded.expect("loading a model catches its panics").map_err(|source| ReleaseError::Unusable {
             location: self.bucket.location(key),
             sha256: sha256_hex(bytes),
@@ -333,6 +336,7 @@ fn untried(entry: &ReleaseEntry, size_bytes: u64) -> Trial {
         size_bytes,
         labels: Vec::new(),
         positive: Vec::new(),
+        proof: None,
     };
     let mut trial = Trial::new(model, GoldenSummary::default(), entry.started_at);
     trial.problems.push("the golden set was not run before this model was released by force".to_owned());

@@ -20,7 +20,8 @@ const MAX_TRIES: usize = 8;
 /// Makes `record` the current result of its image and stage, unless the result of a newer image is there.
 ///
 /// `sequencer` is that of the write of the very image that was read. Returns whether the table holds this record now.
-/// That an image is gone ([`Record::is_gone`]) replaces only what a sequencer shows to be of an earlier upload.
+/// That an image is gone ([`Record::is_gone`]) replaces only what a sequencer shows to be of an earlier upload. The record
+/// of an upload that was withdrawn is withdrawn as well.
 ///
 /// # Errors
 /// [`StoreError`] if the table does not take it, S3 cannot be asked, or others write the same result all the time.
@@ -55,7 +56,15 @@ pub async fn place(
             }
             PutResult::Taken(held) => held,
         };
-        if record.is_gone() || !is_newer(s3, record, sequencer, &held).await? {
+        if record.is_gone() {
+            return Ok(None);
+        }
+        if let Some(withdrawn) = held.withdrawal_of(record) {
+            let record = Record { withdrawn: Some(withdrawn.clone()), ..record.clone() };
+            put = table.put_result(&record, sequencer, Over::Withdrawn).await?;
+            continue;
+        }
+        if !is_newer(s3, record, sequencer, &held).await? {
             return Ok(None);
         }
         put = table.put_result(record, sequencer, Over::Held(&held)).await?;

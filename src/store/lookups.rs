@@ -15,6 +15,7 @@ use super::queries::text;
 use super::schema::{RESULT_SK, failure_sk, result_pk};
 use super::table::Item;
 use super::{FailureNote, QueryError, TableReader};
+use crate::classification::Withdrawn;
 
 /// Most keys of one request.
 pub const BATCH_KEYS: usize = 100;
@@ -38,6 +39,8 @@ pub struct CurrentResult {
     pub reject_code: Option<String>,
     /// Lower-case hexadecimal SHA-256 of the model.
     pub model_sha256: String,
+    /// Whether it was taken out of what counts.
+    pub is_withdrawn: bool,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +52,8 @@ struct CurrentItem {
     model: CurrentModel,
     #[serde(default)]
     uploaded_ms: i64,
+    #[serde(default)]
+    withdrawn: Option<Withdrawn>,
 }
 
 #[derive(Default, Deserialize)]
@@ -81,8 +86,15 @@ impl TableReader {
         stage: &str,
     ) -> Result<HashMap<String, CurrentResult>, QueryError> {
         let wanted = keys.iter().map(|key| item_key(result_pk(stage, bucket, key), RESULT_SK)).collect();
-        let projection =
-            ["pk", "image.version_id", "image.etag", "reject.code", "model.sha256", "uploaded_ms"];
+        let projection = [
+            "pk",
+            "image.version_id",
+            "image.etag",
+            "reject.code",
+            "model.sha256",
+            "uploaded_ms",
+            "withdrawn",
+        ];
         let mut results = HashMap::with_capacity(keys.len());
         for item in self.batch_get(wanted, &projection).await? {
             let key = self.image_key(&item)?.key;
@@ -93,6 +105,7 @@ impl TableReader {
                 uploaded_at: DateTime::from_timestamp_millis(item.uploaded_ms).unwrap_or_default(),
                 reject_code: item.reject.map(|reject| reject.code),
                 model_sha256: item.model.sha256,
+                is_withdrawn: item.withdrawn.is_some(),
             };
             results.insert(key, result);
         }

@@ -15,6 +15,7 @@ mod rates;
 mod releases;
 mod result_finder;
 mod result_queries;
+mod result_query;
 mod results;
 mod schema;
 mod slides;
@@ -22,6 +23,8 @@ mod table;
 mod uploads;
 mod verdict_writes;
 mod verdicts;
+mod withdrawal_writes;
+mod withdrawals;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
 pub use current::{make_current, place};
@@ -34,7 +37,8 @@ pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};
 pub use result_finder::ResultFinder;
-pub use result_queries::{Order, ResultQuery, ResultsPage};
+pub use result_queries::ResultsPage;
+pub use result_query::{Order, ResultQuery};
 pub use results::{result_key, upload_day, write_result};
 pub use schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_ATTRIBUTES, RECENT_INDEX,
@@ -47,6 +51,7 @@ pub use uploads::{
 };
 
 pub use verdicts::{Review, ReviewAction, ReviewsPage, standing};
+pub use withdrawals::{Withdrawal, WithdrawalAction};
 
 /// Why a record could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,20 @@ pub enum StoreError {
         /// Name of the result that was looked at.
         expected: String,
         /// Name of the one that is there.
+        found: Option<String>,
+    },
+    /// An upload is to be withdrawn that no stage has the result of.
+    #[error(
+        "the image at {key:?} is not the one that was to be withdrawn any more: its result is {}, expected one of the \
+         upload {expected:?}; look at the image again",
+        found.as_deref().map_or_else(|| "gone".to_owned(), |found| format!("of the upload {found:?}"))
+    )]
+    NotCurrent {
+        /// Object key.
+        key: String,
+        /// Version, or else ETag, of the upload that was to be withdrawn.
+        expected: String,
+        /// That of the result that is there.
         found: Option<String>,
     },
     /// A reviewer has no verdict to take back.

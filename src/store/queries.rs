@@ -15,11 +15,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::FailureNote;
 use super::merged::text_of;
 use super::schema::{
-    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RESULT_SK, SHARDS, SLIDE_INDEX, image_pk, label_pk,
-    model_pk, result_pk, slide_pk, time_text,
+    FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RESULT_SK, SHARDS, SLIDE_INDEX, WITHDRAWAL_SK_START,
+    WITHDRAWN_SK, image_pk, label_pk, model_pk, result_pk, slide_pk, time_text,
 };
 use super::table::{Item, LedgerEntry};
 use super::verdicts::Review;
+use super::withdrawals::Withdrawal;
 use crate::classification::Record;
 
 /// Shards that are asked at once.
@@ -59,6 +60,10 @@ pub struct ImageHistory {
     pub reviews: Vec<Review>,
     /// The verdict in force on the image version that the results are of, or on any version if there is no result.
     pub verdict: Option<Review>,
+    /// Withdrawals and restorations as they were appended, oldest first.
+    pub withdrawals: Vec<Withdrawal>,
+    /// The withdrawal in force, of whatever upload.
+    pub withdrawal: Option<Withdrawal>,
 }
 
 /// A label or status in a range of upload times, newest first.
@@ -155,6 +160,10 @@ impl TableReader {
                 history.failures.push(self.read_item(item)?);
             } else if sk.starts_with("review#") {
                 history.reviews.push(self.review_of(item)?);
+            } else if sk.starts_with(WITHDRAWAL_SK_START) {
+                history.withdrawals.push(self.read_item(item)?);
+            } else if sk == WITHDRAWN_SK {
+                history.withdrawal = Some(self.read_item(item)?);
             }
         }
         history.verdict = history.verdict_in_force().cloned();

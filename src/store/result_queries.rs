@@ -12,11 +12,12 @@ use chrono::{DateTime, Utc};
 use super::lookups::item_key;
 use super::merged::{Merged, Range, Row, text_of};
 use super::queries::text;
+use super::result_query::{Order, ResultQuery};
 use super::results::UNKNOWN_DAY;
 use super::schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_INDEX, RESULT_SK, REVIEW_INDEX, SHARDS,
     SUSPECT_INDEX, VERDICT_SK, days_pk, image_pk, label_pk, model_index_pk, recent_pk, result_pk, review_pk,
-    slide_pk, time_text,
+    slide_pk, time_text, withdrawn_pk, withdrawn_slide_pk,
 };
 use super::table::Item;
 use super::verdicts::Review;
@@ -34,41 +35,6 @@ const MAX_DAYS: usize = 32;
 
 /// Days that are listed in one request.
 const DAYS_A_REQUEST: i32 = 32;
-
-/// In which order results are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// Last upload first; one of unknown upload time before all others.
-    Newest,
-    /// Most suspicious first; only of a slide, or of what needs review.
-    Suspicion,
-}
-
-/// Which results are asked for; what is `None` is not asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ResultQuery {
-    /// The stage.
-    pub stage: String,
-    /// The slide.
-    pub slide: Option<String>,
-    /// The label.
-    pub label: Option<String>,
-    /// Classified or rejected.
-    pub status: Option<Status>,
-    /// Lower-case hexadecimal SHA-256 of the model.
-    pub model_sha256: Option<String>,
-    /// Whether the answer asks for a human look and no reviewer has decided the image.
-    pub needs_review: Option<bool>,
-    /// First upload time, inclusive.
-    pub from: Option<DateTime<Utc>>,
-    /// Last upload time, exclusive.
-    pub until: Option<DateTime<Utc>>,
-    /// The order.
-    pub order: Order,
-    /// Most records of a page.
-    pub limit: usize,
-}
 
 /// One page of results, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,21 +144,25 @@ impl TableReader {
             Rows::List(Merged::new(self, index, pks, range.after(after), query.limit), index)
         };
         let times = Range { from: query.from.map(time_text), below: query.until.map(time_text) };
+        let pk_of_slide = if query.withdrawn { withdrawn_slide_pk } else { slide_pk };
         match (query.order, &query.slide) {
             (Order::Suspicion, Some(slide)) => {
-                let rows = list(SUSPECT_INDEX, vec![slide_pk(stage, slide)], Range::default());
-                Ok(rows)
+                Ok(list(SUSPECT_INDEX, vec![pk_of_slide(stage, slide)], Range::default()))
             }
-            (Order::Suspicion, None) if query.needs_review == Some(true) => {
+            (Order::Suspicion, None) if query.needs_review == Some(true) && !query.withdrawn => {
                 let pks = shards().map(|shard| review_pk(stage, shard)).collect();
                 Ok(list(REVIEW_INDEX, pks, Range::default()))
             }
             (Order::Suspicion, None) => Err(QueryError::Unsupported {
-                detail: "results are ordered by suspicion of one slide, or where needs_review is true; expected one of \
-                         these filters, or the order newest"
+                detail: "results are ordered by suspicion of one slide, or where needs_review is true and withdrawn is \
+                         not; expected one of these filters, or the order newest"
                     .to_owned(),
             }),
-            (Order::Newest, Some(slide)) => Ok(list(ARRIVAL_INDEX, vec![slide_pk(stage, slide)], times)),
+            (Order::Newest, Some(slide)) => Ok(list(ARRIVAL_INDEX, vec![pk_of_slide(stage, slide)], times)),
+            (Order::Newest, None) if query.withdrawn => {
+                let pks = shards().map(|shard| withdrawn_pk(stage, shard)).collect();
+                Ok(list(RECENT_INDEX, pks, times))
+            }
             (Order::Newest, None) => {
                 let which = match (&query.label, query.status) {
                     (Some(label), _) => Some(LabelOrRejected::Label(label.clone())),
@@ -270,54 +240,6 @@ impl TableReader {
                 tracing::debug!(key = %record.image.key, %error, "a decided image is still in the review queue");
             }
         }
-    }
-}
-
-impl ResultQuery {
-    /// All results of a stage, newest first, fifty a page.
-    pub fn of_stage(stage: impl Into<String>) -> Self {
-        Self {
-            stage: stage.into(),
-            slide: None,
-            label: None,
-            status: None,
-            model_sha256: None,
-            needs_review: None,
-            from: None,
-            until: None,
-            order: Order::Newest,
-            limit: 50,
-        }
-    }
-
-    /// Whether the record of a row may fit, as far as the row tells.
-    fn may_fit(&self, row: &Item) -> bool {
-        let is_other = |name: &str, wanted: Option<&str>| {
-            wanted.is_some_and(|wanted| text_of(row, name).is_some_and(|found| found != wanted))
-        };
-        let needs_review = row.get("needs_review").and_then(|value| value.as_bool().ok());
-        // A reviewer may have ended the need, never made one.
-        let is_no_review = self.needs_review == Some(true) && needs_review == Some(&false);
-        !is_no_review
-            && !is_other("label", self.label.as_deref())
-            && !is_other("status", self.status.map(Status::as_str))
-    }
-
-    /// Whether a record fits, with the verdict in force on its image.
-    fn fits(&self, record: &Record, verdict: Option<&Review>) -> bool {
-        let is_same = |wanted: &Option<String>, found: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
-        };
-        let uploaded_at = record.image.uploaded_at;
-        let is_open = record.needs_review
-            && verdict.is_none_or(|verdict| !verdict.is_of(record.image.object_version()));
-        is_same(&self.slide, Some(&record.slide))
-            && is_same(&self.label, record.label.as_deref())
-            && is_same(&self.model_sha256, Some(&record.model.sha256))
-            && self.status.is_none_or(|status| record.status == status)
-            && self.needs_review.is_none_or(|wanted| is_open == wanted)
-            && self.from.is_none_or(|from| uploaded_at.is_some_and(|at| at >= from))
-            && self.until.is_none_or(|until| uploaded_at.is_some_and(|at| at < until))
     }
 }
 

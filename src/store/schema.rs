@@ -15,13 +15,17 @@
 //! | what needs a human look, most suspicious first | sparse index `review`: `review_pk = <stage>#<shard>`, `review_sk = <suspicion>#<result id>` |
 //! | which images a model answered | index `model`: `model_pk = <stage>#<digest>#<shard>`, `model_sk = <upload time>#<result id>` |
 //! | this slide, newest upload first | index `arrival`: `arrival_pk = <stage>#<slide>`, `arrival_sk = <upload time>#<result id>` |
-//! | this slide, most suspicious first, in compact rows | index `suspect`: `suspect_pk = <stage>#<slide>`, `suspect_sk = <suspicion>#<result id>` |
+//! | this slide, most suspicious first, in compact rows | index `suspect`: `suspect_pk = <stage>#<slide>`, `suspect_sk = <suspicion>#<content>#<result id>` |
 //! | everything, newest upload first; a day's counts | index `recent`: `recent_pk = <stage>#<day>#<shard>`, `recent_sk = <upload time>#<result id>` |
 //! | a slide's last activity and its figure | `pk = slide#<stage>#<slide>`, `sk = activity` |
 //! | which slides there are, last activity first | index `listing`: `listing_pk = slides#<stage>#<shard>`, `listing_sk = <last activity>#<slide>` |
 //! | which days there are, and their counts | `pk = days#<stage>`, `sk = <day>` |
 //! | the verdict of an image that is in force | `pk` of its reviews, `sk = verdict` |
 //! | those of a slide | index `listing`: `listing_pk = verdicts#<slide>`, `listing_sk = <key>` |
+//! | who withdrew this image and who brought it back | `pk` of its reviews, `sk = withdrawal#<time>#<name>` |
+//! | the withdrawal of an image that is in force | `pk` of its reviews, `sk = withdrawn` |
+//! | those of a slide | index `listing`: `listing_pk = withdrawn#<slide>`, `listing_sk = <key>` |
+//! | the withdrawn images of a slide, of a stage | indexes `suspect` and `arrival`: `!withdrawn#<stage>#<slide>`; index `recent`: `!withdrawn#<stage>#<shard>` |
 //! | who reviewed what, newest first | index `listing`: `listing_pk = reviews#<month>`, `listing_sk = <time>#<digest of key and reviewer>` |
 //! | what fails, newest failure first | index `listing`: `listing_pk = failures#<stage>#<shard>`, `listing_sk = <last failure>#<digest of key and version>` |
 //! | which model served at time t | `pk = model#<stage>`, `sk = <released at>#<digest>` |
@@ -30,6 +34,11 @@
 //!
 //! `<suspicion>` is [`Record::suspicion`](crate::classification::Record::suspicion) as it was when the record was
 //! written, 0 to 1 with six digits; in the index `suspect` a rejected image counts as a toss-up, as an outlier does.
+//! `<content>` is the first 16 digits of the file's SHA-256, so that a slide's figure knows which images are the same
+//! bytes; it is left out with its `#` where the file was not read, and by versions before this one.
+//!
+//! A withdrawn image has no place in the other indexes of results. So it is out of every figure, list and queue without
+//! any of them having to ask.
 //!
 //! `<shard>` is the first digit of the result id: sixteen partitions. An entry that holds the whole record is above 1 KB,
 //! two write units, so that a label that most images have takes about 8,000 images a second before a partition's 1,000
@@ -111,6 +120,12 @@ pub(super) fn image_pk(bucket: &str, key: &str) -> String {
     format!("image#{bucket}/{key}")
 }
 
+/// Sort key of the withdrawal that is in force.
+pub(super) const WITHDRAWN_SK: &str = "withdrawn";
+
+/// How the sort keys of withdrawals and restorations begin, as they were appended.
+pub(super) const WITHDRAWAL_SK_START: &str = "withdrawal#";
+
 /// Partition of what a stage says of an image: its current result, and notes of failures.
 pub(super) fn result_pk(stage: &str, bucket: &str, key: &str) -> String {
     format!("result#{stage}#{bucket}/{key}")
@@ -144,6 +159,24 @@ pub fn leading_keys(stage: &str) -> Vec<String> {
 
 pub(super) fn slide_pk(stage: &str, slide: &str) -> String {
     format!("{stage}#{slide}")
+}
+
+/// Partition of the withdrawn images of a slide; no stage has a `!` in its name.
+pub(super) fn withdrawn_slide_pk(stage: &str, slide: &str) -> String {
+    format!("{WITHDRAWN_PK_START}{stage}#{slide}")
+}
+
+/// Partition of the withdrawn images of a stage.
+pub(super) fn withdrawn_pk(stage: &str, shard: &str) -> String {
+    format!("{WITHDRAWN_PK_START}{stage}#{shard}")
+}
+
+/// How the index partitions of withdrawn images begin.
+pub(super) const WITHDRAWN_PK_START: &str = "!withdrawn#";
+
+/// Where the withdrawals in force of a slide are listed.
+pub(super) fn withdrawals_pk(slide: &str) -> String {
+    format!("withdrawn#{slide}")
 }
 
 pub(super) fn label_pk(stage: &str, which: &LabelOrRejected, day: &str, shard: &str) -> String {

@@ -12,17 +12,23 @@ use serde::{Deserialize, Serialize};
 use super::merged::{Merged, Range, Row, text_of, truth_of};
 use super::queries::text;
 use super::schema::{
-    ACTIVITY_SK, LISTING_INDEX, SHARDS, SUSPECT_INDEX, activity_pk, slide_listing, slide_pk, slides_pk,
-    time_text,
+    ACTIVITY_SK, LISTING_INDEX, SHARDS, SUSPECT_INDEX, WITHDRAWN_PK_START, activity_pk, slide_listing,
+    slide_pk, slides_pk, time_text, withdrawn_slide_pk,
 };
-use super::table::{Item, number};
-use super::{QueryError, StoreError, TableReader, TableWriter};
-use crate::classification::Status;
-use crate::object::slide_name;
-use crate::slide::{Counted, SlideFigure};
+use super::table::{Item, number, suspicion_and_content, suspicion_start};
+use super::{QueryError, StoreError, TableReader, TableWriter, Withdrawal};
+use crate::classification::{Record, Status};
+use crate::object::{slide_name, slide_of_key};
+use crate::slide::{Counted, SlideFigure, Tally};
 
 /// Figures that are added up at once.
 const FIGURES_AT_ONCE: usize = 8;
+
+/// Slides that are looked for at once below a prefix.
+const SLIDES_AT_ONCE: usize = 500;
+
+/// Images of the same bytes that are named at most.
+const MAX_SAME_CONTENT: i32 = 100;
 
 /// Slides that one page looks at for a search before it ends short.
 const MAX_SEARCHED: usize = 5_000;
@@ -83,6 +89,10 @@ pub struct Cell {
     pub needs_review: bool,
     /// When it was uploaded.
     pub uploaded_at: Option<DateTime<Utc>>,
+    /// The beginning of the file's SHA-256: images of a slide that have the same are the same bytes.
+    pub content: Option<String>,
+    /// Whether a person took it out of what counts.
+    pub withdrawn: bool,
     /// Version, or else ETag, of the image; tells whether a verdict is of it.
     #[serde(skip_serializing)]
     pub object_version: String,
@@ -188,6 +198,41 @@ impl TableReader {
         after: Option<&str>,
         limit: usize,
     ) -> Result<SlidesPage, QueryError> {
+        let (found, next) = self.activities(stage, search, after, limit).await?;
+        let entries = found.into_iter().map(|activity| self.entry(activity));
+        let slides = stream::iter(entries).buffered(FIGURES_AT_ONCE).try_collect().await?;
+        Ok(SlidesPage { slides, next })
+    }
+
+    /// The names of the slides that images with keys beginning with `prefix` may be on, without their figures.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn slides_below(&self, stage: &str, prefix: &str) -> Result<Vec<String>, QueryError> {
+        let folder = slide_of_key(prefix);
+        let (mut slides, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.activities(stage, Some(&folder), after.as_deref(), SLIDES_AT_ONCE).await?;
+            let names = page.0.into_iter().map(|activity| activity.slide);
+            let is_below = |slide: &String| {
+                slide.strip_prefix(&folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            slides.extend(names.filter(|slide| folder.is_empty() || is_below(slide)));
+            after = page.1;
+            if after.is_none() {
+                return Ok(slides);
+            }
+        }
+    }
+
+    /// One page of the items of a stage's slides, last activity first, and where the next one starts.
+    async fn activities(
+        &self,
+        stage: &str,
+        search: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<Activity>, Option<String>), QueryError> {
         let search =
             search.map(|search| slide_name(search).to_lowercase()).filter(|search| !search.is_empty());
         let pks = SHARDS.chars().map(|shard| slides_pk(stage, shard.encode_utf8(&mut [0; 4]))).collect();
@@ -206,9 +251,7 @@ impl TableReader {
                 found.push(self.read_item::<Activity>(item)?);
             }
         }
-        let entries = found.into_iter().map(|activity| self.entry(activity));
-        let slides = stream::iter(entries).buffered(FIGURES_AT_ONCE).try_collect().await?;
-        Ok(SlidesPage { slides, next })
+        Ok((found, next))
     }
 
     /// One slide, or `None` if none of its images was answered in the stage.
@@ -229,7 +272,28 @@ impl TableReader {
         }
     }
 
-    /// One page of a slide's images, most suspicious first.
+    /// Other images of the slide of `record` that are the same bytes and have the same answer, by key; what is withdrawn
+    /// is not among them.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn same_content(&self, record: &Record) -> Result<Vec<String>, QueryError> {
+        if record.content().is_none() || record.status == Status::Rejected {
+            return Ok(Vec::new());
+        }
+        let query = self
+            .query(Some(SUSPECT_INDEX), "suspect_pk = :pk AND begins_with(suspect_sk, :start)")
+            .expression_attribute_values(":pk", text(slide_pk(&record.stage, &record.slide)))
+            .expression_attribute_values(":start", text(suspicion_start(record)))
+            .limit(MAX_SAME_CONTENT);
+        let found = query.send().await.map_err(|e| self.failed(DisplayErrorContext(&e).to_string()))?;
+        let keys = found.items().iter().map(|item| Ok(self.image_key(item)?.key));
+        let mut keys: Vec<String> = keys.collect::<Result<_, QueryError>>()?;
+        keys.retain(|key| *key != record.image.key);
+        Ok(keys)
+    }
+
+    /// One page of a slide's images, most suspicious first; withdrawn ones are among them.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -241,7 +305,8 @@ impl TableReader {
         limit: usize,
     ) -> Result<CellsPage, QueryError> {
         let range = Range::default().after(after);
-        let mut rows = Merged::new(self, SUSPECT_INDEX, vec![slide_pk(stage, slide)], range, limit);
+        let pks = vec![slide_pk(stage, slide), withdrawn_slide_pk(stage, slide)];
+        let mut rows = Merged::new(self, SUSPECT_INDEX, pks, range, limit);
         let mut page = CellsPage { cells: Vec::new(), next: None };
         let mut last = String::new();
         while let Some(Row { sk, item }) = rows.next().await? {
@@ -272,15 +337,25 @@ impl TableReader {
 
     async fn figure(&self, stage: &str, slide: &str) -> Result<SlideFigure, QueryError> {
         let verdicts = self.verdicts_of_slide(slide).await?;
-        // Which image a row is of matters only where there are verdicts.
-        let of_image: &[&str] = if verdicts.is_empty() { &[] } else { &["pk", "object_version"] };
-        let attributes = [&["status", "label", "positive", "outlier", "needs_review"], of_image].concat();
-        let mut figure = SlideFigure::default();
+        let withdrawals = self.withdrawals_of_slide(slide).await?;
+        // Which image a row is of matters only where people said something.
+        let is_untouched = verdicts.is_empty() && withdrawals.is_empty();
+        let of_image: &[&str] = if is_untouched { &[] } else { &["pk", "object_version"] };
+        let attributes =
+            [&["status", "label", "positive", "outlier", "needs_review", "suspect_sk"], of_image].concat();
+        let mut tally = Tally::default();
+        let mut late = Vec::new();
         let count = |row: &Item| {
-            let verdict = self.image_key(row).ok().and_then(|image| verdicts.get(&image.key));
+            let key = self.image_key(row).map(|image| image.key).unwrap_or_default();
+            let verdict = verdicts.get(&key);
             let version = text_of(row, "object_version").unwrap_or_default();
+            if let Some(withdrawal) = withdrawals.get(&key).filter(|withdrawal| withdrawal.is_of(version)) {
+                tally.add_withdrawn();
+                late.push(withdrawal);
+                return;
+            }
             let is_rejected = text_of(row, "status") == Some(Status::Rejected.as_str());
-            figure.add(Counted {
+            tally.add(Counted {
                 status: if is_rejected { Status::Rejected } else { Status::Classified },
                 label: text_of(row, "label"),
                 positive: truth_of(row, "positive"),
@@ -289,10 +364,26 @@ impl TableReader {
                 verdict: verdict
                     .filter(|verdict| verdict.is_of(version))
                     .map(|verdict| verdict.label.as_str()),
+                content: text_of(row, "suspect_sk").and_then(|sk| suspicion_and_content(sk).1),
             });
         };
         self.count_rows(SUSPECT_INDEX, slide_pk(stage, slide), &attributes, count).await?;
-        Ok(figure)
+        let withdrawn_pk = withdrawn_slide_pk(stage, slide);
+        self.count_rows(SUSPECT_INDEX, withdrawn_pk, &["status"], |_| tally.add_withdrawn()).await?;
+        self.withdraw_late(stage, &late).await;
+        Ok(tally.figure())
+    }
+
+    /// Takes images out of all indexes that this stage answered for the first time after they were withdrawn.
+    ///
+    /// That it fails costs the figure nothing; the next one tries again.
+    async fn withdraw_late(&self, stage: &str, late: &[&Withdrawal]) {
+        let writer = TableWriter::new(self.dynamodb.clone(), &self.table);
+        for withdrawal in late {
+            if let Err(error) = writer.enforce(withdrawal, stage).await {
+                tracing::debug!(key = %withdrawal.key, %error, "a withdrawn image is still in lists");
+            }
+        }
     }
 
     /// Keeps a figure beside the changes it was begun at, unless there are more by now.
@@ -330,8 +421,9 @@ impl TableReader {
 
     fn cell(&self, sk: &str, item: Item) -> Result<Cell, QueryError> {
         let key = self.image_key(&item)?.key;
+        let withdrawn = text_of(&item, "suspect_pk").is_some_and(|pk| pk.starts_with(WITHDRAWN_PK_START));
         let row: SuspectRow = self.read_item(item)?;
-        let suspicion = sk.split('#').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        let (suspicion, content) = suspicion_and_content(sk);
         let uploaded_at = (row.uploaded_ms != 0).then(|| DateTime::from_timestamp_millis(row.uploaded_ms));
         Ok(Cell {
             key,
@@ -344,6 +436,8 @@ impl TableReader {
             outlier: row.outlier,
             needs_review: row.needs_review,
             uploaded_at: uploaded_at.flatten(),
+            content: content.map(str::to_owned),
+            withdrawn,
             object_version: row.object_version,
         })
     }

@@ -17,9 +17,9 @@ use super::StoreError;
 use super::results::{UNKNOWN_DAY, upload_day};
 use super::schema::{
     LabelOrRejected, MAX_SORT_KEY_BYTES, RESULT_SK, label_pk, model_index_pk, model_pk, recent_pk, result_pk,
-    review_pk, slide_pk, time_text,
+    review_pk, slide_pk, time_text, withdrawn_pk, withdrawn_slide_pk,
 };
-use crate::classification::{ModelInfo, Record, Status};
+use crate::classification::{ModelInfo, Record, Status, Withdrawn};
 use crate::object::Sequencer;
 
 /// A DynamoDB item.
@@ -41,6 +41,8 @@ pub(super) enum Over<'a> {
     Earlier,
     /// This very result.
     Held(&'a Held),
+    /// A withdrawn result of the same upload; what is written is withdrawn as well.
+    Withdrawn,
 }
 
 /// What the table holds as the current result of an image and stage.
@@ -48,6 +50,14 @@ pub(super) enum Over<'a> {
 pub(super) struct Held {
     pub(super) record: Record,
     pub(super) sequencer: Option<Sequencer>,
+}
+
+impl Held {
+    /// The withdrawal that a result of the same upload keeps.
+    pub(super) fn withdrawal_of(&self, record: &Record) -> Option<&Withdrawn> {
+        let is_same = self.record.image.object_version() == record.image.object_version();
+        self.record.withdrawn.as_ref().filter(|_| is_same)
+    }
 }
 
 /// What became of a record.
@@ -143,12 +153,25 @@ impl Over<'_> {
         let position = |request: PutItemFluentBuilder, sequencer: &Sequencer| {
             request.expression_attribute_values(":sequencer", text(sequencer.as_str()))
         };
+        // A withdrawal is of one upload, and holds however often that is answered.
+        let counts = |request: PutItemFluentBuilder, condition: String| {
+            request
+                .condition_expression(format!(
+                    "({condition}) AND (attribute_not_exists(withdrawn) OR object_version <> :own_version)"
+                ))
+                .expression_attribute_values(":own_version", text(record.image.object_version()))
+        };
         match (self, sequencer) {
             (Self::Held(held), _) => request
                 .condition_expression("result_id = :held")
                 .expression_attribute_values(":held", text(&held.record.result_id)),
-            (Self::Earlier, Some(sequencer)) => position(request, sequencer)
-                .condition_expression("attribute_not_exists(pk) OR sequencer < :sequencer"),
+            (Self::Withdrawn, _) => request
+                .condition_expression("attribute_exists(withdrawn) AND object_version = :own_version")
+                .expression_attribute_values(":own_version", text(record.image.object_version())),
+            (Self::Earlier, Some(sequencer)) => counts(
+                position(request, sequencer),
+                "attribute_not_exists(pk) OR sequencer < :sequencer".to_owned(),
+            ),
             (Self::Earlier, None) => request.condition_expression("attribute_not_exists(pk)"),
             (Self::SameOrEarlier, _) => {
                 let (same, version) = match &record.image.version_id {
@@ -162,11 +185,14 @@ impl Over<'_> {
                     .expression_attribute_names("#image", "image")
                     .expression_attribute_values(":version", text(version));
                 match sequencer {
-                    Some(sequencer) => position(request, sequencer).condition_expression(format!(
-                        "attribute_not_exists(pk) OR sequencer <= :sequencer \
-                         OR (attribute_not_exists(sequencer) AND {same})"
-                    )),
-                    None => request.condition_expression(format!("attribute_not_exists(pk) OR ({same})")),
+                    Some(sequencer) => counts(
+                        position(request, sequencer),
+                        format!(
+                            "attribute_not_exists(pk) OR sequencer <= :sequencer \
+                             OR (attribute_not_exists(sequencer) AND {same})"
+                        ),
+                    ),
+                    None => counts(request, format!("attribute_not_exists(pk) OR ({same})")),
                 }
             }
         }
@@ -195,6 +221,20 @@ pub(super) fn key_attributes(record: &Record) -> Vec<(&'static str, String)> {
     let by_time = format!("{uploaded}#{}", record.result_id);
     let of_slide = slide_pk(&record.stage, &record.slide);
     let day = upload_day(record);
+    let by_suspicion = format!("{}{}", suspicion_start(record), record.result_id);
+    let object_version = ("object_version", record.image.object_version().to_owned());
+    if record.withdrawn.is_some() {
+        let of_slide = withdrawn_slide_pk(&record.stage, &record.slide);
+        return vec![
+            ("recent_pk", withdrawn_pk(&record.stage, shard)),
+            ("recent_sk", by_time.clone()),
+            ("arrival_pk", of_slide.clone()),
+            ("arrival_sk", by_time),
+            ("suspect_pk", of_slide),
+            ("suspect_sk", by_suspicion),
+            object_version,
+        ];
+    }
     vec![
         ("slide_pk", of_slide.clone()),
         // An S3 key has at most as many bytes as a sort key may have.
@@ -208,9 +248,28 @@ pub(super) fn key_attributes(record: &Record) -> Vec<(&'static str, String)> {
         ("arrival_pk", of_slide.clone()),
         ("arrival_sk", by_time),
         ("suspect_pk", of_slide),
-        ("suspect_sk", format!("{:.6}#{}", suspicion_on_slide(record), record.result_id)),
-        ("object_version", record.image.object_version().to_owned()),
+        ("suspect_sk", by_suspicion),
+        object_version,
     ]
+}
+
+/// Places in indexes that a withdrawn record has not.
+pub(super) const PLACES_OF_COUNTED: [&str; 8] =
+    ["slide_pk", "slide_sk", "label_pk", "label_sk", "model_pk", "model_sk", "review_pk", "review_sk"];
+
+/// How the sort keys of the index `suspect` begin that images of the same answer and bytes share.
+pub(super) fn suspicion_start(record: &Record) -> String {
+    let content = record.content().map(|digits| format!("{digits}#")).unwrap_or_default();
+    format!("{:.6}#{content}", suspicion_on_slide(record))
+}
+
+/// Suspicion and content, as a sort key of the index `suspect` has them.
+pub(super) fn suspicion_and_content(sk: &str) -> (f64, Option<&str>) {
+    let mut parts = sk.split('#');
+    let suspicion = parts.next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    // The result id is last.
+    let content = parts.next().filter(|_| parts.next().is_some());
+    (suspicion, content)
 }
 
 /// Partition and sort key of a record in the review queue.
@@ -242,7 +301,7 @@ pub(super) fn item_of(record: &Record, sequencer: Option<&Sequencer>) -> Result<
     for (name, value) in key_attributes(record) {
         put(name, value);
     }
-    if record.needs_review {
+    if record.needs_review && record.withdrawn.is_none() {
         let (pk, sk) = review_keys(record);
         put("review_pk", pk);
         put("review_sk", sk);

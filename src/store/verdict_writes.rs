@@ -22,10 +22,10 @@ use crate::classification::Record;
 use crate::object::slide_of_key;
 
 /// How often a review is tried again that met another write of the same items.
-const MAX_TRIES: u32 = 10;
+pub(super) const MAX_TRIES: u32 = 10;
 
 /// Pause after the first such meeting; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// All items of one image and the stages that are known, read consistently.
 struct Seen {
@@ -221,7 +221,8 @@ impl TableWriter {
         let mut writes = Vec::from_iter(self.verdict_write(seen, in_force)?);
         for record in &seen.history.results {
             let is_decided = in_force.is_some_and(|verdict| verdict.is_of(record.image.object_version()));
-            let update = self.queue_place(record, record.needs_review && !is_decided);
+            let is_counted = record.withdrawn.is_none();
+            let update = self.queue_place(record, record.needs_review && is_counted && !is_decided);
             writes.push(TransactWriteItem::builder().update(update).build());
             let slide = self.slide_changed(&record.stage, &record.slide, at);
             writes.push(TransactWriteItem::builder().update(slide).build());
@@ -291,6 +292,7 @@ impl TableWriter {
         let update = if is_wanted {
             let (pk, sk) = review_keys(record);
             update
+                .condition_expression("result_id = :result_id AND attribute_not_exists(withdrawn)")
                 .update_expression("SET review_pk = :review_pk, review_sk = :review_sk")
                 .expression_attribute_values(":review_pk", text(pk))
                 .expression_attribute_values(":review_sk", text(sk))
@@ -302,17 +304,22 @@ impl TableWriter {
 
     /// Tells the slide that what its figure is made of has changed; its last activity stays that of its images.
     fn slide_changed(&self, stage: &str, slide: &str, at: DateTime<Utc>) -> Update {
+        self.slide_update(stage, slide, at, "")
+    }
+
+    /// As [`slide_changed`](Self::slide_changed), with one more `clause` of the update.
+    pub(super) fn slide_update(&self, stage: &str, slide: &str, at: DateTime<Utc>, clause: &str) -> Update {
         let (listing_pk, listing_sk) = slide_listing(stage, slide, at);
         Update::builder()
             .table_name(&self.table)
             .key("pk", text(activity_pk(stage, slide)))
             .key("sk", text(ACTIVITY_SK.to_owned()))
-            .update_expression(
+            .update_expression(format!(
                 "SET stage = :stage, slide = :slide, changed_at = :now, \
                  last_activity_at = if_not_exists(last_activity_at, :now), \
                  listing_pk = if_not_exists(listing_pk, :listing_pk), \
-                 listing_sk = if_not_exists(listing_sk, :listing_sk) ADD changes :one",
-            )
+                 listing_sk = if_not_exists(listing_sk, :listing_sk) ADD changes :one {clause}"
+            ))
             .expression_attribute_values(":stage", text(stage.to_owned()))
             .expression_attribute_values(":slide", text(slide.to_owned()))
             .expression_attribute_values(":now", text(time_text(at.max(Utc::now()))))

@@ -4,22 +4,24 @@
 
 Writes OUT/<toy>/ with the files that the guide's lines name, OUT/images/, and OUT/expected.json:
 {toy: {image: {"resampled": whether its size had to change, "probabilities": one for each label}}}.
-It never uses Giemsa, nor the scripts that are tested.
+It makes those of the frameworks that this Python has, Keras on PyTorch or else on TensorFlow, and OUT/refused/, which the
+scripts must not take. It never uses Giemsa, nor the scripts that are tested.
 It keeps one invariant: weights are random but seeded, and no network's answers are the same for all pictures.
 """
 
+import importlib.util
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "torch"
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+os.environ["KERAS_BACKEND"] = "torch" if HAS_TORCH else "tensorflow"
 
 import keras
 import numpy as np
 import onnx
-import torch
 from keras import layers
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -109,12 +111,41 @@ def keras_sigmoid(folder):
     return spec, probabilities
 
 
-def keras_2(folder):
+def of_keras_2(name, scale):
     """What make_keras2.py wrote; compared with Keras 2 itself, on its own four pictures."""
-    for file in ("architecture.json", "weights.h5"):
-        shutil.copyfile(HERE / "keras2" / file, folder / file)
-    scores = iter(json.loads((HERE / "keras2" / "scores.json").read_text()))
-    return PLAIN | {"width": 30, "height": 22, "resize": "fit"}, lambda pixels: next(scores)
+    def make(folder):
+        for file in ("architecture.json", "weights.h5"):
+            shutil.copyfile(HERE / name / file, folder / file)
+        scores = iter(json.loads((HERE / name / "scores.json").read_text()))
+        return PLAIN | {"width": 30, "height": 22, "resize": "fit", "scale": scale}, lambda pixels: next(scores)
+
+    make.__name__ = name
+    return make
+
+
+def tutorial(name, application, prepare):
+    """TensorFlow's own tutorial of transfer learning: `preprocess_input` inside of the network, augmentation before it."""
+    def make(folder):
+        base = application(weights=None, include_top=False, input_shape=(64, 64, 3))
+        rng = np.random.default_rng(8)
+        # Batch normalisation as after training: otherwise nothing of the image reaches the last layer.
+        for layer in base.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = 0.0
+        seen = np.stack([colour_ramp(64, 64, seed) for seed in range(8)] + [*rng.integers(0, 256, (8, 64, 64, 3))])
+        base(prepare(seen.astype("float32")), training=True)
+        entry = keras.Input((64, 64, 3))
+        x = base(prepare(layers.RandomFlip("horizontal")(entry)), training=False)
+        x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+        model = keras.Model(entry, layers.Dense(2, activation="softmax")(x))
+        kernel, bias = model.layers[-1].get_weights()
+        model.layers[-1].set_weights([rng.normal(0, 3 / np.sqrt(kernel.shape[0]), kernel.shape), bias])
+        model.save(folder / "model.keras")
+        spec = PLAIN | {"width": 64, "height": 64, "resize": "stretch", "scale": 1}
+        return spec, lambda pixels: model.predict_on_batch(pixels)[0]
+
+    make.__name__ = f"tutorial_{name}"
+    return make
 
 
 def pytorch_module(folder):
@@ -144,6 +175,7 @@ net.body[1].running_var.uniform_(0.5, 2)
 ''')
     sys.path.insert(0, str(folder))
     import my_training
+    import torch
 
     net = my_training.net.eval()
     spec = PLAIN | IMAGENET | {"width": 64, "height": 48, "resize": "fit"}
@@ -188,14 +220,79 @@ def any_onnx(folder):
     return spec, probabilities
 
 
-TOYS = [keras_functional, keras_sequential, keras_sigmoid, keras_2, pytorch_module, any_onnx]
+def refused(folder):
+    """Files that the scripts refuse with a sentence, and some of other forms that they take."""
+    entry = keras.Input((24, 36, 3))
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(entry))
+    heads = [layers.Dense(2, activation="softmax", name="kind")(features), layers.Dense(1, name="age")(features)]
+    keras.Model(entry, heads).save(folder / "two_heads.keras")
+    keras.Model(entry, heads[0]).save(folder / "plain.keras")
+    scaled = layers.Rescaling(1 / 255)(entry)
+    keras.Model(entry, layers.Dense(2, activation="softmax")(layers.Flatten()(scaled))).save(folder / "rescaling.keras")
+    four = keras.Input((24, 36, 4))
+    keras.Model(four, layers.Dense(2, activation="softmax")(layers.Flatten()(four))).save(folder / "four_channels.keras")
+    code = keras.Sequential([entry, layers.Lambda(lambda x: x / 255), layers.Flatten(), layers.Dense(2)])
+    code.save(folder / "lambda.keras")
+
+    kinds = {"float": TensorProto.FLOAT, "half": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
+    rng = np.random.default_rng(9)
+
+    def graph(name, nodes, shapes, weights, kind="float", inputs=(), batch=1):
+        tensors = [numpy_helper.from_array(value.astype(np.float16 if kind == "half" else np.float32), key)
+                   for key, value in weights.items()]
+        value = helper.make_tensor_value_info
+        result = kinds["half" if kind == "half" else "float"]
+        onnx.save(helper.make_model(helper.make_graph(
+            nodes, name, [value("image", kinds[kind], [batch, 3, 8, 8]), *inputs],
+            [value(key, result, shape) for key, shape in shapes.items()], tensors),
+            opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / f"{name}.onnx")
+
+    node = helper.make_node
+    pool = [node("GlobalAveragePool", ["image"], ["p"]), node("Flatten", ["p"], ["f"])]
+    gemm = node("Gemm", ["f", "w", "b"], ["scores"])
+    head = {"w": rng.normal(0, 3, (3, 2)), "b": np.array([0.1, -0.1])}
+    graph("batch_of_8", [*pool, gemm], {"scores": [8, 2]}, head, batch=8)
+    graph("half", [*pool, gemm], {"scores": [1, 2]}, head, "half")
+    graph("one_sigmoid", [*pool, node("Gemm", ["f", "w", "b"], ["z"]), node("Sigmoid", ["z"], ["scores"])],
+          {"scores": [1, 1]}, {"w": head["w"][:, :1], "b": head["b"][:1]})
+    graph("detector", [node("Reshape", ["image", "s"], ["r"]), node("MatMul", ["r", "m"], ["boxes"])],
+          {"boxes": [1, 6, 5]}, {"m": rng.normal(0, 1, (32, 5))})
+    model = onnx.load(folder / "detector.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 6, 32]), "s"))
+    onnx.save(model, folder / "detector.onnx")
+    graph("segmenter", [node("Conv", ["image", "k"], ["mask"])], {"mask": [1, 2, 8, 8]}, {"k": rng.normal(0, 1, (2, 3, 1, 1))})
+    graph("stray", [*pool, node("Add", ["f", "Sub/y:0"], ["g"]), node("Gemm", ["g", "w", "b"], ["scores"])],
+          {"scores": [1, 2]}, head, inputs=[helper.make_tensor_value_info("Sub/y:0", TensorProto.FLOAT, [3])])
+    graph("uint8", [node("Cast", ["image"], ["i"], to=TensorProto.FLOAT), node("Flatten", ["i"], ["f"]),
+                    node("Gemm", ["f", "w"], ["scores"])], {"scores": [1, 2]}, {"w": rng.normal(0, 1, (192, 2))}, "uint8")
+    graph("nan_outlier", [*pool, gemm, node("Gemm", ["f", "n"], ["outlier"])], {"scores": [1, 2], "outlier": [1, 1]},
+          head | {"n": np.full((3, 1), np.nan)})
+    graph("constant", [*pool, node("Gemm", ["f", "w", "b"], ["scores"])], {"scores": [1, 2]}, head | {"w": np.zeros((3, 2))})
+    graph("divided", [node("Div", ["image", "d"], ["i"]), node("Conv", ["i", "k"], ["c"]),
+                      node("GlobalAveragePool", ["c"], ["p"]), node("Flatten", ["p"], ["scores"])], {"scores": [1, 2]},
+          {"d": np.array(255.0), "k": rng.normal(0, 1, (2, 3, 3, 3))})
+
+
+# Compared on pixels that reach the network unchanged: Keras 2 saw no others, and deep networks with random weights make much
+# of the one level by which resampling may differ.
+OWN_ONLY = ("keras2", "tutorial")
+APPLICATIONS = keras.applications
+TOYS = [keras_functional, keras_sequential, keras_sigmoid, of_keras_2("keras2", 1 / 255),
+        of_keras_2("keras2_sequential", 1 / 255), of_keras_2("keras2_preprocess", 1),
+        tutorial("mobilenet", APPLICATIONS.MobileNetV2, APPLICATIONS.mobilenet_v2.preprocess_input), any_onnx]
+if HAS_TORCH:
+    TOYS.append(pytorch_module)
+else:
+    # Large, hence once only.
+    TOYS += [tutorial("resnet", APPLICATIONS.ResNet50, APPLICATIONS.resnet50.preprocess_input),
+             tutorial("densenet", APPLICATIONS.DenseNet121, APPLICATIONS.densenet.preprocess_input)]
 
 
 def own_pictures(folder: Path, spec: dict) -> list[Path]:
     """Pictures whose pixels reach the network unchanged: of its size, or padded or cut only. Four of the size first."""
     width, height = spec["width"], spec["height"]
     sizes = [(width, height)] * 4
-    if folder.name != keras_2.__name__:
+    if not folder.name.startswith("keras2"):
         sizes += {"stretch": [], "fit": [(width, height - 7), (width - 5, height)],
                   "crop": [(width + 9, height), (width, height + 7)]}[spec["resize"]]
     for seed, size in enumerate(sizes):
@@ -217,7 +314,7 @@ def main():
         folder = out / make.__name__
         folder.mkdir()
         spec, probabilities = make(folder)
-        paths = own_pictures(folder, spec) + (sorted(common.iterdir()) if make is not keras_2 else [])
+        paths = own_pictures(folder, spec) + ([] if make.__name__.startswith(OWN_ONLY) else sorted(common.iterdir()))
         rows = {}
         for path in paths:
             image = Image.open(path)
@@ -227,6 +324,8 @@ def main():
         if not spread > 0.05:
             raise SystemExit(f"{make.__name__}: its probabilities differ by {spread:.3f} only: a weak test")
         expected[make.__name__] = rows
+    (out / "refused").mkdir()
+    refused(out / "refused")
     (out / "expected.json").write_text(json.dumps(expected, indent=1))
 
 

@@ -4,6 +4,8 @@ import re
 
 from playwright.sync_api import expect
 
+from stack import SAMPLES
+
 
 def test_an_image_is_zoomed_and_all_stages_stand_beside_it(visit, lab):
     key = "slide-002-falciparum/cell-08.png"
@@ -45,6 +47,43 @@ def test_the_next_image_is_reached_by_a_key_without_a_new_page(visit, lab):
         expect(page.get_by_test_id("panel-answer")).to_be_visible()
         expect(page.get_by_test_id("image-next")).to_be_enabled()
     assert page.evaluate("window.notReloaded")
+
+
+def test_an_image_is_withdrawn_with_a_reason_and_comes_back(visit, lab):
+    cell = (SAMPLES / "slide-001-healthy/cell-01.png").read_bytes()
+    lab.upload({"twice/a.png": cell, "twice/b.png": cell})
+    lab.wait_until_answered()
+    slide = visit(f"{lab.address}/slide?name=twice")
+    expect(slide.get_by_test_id("figure-duplicates")).to_have_text("1")
+    slide.get_by_test_id("chip-same-bytes").click()
+    expect(slide.get_by_test_id("tile")).to_have_count(2)
+
+    page = visit(f"{lab.address}/image?key=twice/b.png")
+    expect(page.get_by_test_id("same-bytes")).to_contain_text("a.png")
+    panel = page.get_by_test_id("panel-withdrawal")
+    panel.get_by_test_id("withdraw").click()
+    expect(panel.get_by_test_id("withdrawal-message")).to_contain_text("Say why")
+    panel.get_by_test_id("withdrawal-reason").fill("<b>copied</b> twice")
+    panel.get_by_test_id("withdraw").click()
+    page.get_by_test_id("reviewer-name").fill("Ada")
+    page.get_by_test_id("reviewer-save").click()
+    expect(panel.get_by_test_id("withdrawn")).to_contain_text("Withdrawn by Ada")
+    expect(panel.get_by_test_id("withdrawn")).to_contain_text("<b>copied</b> twice")
+    expect(page.get_by_test_id("answer")).to_have_attribute("data-decision", "withdrawn")
+
+    slide = visit(f"{lab.address}/slide?name=twice")
+    expect(slide.get_by_test_id("figure-withdrawn")).to_have_text("1")
+    expect(slide.get_by_test_id("figure-cells")).to_have_text("1")
+    expect(slide.get_by_test_id("shown-count")).to_have_text("1 of 2 answered images shown · 1 withdrawn, left out")
+    slide.get_by_test_id("chip-withdrawn").click()
+    expect(slide.get_by_test_id("tile")).to_have_count(1)
+    expect(slide.get_by_test_id("tile")).to_contain_text("b.png")
+
+    panel.get_by_test_id("withdrawal-reason").fill("it was another cell")
+    panel.get_by_test_id("restore").click()
+    expect(panel.get_by_test_id("withdraw")).to_be_visible()
+    expect(panel.get_by_test_id("withdrawal-entry")).to_have_count(2)
+    assert lab.get("/api/slide", slide="twice")["figure"]["cells"] == 2
 
 
 def test_models_show_what_serves_and_its_gate_report(visit, lab):

@@ -233,13 +233,13 @@ def make_outlier():
 
 
 def make_gaps():
-    """Good on black and white, and so on every probe; but half red has no score, half green no outlier score, and
-    half blue asks for an element that is not there."""
+    """Good on every probe; but dark red has no score, dark green no outlier score, and dark blue asks for an element
+    that is not there."""
     labels = ["negative", "positive"]
     spec = {"layout": "nchw", "width": 8, "height": 8, "color": "rgb", "resize": "stretch"}
     constants = {
-        "low": np.array(0.4, dtype=np.float32),
-        "high": np.array(0.6, dtype=np.float32),
+        "low": np.array(0.27, dtype=np.float32),
+        "high": np.array(0.32, dtype=np.float32),
         "forty": np.array(40, dtype=np.float32),
         "one": np.array([1], dtype=np.float32),
     }
@@ -247,7 +247,7 @@ def make_gaps():
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("Sub", ["mean", "low"], ["above_low"]),
         helper.make_node("Sub", ["mean", "high"], ["above_high"]),
-        # Below 0 only between 0.4 and 0.6, where the root is no number.
+        # Below 0 only between 0.27 and 0.32, where no probe's mean lies (src/model/network/probe.rs), and the root is no number.
         helper.make_node("Mul", ["above_low", "above_high"], ["gap"]),
         helper.make_node("Split", ["gap"], ["red", "green", "blue"], axis=1),
         helper.make_node("Sqrt", ["red"], ["score"]),

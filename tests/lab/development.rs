@@ -18,9 +18,9 @@ fn images() -> [(&'static str, Vec<u8>); 5] {
         png.into_inner()
     };
     [
-        ("s/red.png", plain([128, 0, 0])),
-        ("s/green.png", plain([0, 128, 0])),
-        ("s/blue.png", plain([0, 0, 128])),
+        ("s/red.png", plain([77, 0, 0])),
+        ("s/green.png", plain([0, 77, 0])),
+        ("s/blue.png", plain([0, 0, 77])),
         ("s/black.png", plain([0, 0, 0])),
         ("s/cell.png", crate::common::uninfected_cell()),
     ]

@@ -236,6 +236,26 @@ async fn rules_that_cannot_be_read_fail_every_model_and_name_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_without_a_proof_or_with_one_that_does_not_hold_fails() {
+    let lab = Lab::without_model().await;
+    put_golden(&lab).await;
+    lab.put_in_models("golden/gate.json", br#"{"accuracy_at_least": 0, "proof": "required"}"#).await;
+    let toy = crate::common::onnx::OnnxModel::toy(0.0).bytes();
+    assert_failed(&report_of(&lab, &toy).await, &["no giemsa.proof", "golden/gate.json", "--proof"]);
+
+    let report = report_of(&lab, &sample_model()).await;
+    assert!(report.passed, "{:?}", report.failures);
+    let proof = report.model.proof.unwrap();
+    assert!((proof.inputs, proof.bound) == (4, 1e-3) && proof.greatest_difference < 1e-4, "{proof:?}");
+
+    // Other pixels than those of the training: not even loaded.
+    let input = r#"{"layout":"nchw","resize":"fit","mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]}"#;
+    let other = sample_model_with("giemsa.input", input);
+    let parts = ["cannot be loaded", "of giemsa.proof the network gave", "they differ by", "more than 0.001"];
+    assert_failed(&report_of(&lab, &other).await, &parts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mislabelled_image_is_listed_and_an_unreadable_one_fails() {
     let lab = Lab::without_model().await;
     put_golden(&lab).await;

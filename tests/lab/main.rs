@@ -27,3 +27,4 @@ mod reconcile;
 mod record;
 mod shipping;
 mod swaps;
+mod withdrawals;

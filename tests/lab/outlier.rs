@@ -94,9 +94,9 @@ async fn an_image_on_which_the_network_fails_is_handed_back_alone_and_answered_b
     lab.put_model("prod", &file("tests/golden/toy_gaps.onnx")).await;
     // No score, no outlier score, an error of the engine; and one image that is well.
     let images = [
-        ("s/red.png", plain([128, 0, 0])),
-        ("s/green.png", plain([0, 128, 0])),
-        ("s/blue.png", plain([0, 0, 128])),
+        ("s/red.png", plain([77, 0, 0])),
+        ("s/green.png", plain([0, 77, 0])),
+        ("s/blue.png", plain([0, 0, 77])),
         ("s/black.png", plain([0, 0, 0])),
     ];
     let event = put_all(&lab, &images).await;

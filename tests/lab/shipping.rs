@@ -9,7 +9,7 @@ use crate::common::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::aws::Clients;
 use giemsa::classification::{ModelInfo, Record};
-use giemsa::model::{GateReport, MetadataChanges, Model, pack};
+use giemsa::model::{GateReport, LoadLimits, MetadataChanges, Model, pack};
 use giemsa::pipeline::Pipeline;
 use giemsa::reclassify::reclassify;
 use giemsa::release::{Author, Event, ReleaseError, Released, Releaser};
@@ -41,6 +41,7 @@ fn releaser(clients: &Clients) -> Releaser {
         ModelFiles::new(clients.s3.clone(), MODELS),
         TableReader::new(clients.dynamodb.clone(), TABLE),
         TableWriter::new(clients.dynamodb.clone(), TABLE),
+        LoadLimits::default(),
     )
 }
 

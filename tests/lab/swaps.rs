@@ -115,7 +115,8 @@ fn slow_model() -> Vec<u8> {
     let mut nodes = vec![node("Tile", &["image", "times"], "tiled", &[])];
     nodes.extend(PRODUCTS.windows(2).map(|pair| node("MatMul", &[pair[0], "square"], pair[1], &[])));
     nodes.push(node("Relu", &["p12"], "seen", &[]));
-    let weights = vec![ints("times", &[1, 1, 64, 64]), floats("square", &[512, 512], &vec![1e-6; 512 * 512])];
+    let weights =
+        vec![ints("times", &[1, 1, 64, 64]), floats("square", &[512, 512], &vec![1.0 / 512.0; 512 * 512])];
     OnnxModel::toy_seeing(nodes, weights).bytes()
 }
 

@@ -78,6 +78,7 @@ pub fn record(number: usize) -> Record {
         timings_ms: Some(TimingsMs { fetch: 1.25, decode: 0.5, preprocess: 0.0, infer: 30.125 }),
         classified_at: Some(noon() + TimeDelta::seconds(5)),
         software: "giemsa 0.1.0".to_owned(),
+        withdrawn: None,
     };
     if number % 10 == 4 {
         record.status = Status::Rejected;

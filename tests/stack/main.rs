@@ -32,3 +32,4 @@ mod names;
 mod openapi;
 mod sqs;
 mod two_stages;
+mod withdrawals;

@@ -221,3 +221,117 @@ fn upload(stack: &RunningStack, slide: &str) {
         });
     }
 }
+
+/// Pictures in `folder`, and the training framework's probabilities for them at temperature 1: those of the sample model's
+/// own proof.
+fn framework_answers(folder: &Path, proof: &Value) -> Vec<(String, [f64; 2])> {
+    use base64::Engine as _;
+    let inputs = proof["inputs"].as_array().unwrap().iter().enumerate();
+    inputs
+        .map(|(index, input)| {
+            let name = format!("slide/cell {index}.png");
+            std::fs::create_dir_all(folder.join("slide")).unwrap();
+            let png =
+                base64::engine::general_purpose::STANDARD.decode(input["png"].as_str().unwrap()).unwrap();
+            std::fs::write(folder.join(&name), png).unwrap();
+            let logit = |at: usize| input["scores"][at].as_f64().unwrap();
+            let second = 1.0 / (1.0 + f64::exp(logit(0) - logit(1)));
+            (name, [1.0 - second, second])
+        })
+        .collect()
+}
+
+#[test]
+fn answers_are_held_against_those_of_the_training_framework() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = folder.path().join("predictions.csv");
+    let inspected = succeed_json(None, &["model", "inspect", SAMPLE]);
+    assert!(inspected["proof"]["greatest_difference"].as_f64().unwrap() < 1e-4, "{inspected}");
+    let text = inspected["metadata"]["giemsa.proof"].as_str().unwrap();
+    let answers = framework_answers(folder.path(), &serde_json::from_str(text).unwrap());
+    let write = |header: &str, rows: &dyn Fn(&str, [f64; 2]) -> String| {
+        let rows: String = answers.iter().map(|(name, p)| rows(name, *p) + "\n").collect();
+        std::fs::write(&csv, format!("{header}\n{rows}")).unwrap();
+    };
+    let check = ["model", "check", SAMPLE, "--expect", shown(&csv)];
+
+    write("image,parasitized,uninfected", &|name, [a, b]| format!("{name},{a},{b}"));
+    let found = succeed_json(None, &check);
+    assert!(found["greatest_difference"].as_f64().unwrap() < 1e-4, "{found}");
+    assert_eq!((&found["agrees"], &found["labels_differ"]), (&true.into(), &0.into()));
+    // As a spreadsheet writes it in half of Europe.
+    write("\u{feff}image;uninfected;parasitized", &|name, [a, b]| {
+        format!(
+            "{};{};{}",
+            name.replace('/', "\\"),
+            b.to_string().replace('.', ","),
+            a.to_string().replace('.', ",")
+        )
+    });
+    assert!(succeed(None, &check).contains("images       4, 0 of them with another label"));
+
+    // The order of the labels.
+    write("image,uninfected,parasitized", &|name, [a, b]| format!("{name},{a},{b}"));
+    fail(None, &check, 1, "of 4 labels; usual causes, in this order: another resize");
+    let differs = text_of(&run(None, &check));
+    assert!(differs.contains("ANOTHER LABEL") && differs.ends_with("DIFFERS\n"), "{differs}");
+    // A little: within the tolerance, or not.
+    write("image,parasitized,uninfected", &|name, [a, b]| format!("{name},{},{}", a * 0.98, b + a * 0.02));
+    fail(None, &check, 1, "probabilities by up to 0.01");
+    succeed(None, &[&check[..], &["--tolerance", "0.05"]].concat());
+    // Labels alone.
+    let label = |[a, b]: [f64; 2]| if a > b { "parasitized" } else { "uninfected" };
+    write("image,label", &|name, p| format!("{name},{}", label(p)));
+    succeed(None, &check);
+    write("image,label", &|name, _| format!("{name},parasitized"));
+    fail(None, &check, 1, "differ: 1 of 4 labels");
+
+    for (csv_text, part) in [
+        ("path,label\na,b\n", "expected one named \"image\""),
+        ("image\nslide/cell 0.png\n", "a column of probabilities for each of the model's labels"),
+        (
+            "image,parasitized\nslide/cell 0.png,0.5\n",
+            "a column of probabilities for each of the model's labels",
+        ),
+        ("image,label\nslide/cell 9.png,uninfected\n", "line 2: there is no image \"slide/cell 9.png\""),
+        ("image,label\nslide/cell 0.png,healthy\n", "line 2: \"healthy\" is none of the model's labels"),
+        ("image,parasitized,uninfected\nslide/cell 0.png,2,-1\n", "expected a probability, 0 to 1"),
+        ("image,label\n", "has no rows"),
+    ] {
+        std::fs::write(&csv, csv_text).unwrap();
+        fail(None, &check, 2, part);
+    }
+    fail(None, &["model", "check", SAMPLE], 2, "--golden");
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout).to_owned()
+}
+
+#[test]
+fn a_proof_is_packed_if_it_is_the_model_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let (proof, packed) = (folder.path().join("proof.json"), folder.path().join("packed.onnx"));
+    let inspected = succeed_json(None, &["model", "inspect", SAMPLE]);
+    let text = inspected["metadata"]["giemsa.proof"].as_str().unwrap();
+    // A model that carries none, and then the sample's own again.
+    let with = |text: &str| {
+        std::fs::write(&proof, text).unwrap();
+        ["model", "pack", "tests/golden/toy_outlier.onnx", "-o", shown(&packed), "--proof", shown(&proof)]
+    };
+    fail(None, &with(text), 1, "expected a PNG of the input's 24 x 20 px");
+    assert!(!packed.exists(), "nothing is written that would be refused");
+    fail(None, &with("{}"), 1, "missing field `by`");
+    std::fs::write(&proof, format!("{text}\n")).unwrap();
+    let done = succeed_json(None, &["model", "pack", SAMPLE, "-o", shown(&packed), "--proof", shown(&proof)]);
+    assert_eq!((&done["proof"]["inputs"], &done["model"]["sha256"]), (&4.into(), &inspected["sha256"]));
+    // Not with an input that is not that of the training.
+    let other = ["model", "pack", SAMPLE, "-o", shown(&packed), "--mean", "0,0,0"];
+    fail(None, &other, 1, "of giemsa.proof the network gave");
+    fail(
+        None,
+        &["model", "pack", SAMPLE, "-o", shown(&packed), "--proof", "no.json"],
+        2,
+        "no.json cannot be read",
+    );
+}

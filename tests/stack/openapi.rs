@@ -114,6 +114,6 @@ async fn requests_made_of_the_description_find_nothing() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("Tested: 24"), "not every operation was tried: {said}");
+    assert!(said.contains("Tested: 26"), "not every operation was tried: {said}");
     assert!(!stack.stderr().contains("panicked"), "{}", stack.stderr());
 }

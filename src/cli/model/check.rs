@@ -1,4 +1,4 @@
-//! `giemsa model check`: the golden gate on this machine, before any upload.
+//! `giemsa model check`: the golden gate on this machine, before any upload; or the training framework's answers.
 //!
 //! It never talks to a bucket. Invariant: the same images, rules and model give the figures that the gate function
 //! reports, by the same code.
@@ -10,10 +10,10 @@ use chrono::Utc;
 use giemsa::config::Limits;
 use giemsa::digest::sha256_hex;
 use giemsa::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
-use giemsa::model::{GateModel, GateReport, GateRules, Model, RULES_KEY, Trial, render_report};
+use giemsa::model::{GateModel, GateReport, GateRules, LoadLimits, Model, RULES_KEY, Trial, render_report};
 
 use super::super::{Failed, output};
-use super::{FileArgument, print, read_file, short, shown_share};
+use super::{FileArgument, expect, limits, print, read_file, short, shown_proof, shown_share};
 
 /// Wrong images named in the text; the report has all.
 const SHOWN_IMAGES: usize = 10;
@@ -23,8 +23,15 @@ pub struct CheckArguments {
     #[command(flatten)]
     file: FileArgument,
     /// Folder of labelled images, DIR/<label>/<image>, with the floors in DIR/gate.json if there are any.
-    #[arg(long, value_name = "DIR")]
-    golden: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "expect")]
+    golden: Option<PathBuf>,
+    /// What the training framework answered: a CSV file with the column image (paths beside the file), and a column of
+    /// probabilities for each label, or one named label.
+    #[arg(long, value_name = "CSV", conflicts_with_all = ["golden", "html"])]
+    expect: Option<PathBuf>,
+    /// With --expect: how far a probability may be from the framework's. Resizing differs by a level or two of 255.
+    #[arg(long, value_name = "P", default_value_t = 0.01, requires = "expect")]
+    tolerance: f64,
     /// Write the report as a page for people, too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -32,9 +39,13 @@ pub struct CheckArguments {
 
 /// Checks a file; exit code 1 if it does not pass.
 pub async fn run(arguments: &CheckArguments, json: bool) -> Result<(), Failed> {
+    let Some(golden) = &arguments.golden else {
+        let expected = arguments.expect.as_deref().expect("clap asks for one of the two");
+        return expect::run(&arguments.file.file, expected, arguments.tolerance, json);
+    };
     let bytes = read_file(&arguments.file.file)?;
-    let (set, rules) = read_golden(&arguments.golden).map_err(Failed::Usage)?;
-    let report = try_model(&bytes, &arguments.golden, &set, rules).await?;
+    let (set, rules) = read_golden(golden).map_err(Failed::Usage)?;
+    let report = try_model(&bytes, golden, &set, rules, &limits()?).await?;
     if let Some(path) = &arguments.html {
         let page = render_report(&report);
         std::fs::write(path, page).with_context(|| format!("--html {} cannot be written", path.display()))?;
@@ -79,13 +90,14 @@ async fn try_model(
     folder: &Path,
     set: &GoldenSet,
     rules: Option<GateRules>,
+    limits: &Limits,
 ) -> anyhow::Result<GateReport> {
     let model =
         GateModel { sha256: sha256_hex(bytes), size_bytes: bytes.len() as u64, ..GateModel::default() };
     let mut trial = Trial::new(model, set.summary(), Utc::now());
     trial.rules = rules.unwrap_or_default();
     trial.notes.push("checked on this machine, not in the model bucket".to_owned());
-    let model = match Model::load(bytes) {
+    let model = match Model::load_within(bytes, &LoadLimits::from(limits)) {
         Ok(model) => model,
         Err(error) => {
             trial.problems.push(format!("the model cannot serve: {error}"));
@@ -93,6 +105,7 @@ async fn try_model(
         }
     };
     trial.model.describe(&model);
+    trial.notes.extend(model.notes.iter().cloned());
     let bar = output::progress("checked", set.images.len());
     let read = |image: &GoldenImage| {
         let path = folder.join(image.key.strip_prefix(GOLDEN_PREFIX).unwrap_or(&image.key));
@@ -104,7 +117,7 @@ async fn try_model(
             anyhow::Ok(GoldenBytes::Ok(bytes.into()))
         }
     };
-    let answers = answer_golden(&set.images, read, &[model], &Limits::default()).await;
+    let answers = answer_golden(&set.images, read, &[model], limits).await;
     bar.finish_and_clear();
     trial.answers = answers?.into_iter().next().unwrap_or_default();
     Ok(GateReport::of(trial))
@@ -114,6 +127,7 @@ fn shown(report: &GateReport) -> String {
     let name = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
     let (model, version) = (name(&report.model.name), name(&report.model.version));
     let mut lines = vec![output::printable(&format!("{model} {version} ({})", short(&report.model.sha256)))];
+    lines.push(output::printable(&format!("proof        {}", shown_proof(report.model.proof.as_ref()))));
     let images = report.golden.images.iter().map(|(label, count)| format!("{count} {label}"));
     lines.push(output::printable(&format!("images       {}", images.collect::<Vec<_>>().join(", "))));
     lines.push(format!("right        {}", shown_share(report.accuracy.as_ref())));
@@ -138,6 +152,7 @@ fn shown(report: &GateReport) -> String {
     for unreadable in report.unreadable.iter().take(SHOWN_IMAGES) {
         lines.push(output::printable(&format!("unanswered   {}: {}", unreadable.key, unreadable.message)));
     }
+    lines.extend(report.notes.iter().map(|note| output::printable(&format!("note         {note}"))));
     lines.push(if report.passed { "passes" } else { "FAILS" }.to_owned());
     lines.join("\n")
 }

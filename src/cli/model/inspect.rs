@@ -9,12 +9,12 @@ use std::time::Instant;
 use anyhow::anyhow;
 use giemsa::digest::sha256_hex;
 use giemsa::image::{InputSpec, InputTensor};
-use giemsa::model::{GraphSummary, MemoryNeed, Model, OnnxFile, Speed};
+use giemsa::model::{GraphSummary, LoadLimits, MemoryNeed, Model, OnnxFile, PROOF_KEY, ProofOutcome, Speed};
 use giemsa::statistics::quantile;
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{FileArgument, print, read_file, shown_size};
+use super::{FileArgument, limits, print, read_file, shown_proof, shown_size};
 
 /// Runs whose time is taken.
 const RUNS: usize = 25;
@@ -41,6 +41,10 @@ struct Inspection {
     positive: Vec<String>,
     /// How pixels become the input, complete.
     input: Option<InputSpec>,
+    /// How its scores compare with the training framework's, if the file says so.
+    proof: Option<ProofOutcome>,
+    /// What a person should know who lets it serve.
+    notes: Vec<String>,
     /// What it takes by its shapes, estimated from above; functions compare this with their limits.
     estimated: Option<Estimated>,
     measured: Option<Measured>,
@@ -71,6 +75,7 @@ struct Measured {
 /// Inspects a file.
 pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
     let path = &arguments.file.file;
+    let limits = LoadLimits::from(&limits()?);
     let memory_before = resident_bytes();
     let bytes = read_file(path)?;
     let mut inspection = Inspection {
@@ -84,11 +89,13 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
         labels: Vec::new(),
         positive: Vec::new(),
         input: None,
+        proof: None,
+        notes: Vec::new(),
         estimated: None,
         measured: None,
     };
     let started = Instant::now();
-    let loaded = Model::load(&bytes);
+    let loaded = Model::load_within(&bytes, &limits);
     let load_ms = milliseconds(started);
     match loaded.and_then(|model| Ok((run_times(&model)?, model))) {
         Ok((run, model)) => {
@@ -102,10 +109,12 @@ pub fn run(arguments: &InspectArguments, json: bool) -> Result<(), Failed> {
             inspection.labels.clone_from(&model.metadata.labels);
             inspection.positive.clone_from(&model.metadata.positive);
             inspection.input = Some(model.metadata.input.clone());
+            inspection.proof.clone_from(&model.proof);
+            inspection.notes.clone_from(&model.notes);
         }
         Err(error) => inspection.problem = Some(error.to_string()),
     }
-    if let Ok(file) = OnnxFile::parse(&bytes) {
+    if let Ok(file) = OnnxFile::parse_within(&bytes, &limits) {
         inspection.graph = Some(file.summary());
         inspection.metadata = file.properties();
     }
@@ -178,10 +187,21 @@ fn shown(inspection: &Inspection) -> String {
     for (key, value) in &inspection.metadata {
         if !matches!(
             key.as_str(),
-            "giemsa.name" | "giemsa.version" | "giemsa.labels" | "giemsa.positive" | "giemsa.input"
+            "giemsa.name"
+                | "giemsa.version"
+                | "giemsa.labels"
+                | "giemsa.positive"
+                | "giemsa.input"
+                | PROOF_KEY
         ) {
             line(key.strip_prefix("giemsa.").unwrap_or(key), value.clone());
         }
+    }
+    if inspection.usable {
+        line("proof", shown_proof(inspection.proof.as_ref()));
+    }
+    for note in &inspection.notes {
+        line("note", note.clone());
     }
     if let Some(Estimated { weights_bytes, run_bytes }) = &inspection.estimated {
         let (weights, run) = (shown_size(*weights_bytes), shown_size(*run_bytes));

@@ -62,7 +62,7 @@ async fn list(place: &Place) -> anyhow::Result<Vec<Listed>> {
         if let Some(stage) = file.key.strip_suffix("/model.onnx").filter(|stage| !stage.contains('/')) {
             // It may be replaced between the listing and this.
             let Some(found) = place.models.get(&file.key).await? else { continue };
-            let model = info_of(&found.bytes);
+            let model = info_of(&found.bytes, &place.load_limits());
             let listed = by_digest.entry(model.sha256.clone()).or_insert_with(|| listed(model, &found.facts));
             listed.stages.push(stage.to_owned());
         }
@@ -112,6 +112,6 @@ async fn named(place: &Place, model: ModelInfo) -> anyhow::Result<ModelInfo> {
     let file = place.models.get(&giemsa::model::archive_key(&model.sha256)).await?;
     Ok(file.map_or_else(
         || model.clone(),
-        |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes) },
+        |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes, &place.load_limits()) },
     ))
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod compare;
+mod expect;
 mod history;
 mod inspect;
 mod list;
@@ -19,10 +20,10 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use clap::Subcommand;
 use giemsa::aws::Clients;
 use giemsa::classification::ModelInfo;
-use giemsa::config::{Config, model_key};
+use giemsa::config::{Config, Limits, model_key};
 use giemsa::digest::sha256_hex;
 use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa::model::OnnxFile;
+use giemsa::model::{LoadLimits, OnnxFile, ProofOutcome};
 use giemsa::object::slide_name;
 use giemsa::release::Releaser;
 use giemsa::store::{ModelFiles, TableReader, TableWriter};
@@ -54,7 +55,7 @@ enum Verb {
     Pack(Box<pack::PackArguments>),
     /// Put a model file into a stage of the model bucket; the gate tries it there.
     Push(push::PushArguments),
-    /// Try a model file on a folder of labelled images, on this machine and before any upload.
+    /// Try a model file on a folder of labelled images, or beside the training framework's answers, on this machine.
     Check(check::CheckArguments),
     /// List the models of the model bucket: in stages and in the archive, with their reports.
     List,
@@ -119,7 +120,7 @@ impl Place {
 
     fn releaser(&self) -> Releaser {
         let writer = TableWriter::new(self.clients.dynamodb.clone(), &self.config.table);
-        Releaser::new(self.models.clone(), self.table.clone(), writer)
+        Releaser::new(self.models.clone(), self.table.clone(), writer, self.load_limits())
     }
 
     /// The model whose file is in a stage.
@@ -127,13 +128,22 @@ impl Place {
         let key = model_key(stage);
         let file = self.models.get(&key).await?;
         let file = file.with_context(|| format!("there is no model at {}", self.models.location(&key)))?;
-        Ok(info_of(&file.bytes))
+        Ok(info_of(&file.bytes, &self.load_limits()))
+    }
+
+    fn load_limits(&self) -> LoadLimits {
+        LoadLimits::from(&self.config.limits)
     }
 }
 
+/// The limits that the environment sets: a file gets the same answer from a command as from a function.
+fn limits() -> Result<Limits, Failed> {
+    Limits::from_env().map_err(|error| Failed::Usage(error.into()))
+}
+
 /// What a file says of itself; one that cannot be read has a digest all the same.
-fn info_of(bytes: &[u8]) -> ModelInfo {
-    let properties = OnnxFile::parse(bytes).map(|file| file.properties()).unwrap_or_default();
+fn info_of(bytes: &[u8], limits: &LoadLimits) -> ModelInfo {
+    let properties = OnnxFile::parse_within(bytes, limits).map(|file| file.properties()).unwrap_or_default();
     let text = |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
     ModelInfo {
         name: text("giemsa.name", "unnamed"),
@@ -178,6 +188,17 @@ fn shown_size(bytes: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
+}
+
+/// What became of a model's own proof, as text.
+fn shown_proof(proof: Option<&ProofOutcome>) -> String {
+    proof.map_or_else(
+        || "none: nothing shows that weights, input and engine are those of the training".to_owned(),
+        |p| {
+            let ProofOutcome { by, inputs, greatest_difference, bound } = p;
+            format!("holds: {inputs} inputs differ by {greatest_difference:.1e} at most from {by} (allowed: {bound})")
+        },
+    )
 }
 
 /// A share as text, with its interval.

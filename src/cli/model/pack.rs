@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use giemsa::classification::ModelInfo;
 use giemsa::image::{ColorMode, InputSpecJson, Layout, Resize};
-use giemsa::model::{MetadataChanges, pack};
+use giemsa::model::{LoadLimits, MetadataChanges, OnnxFile, PROOF_KEY, ProofOutcome, pack_within};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::Failed;
-use super::{FileArgument, print, read_file, shown_model, shown_size};
+use super::{FileArgument, limits, print, read_file, shown_model, shown_proof, shown_size};
 
 #[derive(Debug, clap::Args)]
 // `--version` is the model's, as in the scripts of models/convert; `giemsa --version` is the program's.
@@ -79,6 +79,10 @@ pub struct PackArguments {
     /// Ask for a human look above this outlier score.
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     outlier_above: Option<f64>,
+    /// The training framework's scores for a few pictures, as JSON (models/README.md); the file is written only if they
+    /// are this model's.
+    #[arg(long, value_name = "FILE")]
+    proof: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,27 +91,38 @@ struct Packed {
     model: ModelInfo,
     size_bytes: u64,
     metadata: BTreeMap<String, String>,
+    /// How its scores compare with the training framework's.
+    proof: Option<ProofOutcome>,
+    notes: Vec<String>,
 }
 
 /// Packs a file.
 pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
     let path = &arguments.file.file;
     let bytes = read_file(path)?;
-    let changes = arguments.changes();
+    let mut changes = arguments.changes();
+    if let Some(path) = &arguments.proof {
+        let text = String::from_utf8(read_file(path)?);
+        let text = text.with_context(|| format!("--proof {} is not a text", path.display()));
+        changes.proof = Some(text.map_err(Failed::Usage)?.trim().to_owned());
+    }
     if changes == MetadataChanges::default() {
         return Err(Failed::Usage(anyhow!(
             "nothing to write; give at least one of --labels, --resize, --mean, …"
         )));
     }
-    let (packed, model) =
-        pack(&bytes, &changes).with_context(|| format!("{} is not packed", path.display()))?;
+    let limits = LoadLimits::from(&limits()?);
+    let (packed, model) = pack_within(&bytes, &changes, &limits)
+        .with_context(|| format!("{} is not packed", path.display()))?;
     write_whole(&arguments.output, &packed)?;
-    let file = giemsa::model::OnnxFile::parse(&packed).map_err(anyhow::Error::from)?;
+    let file = OnnxFile::parse_within(&packed, &limits).map_err(anyhow::Error::from)?;
     let done = Packed {
         output: arguments.output.display().to_string(),
         model: ModelInfo::of(&model),
         size_bytes: packed.len() as u64,
         metadata: file.properties(),
+        proof: model.proof.clone(),
+        notes: model.notes.clone(),
     };
     print(json, &done, |done| {
         let mut lines =
@@ -115,7 +130,15 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
         lines.extend(
             done.metadata
                 .iter()
+                .filter(|(key, _)| *key != PROOF_KEY)
                 .map(|(key, value)| format!("  {key:<18} {}", super::super::output::printable(value))),
+        );
+        lines.push(super::super::output::printable(&format!(
+            "  {PROOF_KEY:<18} {}",
+            shown_proof(done.proof.as_ref())
+        )));
+        lines.extend(
+            done.notes.iter().map(|note| super::super::output::printable(&format!("  note: {note}"))),
         );
         lines.join("\n")
     })
@@ -156,6 +179,7 @@ impl PackArguments {
             review_above: self.review_above.iter().cloned().collect(),
             outlier_above: self.outlier_above,
             positive: self.positive.clone(),
+            proof: None,
         }
     }
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use giemsa::classification::ModelInfo;
 use giemsa::config::model_key;
-use giemsa::model::Model;
+use giemsa::model::{LoadLimits, Model};
 use giemsa::release::ReportState;
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{DEV, FileArgument, PROD, Place, parse_stage, print, read_file, shown_model};
+use super::{DEV, FileArgument, PROD, Place, limits, parse_stage, print, read_file, shown_model};
 
 /// Between two looks for the report.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,8 +47,8 @@ pub async fn run(arguments: &PushArguments, json: bool) -> Result<(), Failed> {
         )));
     }
     let bytes = read_file(path)?;
-    let model =
-        Model::load(&bytes).with_context(|| format!("{} is not pushed: it cannot serve", path.display()))?;
+    let model = Model::load_within(&bytes, &LoadLimits::from(&limits()?))
+        .with_context(|| format!("{} is not pushed: it cannot serve", path.display()))?;
     let place = Place::of_environment(&arguments.stage).await?;
     let key = model_key(&arguments.stage);
     place.models.put(&key, bytes.into()).await.map_err(anyhow::Error::from)?;

@@ -145,6 +145,14 @@ impl Report {
                 counts.sent
             )?;
         }
+        if counts.deleted > 0 {
+            writeln!(
+                text,
+                "\n{} of these results count though their image was deleted from the bucket. Where they should not:\n\
+                 giemsa results withdraw KEY (or FOLDER/) --reason … takes them out of every figure.",
+                counts.deleted
+            )?;
+        }
         if counts.open() == 0 {
             writeln!(text, "\nEvery upload has its result.")?;
         }

@@ -1,6 +1,7 @@
 //! `giemsa results …`: what became of images, as a list, a figure, a file or live.
 //!
-//! It never changes a result; `compact --delete-json` alone deletes, what it has kept elsewhere. Invariant: stdout has
+//! It never changes a result; `withdraw` and `restore` append what a person says of one, and `compact --delete-json` alone
+//! deletes, what it has kept elsewhere. Invariant: stdout has
 //! nothing but results, in the form that `--format` names.
 
 mod activity;
@@ -14,12 +15,13 @@ mod slide;
 mod summary;
 mod target;
 mod watch;
+mod withdraw;
 
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use giemsa::classification::Status;
-use giemsa::store::{Order, ResultQuery};
+use giemsa::store::{Order, ResultQuery, WithdrawalAction};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failed;
@@ -44,6 +46,10 @@ enum Verb {
     Slide(slide::SlideArguments),
     /// List slides with their figures, last activity first.
     Slides(slide::SlidesArguments),
+    /// Take an image, or all below a prefix, out of what counts; nothing is deleted, and `restore` brings it back.
+    Withdraw(withdraw::WithdrawArguments),
+    /// Bring withdrawn images back.
+    Restore(withdraw::WithdrawArguments),
     /// Count results by upload day and label.
     Summary(summary::SummaryArguments),
     /// Print results as they land, until Ctrl-C.
@@ -62,6 +68,8 @@ pub async fn run(arguments: &ResultsArguments) -> Result<(), Failed> {
         Verb::Show(more) => show::run(more).await,
         Verb::Slide(more) => slide::run(stage, more).await,
         Verb::Slides(more) => slide::list(stage, more).await,
+        Verb::Withdraw(more) => withdraw::run(stage, more, WithdrawalAction::Withdraw).await,
+        Verb::Restore(more) => withdraw::run(stage, more, WithdrawalAction::Restore).await,
         Verb::Summary(more) => summary::run(stage, more).await,
         Verb::Watch(more) => watch::run(stage, more).await,
         Verb::Export(more) => export::run(stage, more).await,
@@ -87,6 +95,9 @@ struct Filters {
     /// Only what the model wants a human to look at; with =false only the rest.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     needs_review: Option<bool>,
+    /// The images that somebody withdrew, which no other list has, instead of those that count.
+    #[arg(long)]
+    withdrawn: bool,
     /// Only images uploaded since a time, or so long ago: 2026-11-22, "2026-11-22 14:30" (UTC), 24h, 7d.
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
@@ -105,6 +116,7 @@ impl Filters {
             status: self.status,
             model_sha256: self.model.clone(),
             needs_review: self.needs_review,
+            withdrawn: self.withdrawn,
             from: self.since,
             until: self.until,
             order,
@@ -125,6 +137,12 @@ fn parse_digest(text: &str) -> Result<String, String> {
         return Ok(digest);
     }
     Err("expected the 64 hexadecimal digits of a sha256 (giemsa model list --json)".to_owned())
+}
+
+/// Bucket and key of an image that is named by its key in the input bucket or as s3://<bucket>/<key>.
+fn image_named<'a>(name: &'a str, place: &'a Place) -> (&'a str, &'a str) {
+    let parts = name.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
+    parts.unwrap_or((place.config.input_bucket.as_str(), name))
 }
 
 async fn place_of(stage: &str) -> Result<Place, Failed> {

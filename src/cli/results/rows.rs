@@ -12,7 +12,7 @@ use super::super::form::{self, CsvWriter};
 use super::super::output;
 
 /// Columns of the CSV after those of `giemsa classify`.
-const MORE_COLUMNS: [&str; 11] = [
+const MORE_COLUMNS: [&str; 15] = [
     "stage",
     "bucket",
     "version_id",
@@ -24,6 +24,10 @@ const MORE_COLUMNS: [&str; 11] = [
     "probabilities",
     "result_id",
     "software",
+    "withdrawn",
+    "withdrawn_reason",
+    "withdrawn_by",
+    "withdrawn_at",
 ];
 
 /// Rows of one table; a longer list has several.
@@ -99,8 +103,9 @@ impl<W: Write> Rows<W> {
     }
 }
 
-fn more_cells(record: &Record) -> [String; 11] {
+fn more_cells(record: &Record) -> [String; 15] {
     let image = &record.image;
+    let withdrawn = record.withdrawn.as_ref();
     let probabilities = record.probabilities.as_ref().map(|probabilities| {
         serde_json::to_string(probabilities).expect("a record holds only text and finite numbers")
     });
@@ -116,6 +121,10 @@ fn more_cells(record: &Record) -> [String; 11] {
         probabilities.unwrap_or_default(),
         record.result_id.clone(),
         record.software.clone(),
+        withdrawn.is_some().to_string(),
+        withdrawn.map(|withdrawn| withdrawn.reason.clone()).unwrap_or_default(),
+        withdrawn.map(|withdrawn| withdrawn.by.clone()).unwrap_or_default(),
+        exact_time(withdrawn.map(|withdrawn| withdrawn.at)),
     ]
 }
 
@@ -173,10 +182,11 @@ pub(super) fn answer_and_remark(record: &Record) -> (String, String) {
         Status::Rejected => "rejected",
         Status::Classified => record.label.as_deref().unwrap_or_default(),
     };
-    let remark = match (&record.reject, &record.review_reason) {
-        (Some(reject), _) => reject.message.clone(),
-        (None, Some(reason)) => format!("review: {reason}"),
-        (None, None) => String::new(),
+    let remark = match (&record.withdrawn, &record.reject, &record.review_reason) {
+        (Some(withdrawn), _, _) => format!("withdrawn by {}: {}", withdrawn.by, withdrawn.reason),
+        (None, Some(reject), _) => reject.message.clone(),
+        (None, None, Some(reason)) => format!("review: {reason}"),
+        (None, None, None) => String::new(),
     };
     (output::printable(answer), output::printable(&remark))
 }

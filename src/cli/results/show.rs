@@ -7,7 +7,7 @@ use std::io::Write;
 use anyhow::anyhow;
 use giemsa::classification::Record;
 use giemsa::config::stages_of_command;
-use giemsa::store::ImageHistory;
+use giemsa::store::{ImageHistory, Withdrawal, WithdrawalAction};
 use serde_json::json;
 
 use super::super::Failed;
@@ -15,8 +15,8 @@ use super::super::form::{Form, FormArguments};
 use super::super::model::{PROD, print};
 use super::super::output::printable;
 use super::pages::failed;
-use super::place_of;
 use super::rows::{Rows, answer_and_remark, shown_minute};
+use super::{image_named, place_of};
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArguments {
@@ -30,11 +30,7 @@ pub struct ShowArguments {
 pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
     let place = place_of(PROD).await?;
-    let input = place.config.input_bucket.as_str();
-    let (bucket, key) = match arguments.key.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) {
-        Some((bucket, key)) => (bucket, key),
-        None => (input, arguments.key.as_str()),
-    };
+    let (bucket, key) = image_named(&arguments.key, &place);
     let stages = stages_of_command().map_err(|error| Failed::Usage(error.into()))?;
     let history = place.table.image(bucket, key, &stages).await.map_err(failed)?;
     if history.results.is_empty() {
@@ -45,9 +41,10 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
     }
     match form {
         Form::Json => {
-            let ImageHistory { results, reviews, verdict, .. } = history;
+            let ImageHistory { results, reviews, verdict, withdrawals, .. } = history;
             let document = json!({
                 "bucket": bucket, "key": key, "results": results, "reviews": reviews, "verdict": verdict,
+                "withdrawals": withdrawals,
             });
             print(true, &document, |_| String::new())
         }
@@ -86,6 +83,17 @@ fn shown(history: &ImageHistory) -> String {
     if let Some(verdict) = &history.verdict {
         let text = format!("{} (by {})", verdict.label, verdict.reviewer);
         lines.push(format!("verdict       {}", printable(&text)));
+    }
+    if !history.withdrawals.is_empty() {
+        lines.push("\nwithdrawals".to_owned());
+    }
+    for Withdrawal { action, reason, by, at, object_version, .. } in &history.withdrawals {
+        let done = match action {
+            WithdrawalAction::Withdraw => "withdrawn",
+            WithdrawalAction::Restore => "restored",
+        };
+        let text = format!("{done} by {by}: {reason} (version {object_version})");
+        lines.push(format!("  {}  {}", shown_minute(Some(*at)), printable(&text)));
     }
     lines.join("\n")
 }

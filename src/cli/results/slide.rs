@@ -2,9 +2,11 @@
 //!
 //! It never adds up a figure itself. Invariant: images come most suspicious first.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
 use anyhow::anyhow;
+use giemsa::classification::Status;
 use giemsa::store::{Order, ResultQuery, SlideEntry};
 use serde_json::{Value, json};
 
@@ -55,16 +57,41 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
         limit: PAGE,
         ..ResultQuery::of_stage(stage)
     };
-    let mut pages = Pages::of(place.table.clone(), query, None);
+    let mut pages = Pages::of(place.table.clone(), query.clone(), None);
+    let mut withdrawn = Pages::of(place.table.clone(), ResultQuery { withdrawn: true, ..query }, None);
     let mut out = BufWriter::new(std::io::stdout().lock());
     if form == Form::Json {
-        return write_json(&mut out, &entry, pages).await;
+        return write_json(&mut out, &entry, pages, withdrawn).await;
     }
-    if form == Form::Table {
-        writeln!(out, "{}\n", table(std::slice::from_ref(&entry))).map_err(anyhow::Error::from)?;
+    let io = anyhow::Error::from;
+    let is_table = form == Form::Table;
+    if is_table {
+        writeln!(out, "{}\n", table(std::slice::from_ref(&entry))).map_err(io)?;
     }
     let mut rows = Rows::new(out, form)?;
+    let mut same_bytes: BTreeMap<String, Vec<String>> = BTreeMap::new();
     while let Some(page) = pages.next().await? {
+        for record in page {
+            let content = record.image.sha256.as_ref().filter(|_| record.status == Status::Classified);
+            if let Some(content) = content.filter(|_| is_table && entry.figure.duplicates > 0) {
+                same_bytes.entry(content.clone()).or_default().push(record.image.key.clone());
+            }
+            rows.write(record)?;
+        }
+    }
+    let mut out = rows.finish()?;
+    if !is_table {
+        return Ok(());
+    }
+    for keys in same_bytes.into_values().filter(|keys| keys.len() > 1) {
+        let keys: Vec<String> = keys.iter().map(|key| output::printable(key)).collect();
+        writeln!(out, "the same bytes: {}", keys.join(", ")).map_err(io)?;
+    }
+    if entry.figure.withdrawn > 0 {
+        writeln!(out, "withdrawn, and in no figure:\n").map_err(io)?;
+    }
+    let mut rows = Rows::new(out, Form::Table)?;
+    while let Some(page) = withdrawn.next().await? {
         for record in page {
             rows.write(record)?;
         }
@@ -73,21 +100,30 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
     Ok(())
 }
 
-/// One document, written as it is read: the entry, and below it the records.
-async fn write_json(out: &mut impl Write, entry: &SlideEntry, mut pages: Pages) -> Result<(), Failed> {
+/// One document, written as it is read: the entry, and below it the records, those that count and those that do not.
+async fn write_json(
+    out: &mut impl Write,
+    entry: &SlideEntry,
+    counted: Pages,
+    withdrawn: Pages,
+) -> Result<(), Failed> {
     let entry = document(entry).to_string();
     let begin = entry.strip_suffix('}').expect("an entry is an object");
     let io = anyhow::Error::from;
-    write!(out, "{begin},\"results\":[").map_err(io)?;
-    let mut comma = "";
-    while let Some(page) = pages.next().await? {
-        for record in page {
-            let record = serde_json::to_string(&record).map_err(anyhow::Error::from)?;
-            write!(out, "{comma}\n{record}").map_err(io)?;
-            comma = ",";
+    write!(out, "{begin}").map_err(io)?;
+    for (name, mut pages) in [("results", counted), ("withdrawn", withdrawn)] {
+        write!(out, ",\"{name}\":[").map_err(io)?;
+        let mut comma = "";
+        while let Some(page) = pages.next().await? {
+            for record in page {
+                let record = serde_json::to_string(&record).map_err(anyhow::Error::from)?;
+                write!(out, "{comma}\n{record}").map_err(io)?;
+                comma = ",";
+            }
         }
+        write!(out, "\n]").map_err(io)?;
     }
-    writeln!(out, "\n]}}").and_then(|()| out.flush()).map_err(io)?;
+    writeln!(out, "}}").and_then(|()| out.flush()).map_err(io)?;
     Ok(())
 }
 
@@ -142,7 +178,7 @@ pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(),
     Ok(())
 }
 
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 15] = [
     "slide",
     "stage",
     "cells",
@@ -156,9 +192,11 @@ const HEADER: [&str; 13] = [
     "reviewed",
     "last_activity_at",
     "computed_at",
+    "withdrawn",
+    "duplicates",
 ];
 
-fn cells(entry: &SlideEntry) -> [String; 13] {
+fn cells(entry: &SlideEntry) -> [String; 15] {
     let figure = &entry.figure;
     let percent = |value: Option<f64>| value.map(|value| format!("{value:.4}")).unwrap_or_default();
     let interval = figure.parasitemia_interval_percent();
@@ -176,37 +214,14 @@ fn cells(entry: &SlideEntry) -> [String; 13] {
         figure.reviewed.to_string(),
         entry.last_activity_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         entry.computed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        figure.withdrawn.to_string(),
+        figure.duplicates.to_string(),
     ]
 }
 
 fn table(entries: &[SlideEntry]) -> String {
-    let mut table = output::new_table([
-        "slide",
-        "cells",
-        "positive",
-        "parasitemia",
-        "95 % interval",
-        "no cell",
-        "review",
-        "rejected",
-        "last activity (UTC)",
-    ]);
-    for entry in entries {
-        let figure = &entry.figure;
-        let percent = figure.parasitemia_percent().map(|p| format!("{p:.1} %")).unwrap_or_default();
-        let interval = figure.parasitemia_interval_percent();
-        table.add_row([
-            if entry.slide.is_empty() { "(no folder)".to_owned() } else { output::printable(&entry.slide) },
-            figure.cells.to_string(),
-            figure.positives.to_string(),
-            percent,
-            interval.map(|(low, high)| format!("{low:.1}–{high:.1} %")).unwrap_or_default(),
-            figure.outliers.to_string(),
-            figure.needs_review.to_string(),
-            figure.rejected.to_string(),
-            shown_minute(Some(entry.last_activity_at)),
-        ]);
-    }
-    output::align_right(&mut table, &[1, 2, 3, 4, 5, 6, 7]);
-    table.trim_fmt()
+    let row = |entry: &SlideEntry| {
+        (entry.slide.clone(), entry.figure, Some(shown_minute(Some(entry.last_activity_at))))
+    };
+    output::figures_table(entries.iter().map(row).collect())
 }

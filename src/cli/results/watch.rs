@@ -184,7 +184,7 @@ impl<'a> Watcher<'a> {
         if let Some(seen) = self.seen.get(slide) {
             loop {
                 let page = self.table.cells(self.stage, slide, after.as_deref(), CELLS).await?;
-                for cell in page.cells {
+                for cell in page.cells.into_iter().filter(|cell| !cell.withdrawn) {
                     let hash = self.hashing.hash_one((&cell.key, &cell.result_id));
                     if !seen.contains(&hash) {
                         let image = ImageKey { bucket: self.bucket.to_owned(), key: cell.key };

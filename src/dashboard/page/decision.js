@@ -1,4 +1,4 @@
-// What an answer means to a reader: one of six decisions, each with a word, an icon and a colour.
+// What an answer means to a reader: one of seven decisions, each with a word, an icon and a colour.
 //
 // Takes cells (`/api/slide/cells`) and records alike. Invariant: nothing is told by colour alone, and an image that
 // needs a look is never shown as plainly negative.
@@ -13,10 +13,12 @@ export const DECISIONS = {
   rejected: { word: "Rejected", help: "could not be classified; the reason is with the image" },
   negative: { word: "Negative", help: "the label does not count as positive" },
   neutral: { word: "Answered", help: "the model names no positive label" },
+  withdrawn: { word: "Withdrawn", help: "a person took it out of what counts; it is in no figure" },
 };
 
 /** The decision's name, a key of `DECISIONS`, of a cell or record. */
 export function decisionOf(cell) {
+  if (cell.withdrawn) return "withdrawn";
   if (cell.status === "rejected") return "rejected";
   if (cell.outlier === true) return "outlier";
   if (cell.positive === true) return "positive";

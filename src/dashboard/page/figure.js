@@ -14,6 +14,15 @@ export function finding(figure, unanswered = null) {
   return decisionBadge("negative", `No positives${open}`);
 }
 
+/** What is to be said of a figure beside its numbers, or `null`. */
+export function remarks(figure) {
+  const words = [
+    figure.withdrawn > 0 ? `${format.count(figure.withdrawn)} withdrawn` : null,
+    figure.duplicates > 0 ? `${format.count(figure.duplicates)} of the same bytes` : null,
+  ].filter(Boolean).join(", ");
+  return words ? el("div", { class: "quiet small-text", "data-test": "figure-remarks" }, words) : null;
+}
+
 /** `2.2 % (1.9–2.7 %)`, or a dash where no model names a positive label. */
 export function parasitemia(figure) {
   if (figure.parasitemia_percent === null || figure.parasitemia_percent === undefined) {

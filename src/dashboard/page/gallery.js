@@ -175,12 +175,12 @@ export class Gallery {
   #caption({ link, cell, words }) {
     const name = decisionOf(cell);
     const decision = DECISIONS[name].word;
-    const isCell = cell.label && name !== "outlier";
+    const isCell = cell.label && name !== "outlier" && name !== "withdrawn";
     const verdict = cell.verdict ? (cell.verdict === cell.label ? "confirmed" : `corrected to ${cell.verdict}`) : null;
     const doubtful = cell.needs_review && name !== "review" ? "needs a look" : null;
     link.className = `thumb thumb-${name}`;
     link.href = this.hrefOf(cell);
-    link.title = [cell.key, decision, doubtful, verdict, `uploaded ${format.time(cell.uploaded_at)}`].filter(Boolean).join("\n");
+    link.title = [cell.key, decision, doubtful, cell.isTwin ? "the same bytes as another image of the slide" : null, verdict, `uploaded ${format.time(cell.uploaded_at)}`].filter(Boolean).join("\n");
     replaceChildren(
       words,
       el("span", { class: `thumb-decision decision-${name}` },
@@ -191,6 +191,7 @@ export class Gallery {
       el("span", { class: "thumb-file" },
         el("span", { class: "thumb-name" }, nameOf(cell.key)),
         verdict ? mark(cell.verdict === cell.label ? "check" : "retry", verdict, cell.verdict === cell.label ? "" : "is-corrected", cell.verdict === cell.label ? null : cell.verdict) : null,
+        cell.isTwin ? mark("copy", "the same bytes as another image of the slide", "decision-review") : null,
         doubtful && !verdict ? mark("review", doubtful, "decision-review") : null),
     );
   }

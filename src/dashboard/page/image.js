@@ -7,6 +7,7 @@ import { api, el, icon, links, nameOf, replaceChildren, skeleton, slideOf, state
 import { answerBlock, fileFacts, modelFacts, panel, probabilityBars, timingFacts, wordsOf } from "./answer.js";
 import { historyPanel, rawPanel, reviewsPanel, stagesPanel } from "./image_panels.js";
 import { VerdictControls } from "./image_verdict.js";
+import { WithdrawalControls } from "./image_withdrawal.js";
 import { Neighbours } from "./neighbours.js";
 import { linkTo, needsTiles, sourceOf } from "./picture.js";
 import { createViewer, fillHeight } from "./viewer.js";
@@ -60,6 +61,7 @@ class ImageView {
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
     fillHeight(this.stage, signal);
     this.verdict = new VerdictControls(this.context, { changed: () => this.refresh(), isSeen: () => !this.stage.classList.contains("is-waiting") });
+    this.withdrawal = new WithdrawalControls(this.context, { changed: () => this.refresh() });
     this.neighbours = new Neighbours(stage, this.filters);
     await this.open(key);
     every(EVERY_MS, () => this.refresh());
@@ -200,22 +202,31 @@ class ImageView {
       return;
     }
     this.verdict.draw(record, answer.verdict);
+    this.withdrawal.draw(record, answer.withdrawals);
     const isOtherStage = record.stage !== context.stage;
-    const focused = this.verdict.element.contains(document.activeElement) ? document.activeElement : null;
+    const controls = [this.verdict.element, this.withdrawal.element];
+    const focused = controls.some((element) => element.contains(document.activeElement)) ? document.activeElement : null;
     replaceChildren(
       this.side,
       isOtherStage ? el("p", { class: "hint" }, icon("warning"), el("span", {}, `The stage ${context.stage} has not answered this image; this is the answer of ${record.stage}.`)) : null,
       panel(`Answer of ${record.stage}`, "panel-answer", el("div", { class: "panel-body" }, answerBlock(record), record.probabilities ? probabilityBars(record, context.settings.positive_labels) : null)),
       reviewsPanel(answer, record, [this.verdict.element, el("a", { href: context.href("/review", { slide: record.slide }), "data-test": "to-review" }, "Review what else needs a look in this slide")]),
+      this.withdrawal.element,
       answer.results.length > 1 ? stagesPanel(this.#inOrder(answer.results)) : null,
       panel("Model", "panel-model", el("div", { class: "panel-body" }, modelFacts(record))),
       panel("Timings", "panel-timings", el("div", { class: "panel-body" }, timingFacts(record))),
-      panel("File", "panel-file", el("div", { class: "panel-body" }, fileFacts(record.image))),
+      panel("File", "panel-file", el("div", { class: "panel-body" }, fileFacts(record.image), this.#sameBytes(answer.same_bytes))),
       historyPanel(answer, record, (earlier) => this.#showEarlier(earlier, record.image)),
       rawPanel(this.#inOrder(answer.results), this.isRawOpen, (isOpen) => { this.isRawOpen = isOpen; }),
     );
     // Taken out and put in again, an element loses the focus.
     focused?.focus({ preventScroll: true });
+  }
+
+  #sameBytes(keys) {
+    if (keys.length === 0) return null;
+    const link = (key) => el("li", {}, el("a", { href: this.context.href("/image", { key }) }, nameOf(key)));
+    return el("div", { "data-test": "same-bytes" }, el("p", { class: "hint" }, icon("copy"), el("span", {}, "Other images of this slide are the same bytes. Each of them counts unless it is withdrawn.")), el("ul", {}, keys.map(link)));
   }
 
   #showEarlier(earlier, current) {

@@ -4,7 +4,7 @@
 // twice or left out because a result arrived.
 
 import { api } from "./core.js";
-import { filtersOf, isFiltered, passes, placesOf, select } from "./slide_filters.js";
+import { filtersOf, isFiltered, markTwins, ordered, passes, placesOf } from "./slide_filters.js";
 
 /** Rows of one request. */
 const PAGE = 2_000;
@@ -34,7 +34,8 @@ export class Neighbours {
       this.cursor = answer.next ?? null;
     }
     // The image itself stays in the list where a filter leaves it out by now, e.g. because it was reviewed.
-    const all = select(this.cells, filtersOf(new URLSearchParams({ sort: this.filters.sort })), placesOf(this.cells));
+    markTwins(this.cells);
+    const all = ordered(this.cells, this.filters.sort, placesOf(this.cells));
     const listed = all.filter((cell) => cell.key === key || passes(cell, this.filters));
     const index = listed.findIndex((cell) => cell.key === key);
     return {

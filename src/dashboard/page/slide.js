@@ -7,7 +7,7 @@ import { api, DECISIONS, decisionOf, el, format, icon, replaceChildren, skeleton
 import { drawConfidence, drawTimeline } from "./charts.js";
 import { finding, parasitemia, parasitemiaHelp } from "./figure.js";
 import { Gallery, SIZES } from "./gallery.js";
-import { filtersOf, isFiltered, passes, placesOf, REVIEWED, select, SORTS, toParams } from "./slide_filters.js";
+import { filtersOf, isFiltered, markTwins, passes, placesOf, REVIEWED, select, SORTS, toParams } from "./slide_filters.js";
 
 const EVERY_MS = 2_000;
 const FIRST_PAGE = 500;
@@ -16,7 +16,7 @@ const PAGE = 2_000;
 /** All cells are read again at most once in this many times what it took the last time. */
 const RELOAD_SHARE = 8;
 
-const NO_FIGURE = { cells: 0, positives: 0, outliers: 0, needs_review: 0, rejected: 0, cells_with_sign: 0, parasitemia_percent: null, parasitemia_interval_percent: null, reviewed: 0, corrected: 0 };
+const NO_FIGURE = { cells: 0, positives: 0, outliers: 0, needs_review: 0, rejected: 0, cells_with_sign: 0, parasitemia_percent: null, parasitemia_interval_percent: null, reviewed: 0, corrected: 0, withdrawn: 0, duplicates: 0 };
 
 /** Shows the slide that the address names; without a name it is that of images without a folder. */
 export async function show(root, query, context) {
@@ -178,7 +178,7 @@ class SlideView {
   }
 
   clearFilters() {
-    this.filter({ decisions: new Set(), label: null, needsReview: false, reviewed: null, min: null, max: null });
+    this.filter({ decisions: new Set(), label: null, needsReview: false, reviewed: null, sameBytes: false, min: null, max: null });
     this.sort.querySelector("select").focus();
   }
 
@@ -205,7 +205,7 @@ class SlideView {
     this.answer = answer;
     const isOther = (part) => !before || JSON.stringify(part(before)) !== JSON.stringify(part(answer));
     if (before && isOther((each) => [each.last_activity_at, each.figure])) this.stale = true;
-    if (isOther((each) => [each.last_activity_at, each.figure, each.unanswered, each.uploads])) this.drawFigure();
+    if (isOther((each) => [each.last_activity_at, each.figure, each.unanswered, each.uploads, each.not_in_bucket])) this.drawFigure();
     if (isOther((each) => [each.unanswered, each.unanswered_images])) this.drawUnanswered();
     // Cells that came first were drawn before the view was in the document.
     if (!before && this.cells.size > 0) this.draw();
@@ -237,6 +237,7 @@ class SlideView {
         for (const cell of page.cells) {
           seen.add(cell.key);
           const known = this.cells.get(cell.key);
+          if (known) cell.isTwin = known.isTwin;
           if (known && JSON.stringify(known) === JSON.stringify(cell)) continue;
           this.cells.set(cell.key, cell);
           this.places = null;
@@ -259,11 +260,12 @@ class SlideView {
 
   /** Answered images, by the figure. */
   expected() {
-    const { cells, outliers, rejected } = this.answer?.figure ?? NO_FIGURE;
-    return cells + outliers + rejected;
+    const { cells, outliers, rejected, withdrawn } = this.answer?.figure ?? NO_FIGURE;
+    return cells + outliers + rejected + withdrawn;
   }
 
   draw() {
+    this.noteTwins();
     const all = [...this.cells.values()];
     this.drawChips(all);
     this.drawLabels(all);
@@ -278,6 +280,13 @@ class SlideView {
     this.max.querySelector("input").value = this.filters.max ?? "";
     this.drawShown();
     this.returnTo();
+  }
+
+  /** Which images are the same bytes; a cell of which that changed is another object, so that its tile is drawn anew. */
+  noteTwins() {
+    const noted = [...this.cells.values()].map((cell) => ({ ...cell }));
+    markTwins(noted);
+    for (const cell of noted) if (this.cells.get(cell.key).isTwin !== cell.isTwin) this.cells.set(cell.key, cell);
   }
 
   /** Back from an image: to where it is in the gallery. */
@@ -302,7 +311,8 @@ class SlideView {
       if (passes(cell, this.filters, "decisions")) counts[name] = (counts[name] ?? 0) + 1;
     }
     const names = Object.keys(DECISIONS).filter((name) => there.has(name));
-    const words = JSON.stringify([names, counts, [...this.filters.decisions]]);
+    const twins = all.filter((cell) => cell.isTwin).length;
+    const words = JSON.stringify([names, counts, [...this.filters.decisions], twins, this.filters.sameBytes]);
     if (this.chips.dataset.words === words) return;
     this.chips.dataset.words = words;
     const focused = this.chips.contains(document.activeElement) ? document.activeElement.dataset.test : null;
@@ -313,7 +323,12 @@ class SlideView {
         if (!decisions.delete(name)) decisions.add(name);
         this.filter({ decisions });
       },
-    }, icon(name), `${DECISIONS[name].word} ${format.count(counts[name] ?? 0)}`)));
+    }, icon(name), `${DECISIONS[name].word} ${format.count(counts[name] ?? 0)}`)),
+    twins > 0 || this.filters.sameBytes ? el("button", {
+      class: "button small chip decision-review", type: "button", "aria-pressed": String(this.filters.sameBytes), "data-test": "chip-same-bytes",
+      title: "images that are the same bytes as another one of this slide; each of them counts unless it is withdrawn",
+      onclick: () => this.filter({ sameBytes: !this.filters.sameBytes }),
+    }, icon("copy"), `Same bytes ${format.count(twins)}`) : null);
     if (focused) this.chips.querySelector(`[data-test="${focused}"]`)?.focus();
   }
 
@@ -331,16 +346,20 @@ class SlideView {
     const missing = Math.max(0, expected - this.cells.size);
     const shown = this.shown?.length ?? 0;
     const parts = [`${format.count(shown)} of ${format.plural(expected, "answered image")} shown`];
+    const withdrawn = this.answer?.figure?.withdrawn ?? 0;
+    if (withdrawn > 0 && !this.filters.decisions.has("withdrawn")) parts.push(`${format.count(withdrawn)} withdrawn, left out`);
     if (!this.complete) parts.push(`${format.count(missing)} still loading`);
     else if (missing > 0) parts.push(`${format.count(missing)} just answered, on the way`);
     const words = this.answer ? parts.join(" · ") : "";
     if (this.shownCount.textContent !== words) this.shownCount.textContent = words;
     this.empty.hidden = shown > 0;
     if (shown > 0) return;
-    const kind = !this.complete ? "loading" : this.cells.size > 0 ? "filtered" : "none";
+    const isWithdrawn = this.cells.size > 0 && [...this.cells.values()].every((cell) => cell.withdrawn);
+    const kind = !this.complete ? "loading" : isWithdrawn ? "withdrawn" : this.cells.size > 0 ? "filtered" : "none";
     if (this.empty.dataset.kind === kind) return;
     this.empty.dataset.kind = kind;
     if (kind === "loading") return replaceChildren(this.empty, skeleton(4, "Loading the images"));
+    if (kind === "withdrawn") return replaceChildren(this.empty, stateBox({ kind: "empty", title: "All images of this slide are withdrawn", text: "They are in no figure. Each can be brought back from its own page.", action: { label: "Show them", run: () => this.filter({ decisions: new Set(["withdrawn"]) }) } }));
     replaceChildren(this.empty, kind === "filtered"
       ? stateBox({ kind: "empty", title: "No image passes these filters", text: "The slide has images that are left out by them.", action: { label: "Show all images", run: () => this.clearFilters() } })
       : stateBox({ kind: "empty", title: "No image of this slide is answered yet", text: "Answers appear here as they come. What waits, and why, stands above; how fast answers come is on the health page.", action: { label: "To health", href: this.context.href("/health") } }));
@@ -362,6 +381,9 @@ class SlideView {
       entry("No cell", format.count(figure.outliers), { title: DECISIONS.outlier.help, test: "figure-outliers" }),
       entry("Rejected", format.count(figure.rejected), { title: DECISIONS.rejected.help, test: "figure-rejected" }),
       entry("Unanswered", format.count(answer.unanswered), { kind: warn(answer.unanswered, "is-review"), title: `of ${format.plural(answer.uploads, "upload")}`, test: "figure-unanswered" }),
+      figure.withdrawn > 0 ? entry("Withdrawn", format.count(figure.withdrawn), { title: "images that a person took out of what counts; they are in no other number", test: "figure-withdrawn" }) : null,
+      figure.duplicates > 0 ? entry("Same bytes", format.count(figure.duplicates), { kind: "is-review", title: "images that are the same bytes as another one of this slide; they count unless they are withdrawn", test: "figure-duplicates" }) : null,
+      answer.not_in_bucket > 0 ? entry("Not in the bucket", format.count(answer.not_in_bucket), { kind: "is-review", title: "images that count and were moved or deleted; withdraw them if they shall not", test: "figure-not-in-bucket" }) : null,
       entry("Reviewed", `${format.count(figure.reviewed)}${figure.corrected > 0 ? `, ${format.count(figure.corrected)} corrected` : ""}`, { test: "figure-reviewed" }),
       entry("Last activity", answer.last_activity_at ? el("time", { datetime: answer.last_activity_at, title: format.time(answer.last_activity_at) }, format.relative(answer.last_activity_at)) : "–"),
     );

@@ -37,6 +37,7 @@ export function filtersOf(query) {
     label: query.get("label"),
     needsReview: query.get("needs_review") === "true",
     reviewed: reviewed in REVIEWED ? reviewed : null,
+    sameBytes: query.get("same_bytes") === "true",
     min: fraction(query.get("min")),
     max: fraction(query.get("max")),
   };
@@ -50,6 +51,7 @@ export function toParams(filters) {
     label: filters.label,
     needs_review: filters.needsReview ? "true" : null,
     reviewed: filters.reviewed,
+    same_bytes: filters.sameBytes ? "true" : null,
     min: filters.min,
     max: filters.max,
   };
@@ -67,9 +69,19 @@ function isReviewedAs(cell, reviewed) {
   return Boolean(verdict) && verdict !== cell.label;
 }
 
-/** Whether a cell passes; `but` names one filter that is left aside (`confidence` or `decisions`), for counts beside it. */
+/** Notes in `isTwin` of each cell whether another one that counts is the same bytes. */
+export function markTwins(cells) {
+  const counts = new Map();
+  const counted = (cell) => cell.content && cell.status === "classified" && !cell.withdrawn;
+  for (const cell of cells) if (counted(cell)) counts.set(cell.content, (counts.get(cell.content) ?? 0) + 1);
+  for (const cell of cells) cell.isTwin = Boolean(counted(cell)) && counts.get(cell.content) > 1;
+}
+
+/** Whether a cell passes; withdrawn ones only if they are asked for. `but` names one filter that is left aside (`confidence` or `decisions`), for counts beside it. */
 export function passes(cell, filters, but = null) {
   if (but !== "decisions" && filters.decisions.size > 0 && !filters.decisions.has(decisionOf(cell))) return false;
+  if (but !== "decisions" && cell.withdrawn && !filters.decisions.has("withdrawn")) return false;
+  if (filters.sameBytes && !cell.isTwin) return false;
   if (filters.label && cell.label !== filters.label) return false;
   if (filters.needsReview && !cell.needs_review) return false;
   if (filters.reviewed && !isReviewedAs(cell, filters.reviewed)) return false;
@@ -94,8 +106,12 @@ const ORDERS = {
   name: (a, b, place) => place.get(a.key).name - place.get(b.key).name,
 };
 
-/** The cells that pass, in their order; `places` is of at least these cells. */
+/** Cells in an order; `places` is of at least these cells. */
+export function ordered(cells, sort, places) {
+  return [...cells].sort((a, b) => ORDERS[sort](a, b, places));
+}
+
+/** The cells that pass, in their order. */
 export function select(cells, filters, places) {
-  const order = ORDERS[filters.sort];
-  return cells.filter((cell) => passes(cell, filters)).sort((a, b) => order(a, b, places));
+  return ordered(cells.filter((cell) => passes(cell, filters)), filters.sort, places);
 }

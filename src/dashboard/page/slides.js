@@ -4,7 +4,7 @@
 // numbers change in place, and a new order waits until it is asked for or the reader has left the list.
 
 import { api, copyButton, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
-import { finding, parasitemia, parasitemiaHelp, tally } from "./figure.js";
+import { finding, parasitemia, parasitemiaHelp, remarks, tally } from "./figure.js";
 import { uploads } from "./upload.js";
 
 const PAGE = 50;
@@ -277,7 +277,7 @@ class SlidesList {
     const { entry, row, unanswered } = this.slides.get(slide);
     const { figure } = entry;
     const [, found, percent, cells, positives, review, outliers, rejected, open, activity] = row.cells;
-    replaceChildren(found, finding(figure, unanswered));
+    replaceChildren(found, finding(figure, unanswered), remarks(figure));
     replaceChildren(percent, parasitemia(figure));
     replaceChildren(cells, format.count(figure.cells));
     replaceChildren(positives, tally(figure.positives, "positive"));

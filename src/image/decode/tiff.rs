@@ -11,6 +11,7 @@ mod compression;
 mod directory;
 mod jpeg_chunk;
 mod layout;
+mod model;
 mod pages;
 mod samples;
 
@@ -21,7 +22,8 @@ use super::{DecodeError, DecodeLimits, ImageFormat, Pixels, Workspace, container
 use compression::Compression;
 use directory::{Directory, tag};
 use jpeg_chunk::Strip;
-use layout::{Layout, Model};
+use layout::Layout;
+use model::Model;
 use pages::{Channels, Description};
 use samples::Kind;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::Waiver;
+use crate::model::{ProofOutcome, Waiver};
 
 fn image(key: &str, expected: &str, answered: &str) -> GoldenAnswer {
     let answered =
@@ -29,6 +29,7 @@ fn trial(rows: &[(&str, &str, usize)]) -> Trial {
             size_bytes: 1,
             labels: vec!["sick".to_owned(), "well".to_owned()],
             positive: vec!["sick".to_owned()],
+            proof: None,
         },
         golden,
         rules: GateRules::default(),
@@ -44,6 +45,25 @@ fn assert_failure(report: &GateReport, parts: &[&str]) {
     assert!(!report.passed);
     let is_named = |failure: &&String| parts.iter().all(|part| failure.contains(part));
     assert!(report.failures.iter().any(|failure| is_named(&failure)), "{parts:?} in {:?}", report.failures);
+}
+
+#[test]
+fn a_model_without_a_proof_fails_where_the_rules_ask_for_one() {
+    let rows = [("sick", "sick", 20), ("well", "well", 20)];
+    assert!(GateReport::of(trial(&rows)).passed, "nobody asks");
+    let mut asked = trial(&rows);
+    asked.rules = GateRules::parse(br#"{"proof": "required"}"#).unwrap();
+    let report = GateReport::of(asked.clone());
+    assert_failure(&report, &["no giemsa.proof", "golden/gate.json", "giemsa model pack", "--proof"]);
+    asked.model.proof =
+        Some(ProofOutcome { by: "torch".to_owned(), inputs: 4, greatest_difference: 1e-6, bound: 1e-3 });
+    let report = GateReport::of(asked.clone());
+    assert!(report.passed, "{:?}", report.failures);
+    assert!(crate::model::render_report(&report).contains("4 inputs differ by 1.0e-6 at most from torch"));
+    // A file that could not be loaded fails for that reason alone.
+    let mut broken = Trial::new(GateModel::default(), asked.golden, DateTime::UNIX_EPOCH);
+    (broken.rules, broken.problems) = (asked.rules, vec!["the model cannot be loaded".to_owned()]);
+    assert_eq!(GateReport::of(broken).failures, ["the model cannot be loaded"]);
 }
 
 #[test]

@@ -9,18 +9,12 @@ use tract_onnx::prelude::{InferenceFact, InferenceModel, TractResult, TypedFact,
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::{TDim, TVec};
 
-use super::error::ModelError;
+use super::error::{ModelError, Setting};
 use super::root_cause;
-use crate::config::Limits;
+use crate::config::{Limits, MODEL_MEMORY_FACTOR};
 
 /// Weights are there twice while the network is built: as they are in the file, and as the kernels want them.
-const WEIGHT_COPIES: u64 = 2;
-
-/// The setting that says what a model may take.
-const MODEL_SETTING: &str = "GIEMSA_MAX_MODEL_BYTES";
-
-/// The setting that says what a run may take: it uses the memory that decoding has left.
-const RUN_SETTING: &str = "GIEMSA_MAX_PIXELS";
+pub(super) const WEIGHT_COPIES: u64 = 2;
 
 /// What one model may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,21 +54,21 @@ pub struct MemoryNeed {
 }
 
 impl LoadLimits {
-    fn check_model(&self, what: &str, needed_bytes: u64) -> Result<(), ModelError> {
-        refuse_above(what, needed_bytes, self.model_bytes, MODEL_SETTING)
+    /// The largest file, bytes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.model_bytes / MODEL_MEMORY_FACTOR
+    }
+
+    pub(super) fn check_model(&self, what: &str, needed_bytes: u64) -> Result<(), ModelError> {
+        refuse_above(what, needed_bytes, self.model_bytes, Setting::ModelBytes)
     }
 
     fn check_run(&self, what: &str, needed_bytes: u64) -> Result<(), ModelError> {
-        refuse_above(what, needed_bytes, self.run_bytes, RUN_SETTING)
+        refuse_above(what, needed_bytes, self.run_bytes, Setting::Pixels)
     }
 }
 
-fn refuse_above(
-    what: &str,
-    needed_bytes: u64,
-    limit_bytes: u64,
-    setting: &'static str,
-) -> Result<(), ModelError> {
+fn refuse_above(what: &str, needed_bytes: u64, limit_bytes: u64, setting: Setting) -> Result<(), ModelError> {
     if needed_bytes <= limit_bytes {
         return Ok(());
     }

@@ -6,6 +6,10 @@
 use tract_onnx::pb;
 
 use super::error::ModelError;
+use super::rewrites::{float_attribute, text_attribute};
+
+/// Versions of ONNX's operators that are compared with onnxruntime (`make engine-parity`).
+pub(super) const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
 
 /// Most nodes of a graph; some passes of the engine take their square in time.
 pub(super) const MAX_NODES: usize = 5_000;
@@ -36,7 +40,6 @@ const OPERATORS: &[&str] = &[
     "Constant",
     "ConstantOfShape",
     "Conv",
-    "ConvInteger",
     "ConvTranspose",
     "Cos",
     "Cosh",
@@ -45,7 +48,6 @@ const OPERATORS: &[&str] = &[
     "DequantizeLinear",
     "Div",
     "Dropout",
-    "DynamicQuantizeLinear",
     "Einsum",
     "Elu",
     "Equal",
@@ -60,7 +62,6 @@ const OPERATORS: &[&str] = &[
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
-    "GlobalLpPool",
     "GlobalMaxPool",
     "Greater",
     "GreaterOrEqual",
@@ -81,7 +82,6 @@ const OPERATORS: &[&str] = &[
     "LogSoftmax",
     "LpNormalization",
     "MatMul",
-    "MatMulInteger",
     "Max",
     "MaxPool",
     "Mean",
@@ -97,8 +97,6 @@ const OPERATORS: &[&str] = &[
     "PRelu",
     "Pad",
     "Pow",
-    "QLinearConv",
-    "QLinearMatMul",
     "QuantizeLinear",
     "Range",
     "Reciprocal",
@@ -116,7 +114,6 @@ const OPERATORS: &[&str] = &[
     "Reshape",
     "Resize",
     "Round",
-    "Rsqrt",
     "ScatterElements",
     "ScatterND",
     "Selu",
@@ -152,14 +149,32 @@ const OPERATORS: &[&str] = &[
 
 const EXTERNAL: i32 = pb::tensor_proto::DataLocation::External as i32;
 
+/// Checks which version of ONNX's operators a file uses, and returns it.
+///
+/// # Errors
+/// [`ModelError::Opset`].
+pub(super) fn check_opset(proto: &pb::ModelProto) -> Result<i64, ModelError> {
+    let found = opset(proto);
+    found.filter(|version| OPSETS.contains(version)).ok_or(ModelError::Opset { found })
+}
+
+/// Version of ONNX's own operators, as the engine picks it.
+pub(super) fn opset(proto: &pb::ModelProto) -> Option<i64> {
+    proto.opset_import.iter().find(|entry| is_own_domain(&entry.domain)).map(|entry| entry.version)
+}
+
+fn is_own_domain(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
 /// Checks the nodes and tensors of `graph`.
 ///
 /// # Errors
 /// [`ModelError::ExternalWeights`], [`ModelError::TensorData`] or [`ModelError::Operator`].
-pub(super) fn check_graph(graph: &pb::GraphProto) -> Result<(), ModelError> {
+pub(super) fn check_graph(graph: &pb::GraphProto, opset: i64) -> Result<(), ModelError> {
     graph.initializer.iter().try_for_each(|tensor| check_tensor(tensor, &tensor.name))?;
     for node in &graph.node {
-        check_operator(node)?;
+        check_operator(node, graph, opset)?;
         for attribute in &node.attribute {
             // Of a constant, which has no name of its own.
             let name = node.output.first().map_or(node.name.as_str(), String::as_str);
@@ -172,13 +187,26 @@ pub(super) fn check_graph(graph: &pb::GraphProto) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn check_operator(node: &pb::NodeProto) -> Result<(), ModelError> {
-    let is_own_domain = matches!(node.domain.as_str(), "" | "ai.onnx");
+fn check_operator(node: &pb::NodeProto, graph: &pb::GraphProto, opset: i64) -> Result<(), ModelError> {
     let name = node.op_type.as_str();
-    if is_own_domain && OPERATORS.binary_search(&name).is_ok() {
-        return Ok(());
-    }
-    let why = match name {
+    let is_own = is_own_domain(&node.domain);
+    let is_known = is_own && OPERATORS.binary_search(&name).is_ok();
+    let why = if is_known { why_not_so(node, graph, opset) } else { Some(why_not(node)) };
+    let Some(why) = why else { return Ok(()) };
+    let operator = if is_own { name.to_owned() } else { format!("{}.{name}", node.domain) };
+    Err(ModelError::Operator { operator, node: shown_name(node), why })
+}
+
+/// Name of a node, or of what it makes.
+fn shown_name(node: &pb::NodeProto) -> String {
+    let output = node.output.first().filter(|_| node.name.is_empty());
+    output.unwrap_or(&node.name).clone()
+}
+
+/// Why an operator that is not on the list is not run, and the way out.
+fn why_not(node: &pb::NodeProto) -> &'static str {
+    let is_microsoft = node.domain == "com.microsoft";
+    match node.op_type.as_str() {
         "If" | "Loop" | "Scan" | "SequenceMap" => {
             "loops and branches have no bound on time and memory; export it with fixed shapes, or unroll them: \
              pip install onnxsim; onnxsim model.onnx model.onnx"
@@ -187,13 +215,89 @@ fn check_operator(node: &pb::NodeProto) -> Result<(), ModelError> {
         | "Multinomial" => {
             "the same image has to get the same answer each time; export it for inference (model.eval() in PyTorch)"
         }
+        "ConvInteger" | "MatMulInteger" | "DynamicQuantizeLinear" => {
+            "it computes with 8-bit integers, which the engine does not do safely; use the float model, or quantise \
+             statically with onnxruntime's quantize_static(..., quant_format=QuantFormat.QDQ)"
+        }
+        name if name.starts_with("QLinear") || name.starts_with("QGemm") => {
+            "it computes with 8-bit integers, which the engine does not do safely; use the float model, or quantise \
+             with quant_format=QuantFormat.QDQ instead of QOperator"
+        }
+        "NonMaxSuppression" => {
+            "it selects boxes, so this is a detector of objects; Giemsa needs a classifier, which gives one score for \
+             each label of a picture of one cell"
+        }
+        "GlobalLpPool" => {
+            "the engine computes another formula; use ReduceL1 or ReduceL2 over height and width, or GlobalAveragePool"
+        }
+        _ if is_microsoft => {
+            "it is onnxruntime's own, written by its optimiser or quantiser; use the file that those started from, or \
+             optimise with onnxsim, which keeps to the standard operators"
+        }
+        _ if node.domain == "ai.onnx.ml" => {
+            "it is classical machine learning on columns of numbers; Giemsa runs neural networks that take an image"
+        }
         _ => {
             "export it with the standard operators of ONNX that image classifiers are made of \
              (docs/model-limits.md lists them)"
         }
-    };
-    let operator = if is_own_domain { name.to_owned() } else { format!("{}.{name}", node.domain) };
-    Err(ModelError::Operator { operator, node: node.name.clone(), why })
+    }
+}
+
+/// Why an operator that is on the list is not run with these attributes: the engine would compute something else.
+fn why_not_so(node: &pb::NodeProto, graph: &pb::GraphProto, opset: i64) -> Option<&'static str> {
+    let has = |name: &str| node.attribute.iter().any(|attribute| attribute.name == name);
+    match node.op_type.as_str() {
+        "ConvTranspose" if has("output_shape") => {
+            Some("it has an output_shape; export it with pads and output_padding, which say the same")
+        }
+        "Celu" if float_attribute(node, "alpha").is_some_and(|alpha| alpha <= 0.0) => {
+            Some("its alpha is not above 0; use Elu or LeakyRelu")
+        }
+        "Pad" if text_attribute(node, "mode").is_some_and(|mode| mode == b"wrap") => {
+            Some("its mode is wrap; use constant, reflect or edge")
+        }
+        "Pad" if cuts(node, graph) => Some("it cuts with negative pads; export the cut as a Slice"),
+        "Resize" if opset < 11 && text_attribute(node, "mode").is_none_or(|mode| mode == b"nearest") => Some(
+            "its mode is nearest, and opset 10 does not say which pixel that is; export it with opset 11 or later",
+        ),
+        "Resize"
+            if text_attribute(node, "coordinate_transformation_mode")
+                .is_some_and(|mode| mode == b"align_corners")
+                && node.input.get(2).is_some_and(|scales| !are_whole(scales, graph)) =>
+        {
+            Some(
+                "it has align_corners and scales that are not whole numbers, of which engines make different sizes; \
+                  export it with the sizes of the result (size=... instead of scale_factor=...)",
+            )
+        }
+        _ => None,
+    }
+}
+
+/// Whether the constant `name` holds whole numbers, or nothing.
+fn are_whole(name: &str, graph: &pb::GraphProto) -> bool {
+    let Some(tensor) = constant(name, graph) else { return name.is_empty() };
+    let raw = tensor.raw_data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    raw.chain(tensor.float_data.iter().copied()).all(|scale| scale.fract() == 0.0)
+}
+
+/// Whether a `Pad` takes away instead of adding.
+fn cuts(node: &pb::NodeProto, graph: &pb::GraphProto) -> bool {
+    let tensor = node.input.get(1).and_then(|name| constant(name, graph));
+    let raw = tensor.map_or(&[][..], |tensor| &tensor.raw_data);
+    let in_tensor = raw.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+    let typed = tensor.map_or(&[][..], |tensor| &tensor.int64_data).iter().copied();
+    let in_attribute =
+        node.attribute.iter().filter(|a| a.name == "pads").flat_map(|a| a.ints.iter().copied());
+    in_tensor.chain(typed).chain(in_attribute).any(|pad| pad < 0)
+}
+
+/// The constant `name`: a weight, or what a `Constant` makes.
+fn constant<'a>(name: &str, graph: &'a pb::GraphProto) -> Option<&'a pb::TensorProto> {
+    let made = graph.node.iter().find(|node| node.output.iter().any(|output| output == name));
+    let made = made.and_then(|node| node.attribute.iter().find_map(|attribute| attribute.t.as_ref()));
+    graph.initializer.iter().find(|tensor| tensor.name == name).or(made)
 }
 
 fn check_kernel(node: &pb::NodeProto, shape: &[i64]) -> Result<(), ModelError> {

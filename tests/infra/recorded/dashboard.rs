@@ -185,6 +185,19 @@ impl Page {
         let queue = self.get("/api/review/queue", "stage=prod").await;
         let queued = queue["results"].as_array().unwrap().iter().any(|record| record["image"]["key"] == key);
         assert!(!queued, "{queue}");
+        let withdrawal = json!({
+            "key": key, "stage": "prod", "result_id": result_id, "reason": "moved", "reviewer": "Ada",
+        });
+        self.post("/api/withdrawals", withdrawal).await;
+        // Of the withdrawn image as well, which so stays withdrawn.
+        classifier.answer(cloud, &key).await;
+        let withdrawn = self.get("/api/results", "withdrawn=true").await;
+        assert_eq!(withdrawn["results"][0]["image"]["key"], key.as_str(), "{withdrawn}");
+        let slide = format!("slide={}", encoded(&classifier.function.name));
+        let figure = self.get("/api/slide", &slide).await["figure"].clone();
+        assert_eq!(figure["withdrawn"], 1, "{figure}");
+        let restoration = json!({ "key": key, "reason": "moved back", "reviewer": "Ada" });
+        self.post("/api/withdrawals/restore", restoration).await;
         self.get("/api/reviews", "").await;
         self.get("/api/agreement", "stage=prod").await;
         let set = self.post("/api/golden-sets", json!({ "name": "reviewed" })).await;

@@ -25,6 +25,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
     ("src/store/table.rs", &["Classifier", "Backfill"], &[]),
     ("src/store/uploads.rs", &["Dashboard"], &[]),
     ("src/store/verdict_writes.rs", &["Dashboard"], &[]),
+    ("src/store/withdrawal_writes.rs", &["Dashboard"], &[]),
 ];
 
 /// Files or folders of commands and of the embedded stack alone.
