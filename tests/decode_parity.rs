@@ -40,8 +40,7 @@ impl Case {
                 let message = error.to_string();
                 let is_incomplete = self.words.iter().any(|word| word == "incomplete");
                 let code = if is_incomplete { "corrupt" } else { "unsupported_format" };
-                let is_named = error.code() == code
-                    && self.words.iter().all(|word| message.contains(word));
+                let is_named = error.code() == code && self.words.iter().all(|word| message.contains(word));
                 (!is_named).then(|| format!("refused without the words {:?}: {message}", self.words))
             }
             (Ok(Decoded { pixels, .. }), Some(rgb)) => {

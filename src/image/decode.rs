@@ -315,13 +315,16 @@ fn decode_container(
     match format {
         ImageFormat::Png => {
             let decoder = PngDecoder::with_limits(walked, limits.for_decoder()).map_err(fail)?;
-            render(decoder, (0, 0), container::find_png_exif(&bytes[..layout.end]), format, bytes, limits)
+            let find = |kind| container::find_png_chunk(&bytes[..layout.end], kind);
+            let passed_over =
+                PassedOver { exif: find(b"eXIf"), significant_bits: find(b"sBIT").unwrap_or_default() };
+            render(decoder, (0, 0), passed_over, format, bytes, limits)
         }
         ImageFormat::Gif => {
             let mut decoder = GifDecoder::new(walked).map_err(fail)?;
             decoder.set_limits(limits.for_decoder()).map_err(fail)?;
             // The frame, when it does not fill the canvas.
-            render(decoder, (4, 0), None, format, bytes, limits)
+            render(decoder, (4, 0), PassedOver::default(), format, bytes, limits)
         }
         ImageFormat::WebP => {
             let decoder = WebPDecoder::new(walked).map_err(fail)?;
@@ -334,21 +337,30 @@ fn decode_container(
                 (true, true) => 12,
             };
             let table_bytes = vp8l::table_bytes(&bytes[..layout.end], limits.max_decoded_bytes, deadline)?;
-            render(decoder, (scratch, table_bytes), None, format, bytes, limits)
+            render(decoder, (scratch, table_bytes), PassedOver::default(), format, bytes, limits)
         }
         _ => {
             let decoder = BmpDecoder::new(walked).map_err(fail)?;
-            render(decoder, (0, 0), None, format, bytes, limits)
+            render(decoder, (0, 0), PassedOver::default(), format, bytes, limits)
         }
     }
 }
 
+/// What a PNG states and its decoder does not hand out.
+#[derive(Default)]
+struct PassedOver<'a> {
+    /// Also where it stands behind the picture.
+    exif: Option<&'a [u8]>,
+    /// Bits of each channel that were measured.
+    significant_bits: &'a [u8],
+}
+
 /// Decodes the pixels and converts them to RGB; beside its output the decoder holds `scratch` bytes for each pixel and
-/// `table_bytes`; `late_exif` is what the decoder comes to only behind the picture.
+/// `table_bytes`.
 fn render(
     mut decoder: impl ImageDecoder,
     (scratch, table_bytes): (u64, u64),
-    late_exif: Option<&[u8]>,
+    passed_over: PassedOver<'_>,
     format: ImageFormat,
     bytes: &[u8],
     limits: &DecodeLimits,
@@ -364,7 +376,7 @@ fn render(
     // An orientation that cannot be read is no reason to lose the picture.
     let exif = decoder.exif_metadata().ok().flatten();
     let turned =
-        exif.as_deref().or(late_exif).and_then(exif::orientation).unwrap_or(Orientation::NoTransforms);
+        exif.as_deref().or(passed_over.exif).and_then(exif::orientation).unwrap_or(Orientation::NoTransforms);
     let decoded = u64::from(color.bytes_per_pixel());
     let workspace = Workspace { scratch, decoded, converted, turned, table_bytes };
     limits.check_workspace(width_px, height_px, workspace)?;
@@ -372,15 +384,17 @@ fn render(
     let size = usize::try_from(decoder.total_bytes()).expect("within max_decoded_bytes, which is memory");
     let mut samples = vec![0; size];
     decoder.read_image(&mut samples).map_err(|error| explain(error, format, bytes))?;
+    let channels = usize::from(color.channel_count());
+    let narrow = |samples| rgb::narrow_bytes(samples, channels, passed_over.significant_bits);
     let rgb = match color {
         ColorType::Rgb8 => samples,
         ColorType::Rgba8 => rgb::from_rgba(samples),
         ColorType::L8 => rgb::from_gray(&samples),
         ColorType::La8 => rgb::from_gray_alpha(&samples),
-        ColorType::Rgb16 => rgb::narrow_bytes(samples),
-        ColorType::Rgba16 => rgb::from_rgba(rgb::narrow_bytes(samples)),
-        ColorType::L16 => rgb::from_gray(&rgb::narrow_bytes(samples)),
-        ColorType::La16 => rgb::from_gray_alpha(&rgb::narrow_bytes(samples)),
+        ColorType::Rgb16 => narrow(samples),
+        ColorType::Rgba16 => rgb::from_rgba(narrow(samples)),
+        ColorType::L16 => rgb::from_gray(&narrow(samples)),
+        ColorType::La16 => rgb::from_gray_alpha(&narrow(samples)),
         _ => return Err(DecodeError::unsupported(format!("a {format} file with floating-point samples"))),
     };
     Ok((Pixels { width_px, height_px, rgb }, turned))

@@ -51,12 +51,15 @@ def png(random):
     color, depth = random.choice([(0, d) for d in (1, 2, 4, 8, 16)] + [(2, 8), (2, 16), (4, 8), (4, 16), (6, 8), (6, 16)]
                                  + [(3, d) for d in (1, 2, 4, 8)])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
-    samples = pictures.draw(random, width, height, channels, 2**depth)
+    measured = 12 if depth == 16 and color in (0, 2) and random.random() < 0.3 else depth
+    samples = pictures.draw(random, width, height, channels, 2**measured)
+    if measured < depth and not (samples & 15 > 1).any():
+        measured = depth  # These may as well have been scaled up, and are read as if they were.
     empty_alpha = color in (4, 6) and random.random() < 0.2
     if empty_alpha:
         samples[..., -1] = 0
     interlaced, extra, late = random.random() < 0.4, b"", b""
-    eight = pictures.to_eight_bits(samples, 2**depth - 1)
+    eight = pictures.to_eight_bits(samples, 2**measured - 1)
     if color == 3:
         palette = np.random.default_rng(random.getrandbits(32)).integers(0, 256, (2**depth, 3), np.uint8)
         extra, rgb = chunk(b"PLTE", palette.tobytes()), palette[samples[..., 0]]
@@ -66,6 +69,8 @@ def png(random):
         rgb = eight[..., :3]
     if color in (4, 6):
         rgb = pictures.on_white(rgb, eight[..., -1])
+    if measured < depth:
+        extra = chunk(b"sBIT", bytes([measured] * channels))
     orientation = random.choice([1, 1, *range(1, 9)])
     if orientation > 1:
         body = chunk(b"eXIf", pictures.exif(orientation, random.choice("<>"), random.choice([3, 4])))
@@ -75,7 +80,7 @@ def png(random):
     cut = random.randint(0, len(data))
     file = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
             + extra + chunk(b"IDAT", data[:cut]) + chunk(b"IDAT", data[cut:]) + late + chunk(b"IEND", b""))
-    name = f"color {color} depth {depth} interlaced {interlaced} orientation {orientation} empty alpha {empty_alpha}.png"
+    name = f"color {color} depth {depth} of {measured} interlaced {interlaced} orientation {orientation} empty alpha {empty_alpha}.png"
     return name, file, pictures.UPRIGHT[orientation](rgb), []
 
 

@@ -71,13 +71,13 @@ pub(super) fn walk_png(bytes: &[u8]) -> Result<Layout, Fault> {
     Err(Fault::Damaged { at, what: "it has more chunks than any encoder writes" })
 }
 
-/// The EXIF block of a PNG whose chunks were walked, wherever it stands.
-pub(super) fn find_png_exif(bytes: &[u8]) -> Option<&[u8]> {
+/// The content of the first chunk of this kind in a PNG whose chunks were walked, wherever it stands.
+pub(super) fn find_png_chunk<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     let mut at = 8;
     loop {
         let length = u32::from_be_bytes(bytes_at(bytes, at).ok()?);
         let end = advance(bytes, at + 8, length).ok()?;
-        if bytes.get(at + 4..at + 8)? == b"eXIf" {
+        if bytes.get(at + 4..at + 8)? == kind {
             return bytes.get(at + 8..end);
         }
         at = end + 4;

@@ -11,13 +11,44 @@ pub(super) fn narrow(value: u16) -> u8 {
 }
 
 /// 16-bit samples in the machine's byte order to 8 bits, in place.
-pub(super) fn narrow_bytes(mut samples: Vec<u8>) -> Vec<u8> {
+///
+/// `significant_bits` are those of a PNG's `sBIT`, one for each channel, or none. PNG demands that samples of fewer bits are
+/// scaled up, but programs for 12-bit cameras store them as they are; such are scaled by the bits that are significant.
+pub(super) fn narrow_bytes(mut samples: Vec<u8>, channels: usize, significant_bits: &[u8]) -> Vec<u8> {
+    let color_channels = channels - usize::from(channels % 2 == 0);
+    let bits = *significant_bits.first().unwrap_or(&16);
+    let is_same = significant_bits.iter().take(color_channels).all(|found| *found == bits);
+    let has_small_range = is_same && (9..16).contains(&bits) && is_not_scaled_up(&samples, channels, bits);
+    let full: u32 = if has_small_range { (1 << bits) - 1 } else { 65_535 };
     let count = samples.len() / 2;
     for i in 0..count {
-        samples[i] = narrow(u16::from_ne_bytes([samples[2 * i], samples[2 * i + 1]]));
+        let value = u16::from_ne_bytes([samples[2 * i], samples[2 * i + 1]]);
+        samples[i] = if has_small_range && i % channels < color_channels {
+            u8::try_from((2 * 255 * u32::from(value) + full) / (2 * full)).expect("no sample exceeds full")
+        } else {
+            narrow(value)
+        };
     }
     samples.truncate(count);
     samples
+}
+
+/// Whether 16-bit colours are stored in their own `bits`: none exceeds them, and one has low bits that no scaling of such
+/// small values to 16 bits leaves, be it by a shift, by repeating the bits, or by a multiplication (which may round up).
+fn is_not_scaled_up(samples: &[u8], channels: usize, bits: u8) -> bool {
+    let color_channels = channels - usize::from(channels % 2 == 0);
+    let low_bits = (1_u16 << (16 - bits)) - 1;
+    let mut has_low_bits = false;
+    for pixel in samples.chunks_exact(2 * channels) {
+        for sample in pixel.chunks_exact(2).take(color_channels) {
+            let value = u16::from_ne_bytes([sample[0], sample[1]]);
+            if value >> bits != 0 {
+                return false;
+            }
+            has_low_bits |= value & low_bits > 1;
+        }
+    }
+    has_low_bits
 }
 
 /// One sample a pixel to three.
@@ -155,7 +186,7 @@ mod tests {
             assert_eq!(f64::from(narrow(value)), exact.round(), "{value}");
         }
         let bytes: Vec<u8> = [0_u16, 128, 129, 65535].iter().flat_map(|v| v.to_ne_bytes()).collect();
-        assert_eq!(narrow_bytes(bytes), [0, 0, 1, 255]);
+        assert_eq!(narrow_bytes(bytes, 1, &[]), [0, 0, 1, 255]);
     }
 
     #[test]
@@ -198,5 +229,25 @@ mod tests {
             from_ycbcr(vec![76, 85, 255, 150, 44, 21, 29, 255, 107, 200, 128, 128]),
             [254, 0, 0, 0, 255, 1, 0, 0, 254, 200, 200, 200]
         );
+    }
+
+    #[test]
+    fn twelve_bits_in_sixteen_are_scaled_by_what_is_significant() {
+        let bytes = |values: &[u16]| values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>();
+        let raw = bytes(&[0, 2055, 4095]);
+        assert_eq!(narrow_bytes(raw.clone(), 1, &[12]), [0, 128, 255]);
+        assert_eq!(narrow_bytes(raw.clone(), 3, &[12, 12, 12]), [0, 128, 255]);
+        for (name, values, channels, bits, expected) in [
+            ("no statement", raw.clone(), 1, &[][..], [0, 8, 16]),
+            ("all bits are significant", raw.clone(), 1, &[16], [0, 8, 16]),
+            ("channels differ", raw, 3, &[12, 12, 10], [0, 8, 16]),
+            ("scaled up, as PNG demands", bytes(&[0, 0x8080, 0xfff0]), 1, &[12], [0, 128, 255]),
+            ("scaled up and dark", bytes(&[0, 16, 4080]), 1, &[12], [0, 0, 16]),
+            ("scaled up by a multiplication and dark", bytes(&[0, 16, 4081]), 1, &[12], [0, 0, 16]),
+        ] {
+            assert_eq!(narrow_bytes(values, channels, bits), expected, "{name}");
+        }
+        // The alpha is full and says nothing of the colours.
+        assert_eq!(narrow_bytes(bytes(&[2055, 65_535]), 2, &[12, 12]), [128, 255]);
     }
 }
