@@ -150,7 +150,7 @@ fn shield<T>(work: impl FnOnce() -> T) -> Result<T, Reject> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         tracing::error!(panic = panic_message(&*panic), "a decoder panicked, the image is rejected");
         Reject {
-            code: "decoder_failed".to_owned(),
+            code: DECODER_FAILED_CODE.to_owned(),
             message: "the decoder failed on this file, which is a fault of Giemsa or of the file; export the image \
                       again as an 8-bit RGB PNG file, and report it"
                 .to_owned(),
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_panic_in_a_decoder_rejects_its_image() {
         let reject = shield(|| -> u8 { panic!("index out of bounds") }).unwrap_err();
-        assert_eq!(reject.code, "decoder_failed");
+        assert_eq!(reject.code, DECODER_FAILED_CODE);
         // What a decoder says of itself is for the log.
         assert!(!reject.message.contains("index"), "{}", reject.message);
         assert_eq!(shield(|| 7), Ok(7));

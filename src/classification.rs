@@ -18,6 +18,9 @@ pub const RECORD_SCHEMA: &str = "giemsa.record/1";
 /// Code of an image that was not there any more when it was to be read.
 pub const GONE_CODE: &str = "not_found";
 
+/// Code of an image on which a decoder panicked.
+pub const DECODER_FAILED_CODE: &str = "decoder_failed";
+
 /// Digits of a file's SHA-256 by which images of one slide are the same: two of ten million others are so by chance once
 /// in 370,000 slides.
 pub const CONTENT_DIGITS: usize = 16;

@@ -27,6 +27,8 @@ pub enum Metric {
     ModelReleased,
     /// The bucket was asked whether the model changed.
     ModelChecks,
+    /// A decoder panicked on an image, which was rejected.
+    DecoderFailed,
     /// A model failed its golden set.
     GateFailed,
     /// A model passed its golden set.
@@ -40,6 +42,7 @@ impl Metric {
             Self::ModelRefused => "ModelRefused",
             Self::ModelReleased => "ModelReleased",
             Self::ModelChecks => "ModelChecks",
+            Self::DecoderFailed => "DecoderFailed",
             Self::GateFailed => "GateFailed",
             Self::GatePassed => "GatePassed",
         }

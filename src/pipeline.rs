@@ -325,6 +325,9 @@ impl Pipeline {
         let (finding, mut timings_ms) = match analysis {
             Ok(analysis) => {
                 analysis.describe(&mut image);
+                if matches!(&analysis.finding, Finding::Rejected(reject) if reject.code == DECODER_FAILED_CODE) {
+                    metrics::count(Metric::DecoderFailed, &self.config.stage);
+                }
                 (analysis.finding, analysis.timings_ms)
             }
             Err(failure) => match failure.disposition() {

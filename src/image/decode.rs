@@ -306,6 +306,7 @@ fn decode_container(
     let layout = walked.map_err(|fault| match fault {
         container::Fault::EndsEarly => DecodeError::truncated(format, bytes),
         container::Fault::Damaged { at, what } => DecodeError::damaged(format, at, what),
+        container::Fault::Unsupported(what) => DecodeError::unsupported(what),
     })?;
     limits.check_pixels(layout.width_px, layout.height_px)?;
 
@@ -386,15 +387,19 @@ fn render(
     decoder.read_image(&mut samples).map_err(|error| explain(error, format, bytes))?;
     let channels = usize::from(color.channel_count());
     let narrow = |samples| rgb::narrow_bytes(samples, channels, passed_over.significant_bits);
+    let opaque_if_unseen = |mut samples: Vec<u8>| {
+        rgb::make_opaque_if_unseen(&mut samples, channels);
+        samples
+    };
     let rgb = match color {
         ColorType::Rgb8 => samples,
-        ColorType::Rgba8 => rgb::from_rgba(samples),
+        ColorType::Rgba8 => rgb::from_rgba(opaque_if_unseen(samples)),
         ColorType::L8 => rgb::from_gray(&samples),
-        ColorType::La8 => rgb::from_gray_alpha(&samples),
+        ColorType::La8 => rgb::from_gray_alpha(&opaque_if_unseen(samples)),
         ColorType::Rgb16 => narrow(samples),
-        ColorType::Rgba16 => rgb::from_rgba(narrow(samples)),
+        ColorType::Rgba16 => rgb::from_rgba(opaque_if_unseen(narrow(samples))),
         ColorType::L16 => rgb::from_gray(&narrow(samples)),
-        ColorType::La16 => rgb::from_gray_alpha(&narrow(samples)),
+        ColorType::La16 => rgb::from_gray_alpha(&opaque_if_unseen(narrow(samples))),
         _ => return Err(DecodeError::unsupported(format!("a {format} file with floating-point samples"))),
     };
     Ok((Pixels { width_px, height_px, rgb }, turned))

@@ -112,7 +112,7 @@ def bmp(random):
         offset = 14 + len(head) + len(palette)
         file = b"BM" + struct.pack("<IHHI", offset + len(codes), 0, 0, offset) + head + palette + codes
         rgb = np.stack([255 - gray, gray // 2, gray], -1).astype(np.uint8)
-        return f"{mode}.bmp", file, *((None, ["incomplete"]) if mode == "early" else (rgb, []))
+        return f"{mode}.bmp", file, *((None, ["run lengths end before its last row"]) if mode == "early" else (rgb, []))
     image = Image.fromarray(picture)
     image = image.quantize(200) if mode == "P" else image.convert(mode)
     return f"{mode}.bmp", save(image, "BMP"), np.asarray(image.convert("RGB")), []

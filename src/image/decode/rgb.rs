@@ -70,12 +70,9 @@ pub(super) fn make_opaque_if_unseen(samples: &mut [u8], channels: usize) {
 
 /// Gray and alpha to RGB on white.
 pub(super) fn from_gray_alpha(samples: &[u8]) -> Vec<u8> {
-    // As in [`from_rgba`], an alpha that nobody filled in counts as none.
-    let is_empty = samples.chunks_exact(2).all(|pixel| pixel[1] == 0);
     let mut rgb = Vec::with_capacity(samples.len() / 2 * 3);
     for pixel in samples.chunks_exact(2) {
-        let alpha = if is_empty { 255 } else { pixel[1] };
-        rgb.extend_from_slice(&[on_white(pixel[0], alpha); 3]);
+        rgb.extend_from_slice(&[on_white(pixel[0], pixel[1]); 3]);
     }
     rgb
 }
@@ -99,12 +96,7 @@ pub(super) fn from_indexed(indices: &[u8], colors: &[[u8; 3]]) -> Vec<u8> {
 }
 
 /// RGB and alpha to RGB on white, in place.
-///
-/// An alpha that is zero everywhere is a channel that nobody filled in, and counts as none.
 pub(super) fn from_rgba(samples: Vec<u8>) -> Vec<u8> {
-    if samples.chunks_exact(4).all(|pixel| pixel[3] == 0) {
-        return four_to_three(samples, |[r, g, b, _]| [r, g, b]);
-    }
     four_to_three(samples, |[r, g, b, a]| [on_white(r, a), on_white(g, a), on_white(b, a)])
 }
 

@@ -94,6 +94,7 @@ fn place(fault: container::Fault, bytes: &[u8]) -> DecodeError {
     match fault {
         container::Fault::EndsEarly => DecodeError::truncated(FORMAT, bytes),
         container::Fault::Damaged { at, what } => DecodeError::damaged(FORMAT, at, what),
+        container::Fault::Unsupported(what) => DecodeError::unsupported(what),
     }
 }
 
