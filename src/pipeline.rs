@@ -21,7 +21,7 @@ use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, Timin
 use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
-use crate::model::{Model, Registry, RegistryError, Release, Watch};
+use crate::model::{LoadCheck, Model, Registry, RegistryError, Release, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::{ObjectRef, SkipReason};
 use crate::outcome::{Answer, Disposition, Failure, Outcome};
@@ -191,10 +191,15 @@ impl Pipeline {
             }
         };
         for last in ledger {
-            match self.registry.fall_back(&last.model.sha256, last.released_at).await {
-                Ok(release) => return Ok(release),
-                Err(error) => tracing::warn!(%error, %stage, "no earlier model to fall back on"),
+            let sha256 = &last.model.sha256;
+            // What cannot be asked is asked again before it is loaded.
+            if candidates > 1 && matches!(self.crashes.refusal(sha256).await, Ok(Some(_))) {
+                continue;
             }
+            return self.registry.fall_back(sha256, last.released_at).await.map_err(|error| {
+                tracing::warn!(%error, %stage, "no earlier model to fall back on");
+                refusal
+            });
         }
         Err(refusal)
     }

@@ -264,12 +264,18 @@ async fn development_writes_nothing_of_production(cloud: &Cloud) {
         conditions: Vec::new(),
     };
     let model = of_bucket("s3:GetObject", "ModelBucket", "prod/model.onnx");
+    let crashes = Statement {
+        actions: vec!["dynamodb:GetItem".to_owned()],
+        resources: vec!["${Table.Arn}".to_owned()],
+        ..model.clone()
+    };
     let results = of_bucket("s3:PutObject", "ResultsBucket", "results/stage=prod/*");
     for (stage, opened, refused) in [
         ("dev", vec![], None),
         ("prod", vec![], Some(("s3:GetObject", "prod/model.onnx"))),
-        ("prod", vec![model.clone()], Some(("s3:PutObject", "results/stage=prod/"))),
-        ("prod", vec![model, results], Some(("dynamodb:PutItem", "result#prod#"))),
+        ("prod", vec![model.clone()], Some(("dynamodb:GetItem", "model#prod"))),
+        ("prod", vec![model.clone(), crashes.clone()], Some(("s3:PutObject", "results/stage=prod/"))),
+        ("prod", vec![model, crashes, results], Some(("dynamodb:PutItem", "result#prod#"))),
     ] {
         let role = [own.clone(), opened.clone()].concat();
         let changed = [("GIEMSA_STAGE", stage), ("GIEMSA_GATE", "off")];

@@ -14,6 +14,7 @@ const PLACES: &[(&str, &[&str], &[&str])] = &[
     ("src/queues.rs", &["Dashboard"], &["GetQueueUrl", "PurgeQueue", "SendMessageBatch"]),
     ("src/store/answered.rs", &["Classifier", "Backfill"], &[]),
     ("src/store/days.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
+    ("src/store/crashes.rs", &["Classifier", "Backfill"], &[]),
     ("src/store/failures.rs", &["Classifier"], &[]),
     ("src/store/lookups.rs", &["Dashboard"], &[]),
     ("src/store/model_files.rs", &["Dashboard"], &["HeadObject", "PutObject"]),
