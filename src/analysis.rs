@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tracing::debug_span;
 
-use crate::classification::{Finding, ImageInfo, Reject, TimingsMs, decide};
+use crate::classification::{DECODER_FAILED_CODE, Finding, ImageInfo, Reject, TimingsMs, decide};
 use crate::digest::sha256_hex;
 use crate::image::{DecodeError, DecodeLimits, decode_until, preprocess};
 use crate::model::{Model, ModelError, panic_message};

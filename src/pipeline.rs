@@ -17,10 +17,11 @@ use tracing::{Instrument, debug_span};
 use crate::activity::ActivityKeeper;
 use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
-use crate::classification::{Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
+use crate::classification::{DECODER_FAILED_CODE, Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
+use crate::metrics::{self, Metric};
 use crate::model::{LoadCheck, Model, Registry, RegistryError, Release, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::{ObjectRef, SkipReason};
@@ -330,7 +331,8 @@ impl Pipeline {
         let (finding, mut timings_ms) = match analysis {
             Ok(analysis) => {
                 analysis.describe(&mut image);
-                if matches!(&analysis.finding, Finding::Rejected(reject) if reject.code == DECODER_FAILED_CODE) {
+                if matches!(&analysis.finding, Finding::Rejected(reject) if reject.code == DECODER_FAILED_CODE)
+                {
                     metrics::count(Metric::DecoderFailed, &self.config.stage);
                 }
                 (analysis.finding, analysis.timings_ms)

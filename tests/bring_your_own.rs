@@ -246,7 +246,8 @@ fn lines_of_the_guide(python: &Path) -> BTreeSet<String> {
 
     // As the guide says of other files: the same lines, with what these networks leave open.
     let stored: &[&str] = &["architecture.json", "weights.h5"];
-    let others: [(&str, &[&str], &[&str], &[&str]); 6] = [
+    type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let others: [Case<'_>; 6] = [
         ("keras2", stored, &three, &["--resize", "fit", "--pixels", "0-1"]),
         ("keras2_sequential", stored, &three, &["--resize", "fit", "--pixels", "0-1"]),
         ("keras2_preprocess", stored, &three, &["--resize", "fit"]),

@@ -14,10 +14,10 @@ mod segments;
 use ::image::metadata::Orientation;
 
 use super::deadline::{Deadline, OutOfTime};
-use super::huffman::{self, Bits, Huffman};
-use super::scan::{Block, Pass, Scan, ZIGZAG};
+use super::huffman::Huffman;
+use super::idct;
+use super::scan::Block;
 use super::upsample::{Plane, interleave};
-use super::{exif, idct};
 
 /// What is wrong with the data, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,10 +15,11 @@ pub(super) fn narrow(value: u16) -> u8 {
 /// `significant_bits` are those of a PNG's `sBIT`, one for each channel, or none. PNG demands that samples of fewer bits are
 /// scaled up, but programs for 12-bit cameras store them as they are; such are scaled by the bits that are significant.
 pub(super) fn narrow_bytes(mut samples: Vec<u8>, channels: usize, significant_bits: &[u8]) -> Vec<u8> {
-    let color_channels = channels - usize::from(channels % 2 == 0);
+    let color_channels = channels - usize::from(channels.is_multiple_of(2));
     let bits = *significant_bits.first().unwrap_or(&16);
     let is_same = significant_bits.iter().take(color_channels).all(|found| *found == bits);
-    let has_small_range = is_same && (9..16).contains(&bits) && is_not_scaled_up(&samples, channels, bits);
+    let has_small_range =
+        is_same && (9..16).contains(&bits) && is_not_scaled_up(&samples, (channels, color_channels), bits);
     let full: u32 = if has_small_range { (1 << bits) - 1 } else { 65_535 };
     let count = samples.len() / 2;
     for i in 0..count {
@@ -35,8 +36,7 @@ pub(super) fn narrow_bytes(mut samples: Vec<u8>, channels: usize, significant_bi
 
 /// Whether 16-bit colours are stored in their own `bits`: none exceeds them, and one has low bits that no scaling of such
 /// small values to 16 bits leaves, be it by a shift, by repeating the bits, or by a multiplication (which may round up).
-fn is_not_scaled_up(samples: &[u8], channels: usize, bits: u8) -> bool {
-    let color_channels = channels - usize::from(channels % 2 == 0);
+fn is_not_scaled_up(samples: &[u8], (channels, color_channels): (usize, usize), bits: u8) -> bool {
     let low_bits = (1_u16 << (16 - bits)) - 1;
     let mut has_low_bits = false;
     for pixel in samples.chunks_exact(2 * channels) {

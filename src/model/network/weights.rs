@@ -377,7 +377,8 @@ mod tests {
         let scalar = [low];
         let mask = [0.0, low, 0.0, 0.0];
         let softmax = || node("Softmax", &["y"], "z");
-        let cases: [(&[i64], &[f32], Vec<pb::NodeProto>, bool); 12] = [
+        type Case<'a> = (&'a [i64], &'a [f32], Vec<pb::NodeProto>, bool);
+        let cases: [Case<'_>; 12] = [
             (&[], &scalar, vec![node("Where", &["c", "x", "weights"], "y")], true),
             (&[], &scalar, vec![node("Where", &["weights", "x", "x"], "y")], false),
             (&[], &[f32::NAN], vec![node("Where", &["c", "x", "weights"], "y")], false),

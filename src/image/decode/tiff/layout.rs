@@ -316,11 +316,12 @@ fn check_combination(layout: &Layout, directory: &Directory<'_>, bytes: &[u8]) -
         }
         _ => {}
     }
+    let has_uncompressed_parts = numbers(tag::T6_OPTIONS)?.first().is_some_and(|options| options & 2 != 0);
     match (layout.compression, &layout.model) {
+        (Compression::Group4, Model::Gray) if bits == 1 && layout.samples == 1 && !has_uncompressed_parts => {
+        }
         (Compression::Group4, Model::Gray) if bits == 1 && layout.samples == 1 => {
-            if numbers(tag::T6_OPTIONS)?.first().is_some_and(|options| options & 2 != 0) {
-                return Err(refused("of CCITT Group 4 with uncompressed parts"));
-            }
+            return Err(refused("of CCITT Group 4 with uncompressed parts"));
         }
         (Compression::Group4, _) => return Err(refused("of CCITT Group 4 that is not bilevel")),
         (Compression::Jpeg, Model::Indexed(_)) => return Err(refused("of JPEG with indexed colours")),
