@@ -56,6 +56,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "notes",
             "activity",
             "price",
+            "metrics",
         ],
     ),
     ("reclassify", &["object", "store", "outcome", "pipeline"]),

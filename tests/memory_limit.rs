@@ -116,7 +116,7 @@ fn largest_images() -> Vec<(&'static str, Vec<u8>)> {
     let [down, across] = [height / 8, width.div_ceil(8)];
     let mut images = vec![
         ("field.jpg", encoded(&rgb, ImageFormat::Jpeg)),
-        ("progressive.jpg", files::jpeg::progressive((across - 1, down), 3, 99)),
+        ("progressive.jpg", files::jpeg::whole_progressive((across - 1, down), 3)),
         ("gray.jpg", files::jpeg::flat(width, height)),
         ("field.png", encoded(&rgba, ImageFormat::Png)),
         ("field.webp", encoded(&rgba, ImageFormat::WebP)),

@@ -59,15 +59,36 @@ pub fn progressive((across, down): (u32, u32), components: u8, scans: usize) -> 
     let ids: Vec<u8> = (1..=components).collect();
     let mut bytes = head(0xC2, across * 8, down * 8, &vec![0x11; ids.len()]);
     bytes.extend(scan(&ids, [0, 0, 0x0D], &vec![0; (blocks * ids.len()).div_ceil(8)]));
+    let runs = ends_of_bands(blocks);
+    ids.iter().cycle().take(scans).for_each(|id| bytes.extend(scan(&[*id], [1, 63, 0], &runs)));
+    bytes.extend(END);
+    bytes
+}
+
+/// The data of a scan in which no block holds anything.
+fn ends_of_bands(blocks: usize) -> Vec<u8> {
     // 16,384 + 16,383 blocks at the end of a band, again and again.
     let mut runs = Bits::new(Order::HighFirst);
     for _ in 0..blocks.div_ceil(32_767) {
         runs.put(0b10, 2).put((1 << 14) - 1, 14);
     }
     // Stuffed, where eight ones meet.
-    let runs: Vec<u8> =
-        runs.bytes().iter().flat_map(|&b| if b == 0xFF { vec![b, 0] } else { vec![b] }).collect();
-    ids.iter().cycle().take(scans).for_each(|id| bytes.extend(scan(&[*id], [1, 63, 0], &runs)));
+    runs.bytes().iter().flat_map(|&b| if b == 0xFF { vec![b, 0] } else { vec![b] }).collect()
+}
+
+/// A complete progressive picture of one value, each coefficient refined twice; its sides are in blocks.
+pub fn whole_progressive((across, down): (u32, u32), components: u8) -> Vec<u8> {
+    const PASSES: [u8; 3] = [0x02, 0x21, 0x10];
+    let blocks = (across * down) as usize;
+    let ids: Vec<u8> = (1..=components).collect();
+    let mut bytes = head(0xC2, across * 8, down * 8, &vec![0x11; ids.len()]);
+    for pass in PASSES {
+        bytes.extend(scan(&ids, [0, 0, pass], &vec![0; (blocks * ids.len()).div_ceil(8)]));
+    }
+    let runs = ends_of_bands(blocks);
+    for pass in PASSES {
+        ids.iter().for_each(|id| bytes.extend(scan(&[*id], [1, 63, pass], &runs)));
+    }
     bytes.extend(END);
     bytes
 }

@@ -178,13 +178,13 @@ fn wrong_usage_ends_with_2_and_says_the_way_out() {
 fn limits_of_the_environment_hold_for_files_too() {
     let with = |value| {
         let arguments = ["classify", "--format", "json", HEALTHY];
-        giemsa().current_dir(project(".")).env("GIEMSA_MAX_PIXELS", value).args(arguments).output().unwrap()
+        giemsa().current_dir(project(".")).env("GIEMSA_MAX_WIDTH_PX", value).args(arguments).output().unwrap()
     };
-    let output = with("100");
+    let output = with("10");
     assert_eq!(output.status.code(), Some(0));
     let record: Record = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
     assert_eq!(record.reject.expect("over the limit").code, "too_large");
-    assert_fails(&with("many"), 2, &["GIEMSA_MAX_PIXELS", "many"]);
+    assert_fails(&with("many"), 2, &["GIEMSA_MAX_WIDTH_PX", "many"]);
 }
 
 #[test]

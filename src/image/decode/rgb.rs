@@ -191,7 +191,6 @@ mod tests {
             }
         }
         assert_eq!(from_rgba(vec![10, 20, 30, 255, 10, 20, 30, 0]), [10, 20, 30, 255, 255, 255]);
-        assert_eq!(from_rgba(vec![10, 20, 30, 0, 40, 50, 60, 0]), [10, 20, 30, 40, 50, 60]);
         assert_eq!(from_gray_alpha(&[7, 255, 7, 0]), [7, 7, 7, 255, 255, 255]);
         assert_eq!(from_premultiplied_rgba(vec![100, 0, 128, 128]), [227, 127, 255]);
         assert_eq!(from_premultiplied_gray_alpha(&[100, 128, 0, 0]), [227, 227, 227, 255, 255, 255]);

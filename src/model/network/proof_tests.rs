@@ -9,8 +9,8 @@ use super::{LoadLimits, ModelError, OnnxFile};
 use crate::model::{Model, PROOF_KEY};
 
 fn sample() -> pb::ModelProto {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/thin-smear.onnx");
-    OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap().proto
+    let bytes = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/thin-smear.onnx"));
+    OnnxFile::parse(bytes).unwrap().proto
 }
 
 fn load(proto: pb::ModelProto) -> Result<Arc<Model>, ModelError> {
