@@ -17,7 +17,7 @@ fn file(name: &str) -> Vec<u8> {
 
 /// The picture that the fixed set was scored on.
 fn picture(shape: [usize; 4]) -> InputTensor {
-    let value = |i: usize| (i * 7919 % 1000) as f32 / 500.0 - 1.0;
+    let value = |i: usize| (i * 7919 % 1000) as f32 / 500.0 - 0.9993;
     InputTensor { shape, values: (0..shape.iter().product()).map(value).collect() }
 }
 

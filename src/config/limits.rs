@@ -11,7 +11,7 @@ impl Limits {
         }
     }
 
-    fn check_each(&self, problems: &mut Vec<String>) {
+    pub(super) fn check_each(&self, problems: &mut Vec<String>) {
         let limits = self;
         for (name, value) in [
             ("GIEMSA_MAX_OBJECT_BYTES", limits.max_object_bytes),

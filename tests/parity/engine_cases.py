@@ -126,7 +126,9 @@ class Case:
     def fixed_image(self):
         """A picture that a test in Rust can make as well."""
         index = np.arange(int(np.prod(self.shape)))
-        return (((index * 7919 % 1000) / 500) - 1).astype(np.float32).reshape(self.shape)
+        # In 32 bits like the test, and beside every step at which a whole number is cut or rounded.
+        values = (index * 7919 % 1000).astype(np.float32) / np.float32(500) - np.float32(0.9993)
+        return values.reshape(self.shape)
 
 
 def versions(operator):

@@ -119,7 +119,7 @@ for mode, move, factor in itertools.product(("nearest", "linear", "cubic"), MOVE
     since = 19 if move == "half_pixel_symmetric" else 11
     for nearest in NEAREST if mode == "nearest" else (None,):
         case("Resize", f"{mode}-{move}-{nearest}-{factor}", since=since,
-             fixed=factor == 1.5 and move == "align_corners" and nearest in (None, "ceil"))(
+             fixed=factor == 2.0 and move == "align_corners" and nearest in (None, "ceil"))(
             lambda g, x, mode=mode, move=move, factor=factor, nearest=nearest: resize(
         g, x, "", g.weight(np.float32([1, 1, factor, factor])), mode=mode,
                 coordinate_transformation_mode=move, nearest_mode=nearest))
