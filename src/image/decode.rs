@@ -386,7 +386,13 @@ fn render(
     let mut samples = vec![0; size];
     decoder.read_image(&mut samples).map_err(|error| explain(error, format, bytes))?;
     let channels = usize::from(color.channel_count());
-    let narrow = |samples| rgb::narrow_bytes(samples, channels, passed_over.significant_bits);
+    let narrow = |samples| {
+        rgb::narrow_bytes(samples, channels, passed_over.significant_bits).ok_or_else(|| {
+            DecodeError::unsupported(
+                "a 16-bit PNG file whose sBIT states fewer bits and that is dark, or was not scaled up as PNG demands",
+            )
+        })
+    };
     let opaque_if_unseen = |mut samples: Vec<u8>| {
         rgb::make_opaque_if_unseen(&mut samples, channels);
         samples
@@ -396,10 +402,10 @@ fn render(
         ColorType::Rgba8 => rgb::from_rgba(opaque_if_unseen(samples)),
         ColorType::L8 => rgb::from_gray(&samples),
         ColorType::La8 => rgb::from_gray_alpha(&opaque_if_unseen(samples)),
-        ColorType::Rgb16 => narrow(samples),
-        ColorType::Rgba16 => rgb::from_rgba(opaque_if_unseen(narrow(samples))),
-        ColorType::L16 => rgb::from_gray(&narrow(samples)),
-        ColorType::La16 => rgb::from_gray_alpha(&opaque_if_unseen(narrow(samples))),
+        ColorType::Rgb16 => narrow(samples)?,
+        ColorType::Rgba16 => rgb::from_rgba(opaque_if_unseen(narrow(samples)?)),
+        ColorType::L16 => rgb::from_gray(&narrow(samples)?),
+        ColorType::La16 => rgb::from_gray_alpha(&opaque_if_unseen(narrow(samples)?)),
         _ => return Err(DecodeError::unsupported(format!("a {format} file with floating-point samples"))),
     };
     Ok((Pixels { width_px, height_px, rgb }, turned))

@@ -51,10 +51,10 @@ def png(random):
     color, depth = random.choice([(0, d) for d in (1, 2, 4, 8, 16)] + [(2, 8), (2, 16), (4, 8), (4, 16), (6, 8), (6, 16)]
                                  + [(3, d) for d in (1, 2, 4, 8)])
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
-    measured = 12 if depth == 16 and color in (0, 2) and random.random() < 0.3 else depth
+    unclear, measured = False, 12 if depth == 16 and color in (0, 2) and random.random() < 0.3 else depth
     samples = pictures.draw(random, width, height, channels, 2**measured)
     if measured < depth and not (samples & 15 > 1).any():
-        measured = depth  # These may as well have been scaled up, and are read as if they were.
+        unclear = True  # These may as well have been scaled up, and are refused.
     empty_alpha = color in (4, 6) and random.random() < 0.2
     if empty_alpha:
         samples[..., -1] = 0
@@ -81,6 +81,8 @@ def png(random):
     file = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))
             + extra + chunk(b"IDAT", data[:cut]) + chunk(b"IDAT", data[cut:]) + late + chunk(b"IEND", b""))
     name = f"color {color} depth {depth} of {measured} interlaced {interlaced} orientation {orientation} empty alpha {empty_alpha}.png"
+    if unclear:
+        return name, file, None, ["sBIT"]
     return name, file, pictures.UPRIGHT[orientation](rgb), []
 
 

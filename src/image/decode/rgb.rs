@@ -10,45 +10,54 @@ pub(super) fn narrow(value: u16) -> u8 {
     u8::try_from((u32::from(value) + 128) / 257).expect("65535 gives 255")
 }
 
-/// 16-bit samples in the machine's byte order to 8 bits, in place.
+/// 16-bit samples in the machine's byte order to 8 bits, in place; `None` where their range is unclear.
 ///
 /// `significant_bits` are those of a PNG's `sBIT`, one for each channel, or none. PNG demands that samples of fewer bits are
 /// scaled up, but programs for 12-bit cameras store them as they are; such are scaled by the bits that are significant.
-pub(super) fn narrow_bytes(mut samples: Vec<u8>, channels: usize, significant_bits: &[u8]) -> Vec<u8> {
+pub(super) fn narrow_bytes(
+    mut samples: Vec<u8>,
+    channels: usize,
+    significant_bits: &[u8],
+) -> Option<Vec<u8>> {
     let color_channels = channels - usize::from(channels.is_multiple_of(2));
-    let bits = *significant_bits.first().unwrap_or(&16);
-    let is_same = significant_bits.iter().take(color_channels).all(|found| *found == bits);
-    let has_small_range =
-        is_same && (9..16).contains(&bits) && is_not_scaled_up(&samples, (channels, color_channels), bits);
-    let full: u32 = if has_small_range { (1 << bits) - 1 } else { 65_535 };
+    let full = match significant_bits.get(..color_channels) {
+        Some(all @ [bits @ 9..16, ..]) if all.iter().all(|found| found == bits) => {
+            full_of(&samples, (channels, color_channels), *bits)?
+        }
+        _ => u16::MAX,
+    };
+    let full = u32::from(full);
     let count = samples.len() / 2;
     for i in 0..count {
         let value = u16::from_ne_bytes([samples[2 * i], samples[2 * i + 1]]);
-        samples[i] = if has_small_range && i % channels < color_channels {
+        samples[i] = if full < 65_535 && i % channels < color_channels {
             u8::try_from((2 * 255 * u32::from(value) + full) / (2 * full)).expect("no sample exceeds full")
         } else {
             narrow(value)
         };
     }
     samples.truncate(count);
-    samples
+    Some(samples)
 }
 
-/// Whether 16-bit colours are stored in their own `bits`: none exceeds them, and one has low bits that no scaling of such
-/// small values to 16 bits leaves, be it by a shift, by repeating the bits, or by a multiplication (which may round up).
-fn is_not_scaled_up(samples: &[u8], (channels, color_channels): (usize, usize), bits: u8) -> bool {
+/// The value of full brightness of colours of which `bits` are significant.
+///
+/// Colours that none exceeds these bits were stored as they are, if one has low bits that no scaling of such small values to
+/// 16 bits leaves, be it by a shift, by repeating the bits, or by a multiplication (which may round up). If none has, the
+/// picture may be dark as well, and nobody can tell.
+fn full_of(samples: &[u8], (channels, color_channels): (usize, usize), bits: u8) -> Option<u16> {
     let low_bits = (1_u16 << (16 - bits)) - 1;
     let mut has_low_bits = false;
     for pixel in samples.chunks_exact(2 * channels) {
         for sample in pixel.chunks_exact(2).take(color_channels) {
             let value = u16::from_ne_bytes([sample[0], sample[1]]);
             if value >> bits != 0 {
-                return false;
+                return Some(u16::MAX);
             }
             has_low_bits |= value & low_bits > 1;
         }
     }
-    has_low_bits
+    has_low_bits.then_some((1 << bits) - 1)
 }
 
 /// One sample a pixel to three.
@@ -178,7 +187,7 @@ mod tests {
             assert_eq!(f64::from(narrow(value)), exact.round(), "{value}");
         }
         let bytes: Vec<u8> = [0_u16, 128, 129, 65535].iter().flat_map(|v| v.to_ne_bytes()).collect();
-        assert_eq!(narrow_bytes(bytes, 1, &[]), [0, 0, 1, 255]);
+        assert_eq!(narrow_bytes(bytes, 1, &[]).unwrap(), [0, 0, 1, 255]);
     }
 
     #[test]
@@ -226,19 +235,22 @@ mod tests {
     fn twelve_bits_in_sixteen_are_scaled_by_what_is_significant() {
         let bytes = |values: &[u16]| values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>();
         let raw = bytes(&[0, 2055, 4095]);
-        assert_eq!(narrow_bytes(raw.clone(), 1, &[12]), [0, 128, 255]);
-        assert_eq!(narrow_bytes(raw.clone(), 3, &[12, 12, 12]), [0, 128, 255]);
+        assert_eq!(narrow_bytes(raw.clone(), 1, &[12]).unwrap(), [0, 128, 255]);
+        assert_eq!(narrow_bytes(raw.clone(), 3, &[12, 12, 12]).unwrap(), [0, 128, 255]);
         for (name, values, channels, bits, expected) in [
             ("no statement", raw.clone(), 1, &[][..], [0, 8, 16]),
             ("all bits are significant", raw.clone(), 1, &[16], [0, 8, 16]),
             ("channels differ", raw, 3, &[12, 12, 10], [0, 8, 16]),
             ("scaled up, as PNG demands", bytes(&[0, 0x8080, 0xfff0]), 1, &[12], [0, 128, 255]),
-            ("scaled up and dark", bytes(&[0, 16, 4080]), 1, &[12], [0, 0, 16]),
-            ("scaled up by a multiplication and dark", bytes(&[0, 16, 4081]), 1, &[12], [0, 0, 16]),
         ] {
-            assert_eq!(narrow_bytes(values, channels, bits), expected, "{name}");
+            assert_eq!(narrow_bytes(values, channels, bits).unwrap(), expected, "{name}");
+        }
+        for (name, values) in
+            [("dark, or in steps of 16", [0, 16, 4080]), ("dark and multiplied", [0, 16, 4081])]
+        {
+            assert_eq!(narrow_bytes(bytes(&values), 1, &[12]), None, "{name}");
         }
         // The alpha is full and says nothing of the colours.
-        assert_eq!(narrow_bytes(bytes(&[2055, 65_535]), 2, &[12, 12]), [128, 255]);
+        assert_eq!(narrow_bytes(bytes(&[2055, 65_535]), 2, &[12, 12]).unwrap(), [128, 255]);
     }
 }
