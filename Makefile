@@ -113,7 +113,7 @@ soak: ## the big proof: SOAK_UPLOADS uploads under faults of all kinds, compared
 		$(CARGO) test --test soak -- --nocapture
 
 .PHONY: check
-check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentation, licences, template
+check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentation, licences, page, template
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --package package --package engine-timer --package dashboard-load -- -D warnings
@@ -123,7 +123,7 @@ check: $(TOOLS)/bin/cargo-deny assets tools-or-skip ## format, lints, documentat
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
-	@$(MAKE) --no-print-directory check-template
+	@$(MAKE) --no-print-directory check-page check-template
 
 # SAM's own validation, and security rules; what is excepted says why in the template's Metadata. Neither asks AWS anything,
 # nor does the stack that moto makes of it, on which the functions run as cargo builds them for all other tests.
@@ -234,27 +234,48 @@ clean: ## remove everything that was built (data in .giemsa/ stays)
 # The libraries with which the page shows large images and signs people in, in the versions and with the digests of the
 # committed lock file. It runs no script of a package. Without them all is built the same, but for deep zoom and sign-in; in
 # CI that is an error.
-ASSETS := target/assets
-LIBRARY := src/dashboard/library
+LIBRARY := web/library
+PAGE_PACKAGES := web/package.json web/package-lock.json
+NPM_CI = npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+	--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000
 .PHONY: assets
 assets: ## take the libraries for deep zoom and sign-in into the binary (npm)
-	@$(MAKE) --no-print-directory --silent $(ASSETS)/.installed || { \
+	@$(MAKE) --no-print-directory --silent $(LIBRARY)/.installed || { \
 		echo 'SKIPPED: deep zoom of large images, and sign-in: openseadragon and oidc-client-ts could not be fetched; they need npm' \
 			'and a package registry (Debian: apt-get install npm). The page has a simple zoom, and nobody can sign in.' >&2; \
 		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; }
 
 # Cargo builds again when this folder changes.
-$(ASSETS)/.installed: $(LIBRARY)/package.json $(LIBRARY)/package-lock.json
+$(LIBRARY)/.installed: $(PAGE_PACKAGES)
 	@command -v npm >/dev/null
-	@mkdir -p $(ASSETS) $(TOOLS)/library
-	@cp $^ $(LIBRARY)/.npmrc $(TOOLS)/library/
-	@cd $(TOOLS)/library && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
-		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
-	@cp $(TOOLS)/library/node_modules/openseadragon/LICENSE.txt $(ASSETS)/openseadragon.LICENSE.txt
-	@cp $(TOOLS)/library/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(ASSETS)/
-	@cp $(TOOLS)/library/node_modules/oidc-client-ts/LICENSE $(ASSETS)/oidc-client-ts.LICENSE.txt
-	@cp $(TOOLS)/library/node_modules/jwt-decode/LICENSE $(ASSETS)/jwt-decode.LICENSE.txt
-	@cp $(TOOLS)/library/node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js $(ASSETS)/
+	@mkdir -p $(TOOLS)/library
+	@cp $^ web/.npmrc $(TOOLS)/library/
+	@cd $(TOOLS)/library && $(NPM_CI) --omit=dev >&2
+	@cp $(TOOLS)/library/node_modules/openseadragon/LICENSE.txt $(LIBRARY)/openseadragon.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/openseadragon/build/openseadragon/openseadragon.min.js $(LIBRARY)/
+	@cp $(TOOLS)/library/node_modules/oidc-client-ts/LICENSE $(LIBRARY)/oidc-client-ts.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/jwt-decode/LICENSE $(LIBRARY)/jwt-decode.LICENSE.txt
+	@cp $(TOOLS)/library/node_modules/oidc-client-ts/dist/browser/oidc-client-ts.min.js $(LIBRARY)/
+	@touch $@
+
+# The page's own code, by the same lock file: types from JSDoc, and lints.
+.PHONY: check-page
+check-page: ## type-check and lint the page's JavaScript (npm)
+	@if $(MAKE) --no-print-directory --silent $(TOOLS)/page/.installed; then set -x; \
+		'$(TOOLS)/page/node_modules/.bin/tsc' --project web/jsconfig.json; \
+		cp web/eslint.config.js $(TOOLS)/page/; \
+		cd web && '$(TOOLS)/page/node_modules/.bin/eslint' --config '$(TOOLS)/page/eslint.config.js' --max-warnings 0 page; \
+	else \
+		echo 'SKIPPED: types and lints of the page (web/page): TypeScript and ESLint could not be fetched; they need npm' \
+			'and a package registry (Debian: apt-get install npm)' >&2; \
+		if [ "$${CI:-}" = true ]; then echo 'nothing is skipped with CI=true' >&2; exit 1; fi; \
+	fi
+
+$(TOOLS)/page/.installed: $(PAGE_PACKAGES)
+	@command -v npm >/dev/null
+	@mkdir -p $(TOOLS)/page
+	@cp $^ web/.npmrc $(TOOLS)/page/
+	@cd $(TOOLS)/page && $(NPM_CI) >&2
 	@touch $@
 
 # The issuer of OpenID Connect that the browser tests sign in at, as its lock file pins it.
@@ -270,8 +291,7 @@ $(TOOLS)/issuer/.installed: $(ISSUER)/package.json $(ISSUER)/package-lock.json
 	@command -v npm >/dev/null
 	@mkdir -p $(TOOLS)/issuer
 	@cp $^ $(ISSUER)/.npmrc $(TOOLS)/issuer/
-	@cd $(TOOLS)/issuer && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
-		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
+	@cd $(TOOLS)/issuer && $(NPM_CI) >&2
 	@touch $@
 
 # Python tools are for tests and checks only. Without Python they are missed loudly, and in CI it is an error.

@@ -54,7 +54,7 @@ fn every_question_of_the_api_has_a_route_that_needs_a_token() {
 
 #[test]
 fn every_file_of_the_page_is_one_step_deep() {
-    let page = read("src/dashboard/page/index.html");
+    let page = read("web/page/index.html");
     let assets = read("src/dashboard/assets.rs");
     let views = assets.lines().find(|line| line.starts_with("const VIEWS")).unwrap();
     for path in views.split('"').skip(1).step_by(2) {
@@ -80,7 +80,7 @@ fn tokens_are_of_the_issuer_and_client_that_the_page_signs_in_with() {
     let client = Template::default().properties("UserPoolClient");
     assert_eq!(client["GenerateSecret"], false, "a page keeps no secret");
     assert_eq!(texts(&client["AllowedOAuthFlows"]), ["code"]);
-    let page = read("src/dashboard/page/session.js");
+    let page = read("web/page/session.js");
     let asked = format!("const SCOPE = \"{}\";", texts(&client["AllowedOAuthScopes"]).join(" "));
     assert!(page.contains(&asked), "the page asks for other scopes than {asked}");
     // Where the page comes back to, in both cases.

@@ -248,7 +248,7 @@ export class UploadQueue extends EventTarget {
 
   /** Until the server may be there again. */
   #untilServer() {
-    return new Promise((resolve) => {
+    return /** @type {Promise<void>} */ (new Promise((resolve) => {
       const timer = setTimeout(done, SERVER_PAUSE_MS);
       function done() {
         clearTimeout(timer);
@@ -256,7 +256,7 @@ export class UploadQueue extends EventTarget {
         resolve();
       }
       connection.addEventListener("change", done);
-    });
+    }));
   }
 
   async #start(item) {

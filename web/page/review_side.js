@@ -49,7 +49,8 @@ export function unsentPanel(queue) {
 /** Agreement of the models with the reviewers; `load()` asks anew. */
 export class Agreement {
   constructor({ stage, signal }) {
-    Object.assign(this, { stage, signal });
+    this.stage = stage;
+    this.signal = signal;
     this.body = el("div", {}, el("p", { class: "panel-note quiet" }, "Loading…"));
     this.element = panel("Model and reviewers", "agreement", this.body);
   }

@@ -33,7 +33,8 @@ export class SignInError extends Error {
   constructor(message, { hint = "", isAway = false } = {}) {
     super(message);
     this.name = "SignInError";
-    Object.assign(this, { hint, isAway });
+    this.hint = hint;
+    this.isAway = isAway;
   }
 }
 

@@ -10,7 +10,12 @@ import { askReviewer, storedReviewer } from "./review_sheets.js";
 export class WithdrawalControls {
   /** `changed()` is called after a withdrawal or restoration was saved. */
   constructor(context, { changed }) {
-    Object.assign(this, { context, changed, record: null, isBusy: false, drawn: "" });
+    this.context = context;
+    this.changed = changed;
+    this.reviewer = context.settings.reviewer ?? storedReviewer();
+    this.record = null;
+    this.isBusy = false;
+    this.drawn = "";
     this.reason = el("input", { type: "text", id: "withdrawal-reason", maxlength: 500, placeholder: "Why", "aria-label": "Reason", "data-test": "withdrawal-reason" });
     this.message = el("p", { class: "hint", role: "alert", hidden: true, "data-test": "withdrawal-message" });
     this.body = el("div", { class: "panel-body stack" });
@@ -62,7 +67,7 @@ export class WithdrawalControls {
     }
     this.isBusy = true;
     try {
-      this.reviewer ??= this.context.settings.reviewer ?? storedReviewer() ?? await askReviewer(null);
+      this.reviewer ??= storedReviewer() ?? await askReviewer(null);
       if (!this.reviewer) return;
       await api.post(path, { key: this.record.image.key, ...more, reason, reviewer: this.reviewer });
       this.#say(null);

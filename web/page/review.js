@@ -32,7 +32,9 @@ export async function show(root, query, context) {
 
 class Review {
   constructor(root, query, context) {
-    Object.assign(this, { root, context, slide: query.get("slide") });
+    this.root = root;
+    this.context = context;
+    this.slide = query.get("slide");
     this.queue = new ReviewQueue({ stage: context.stage, slide: this.slide, signal: context.signal, signedIn: context.settings.reviewer ?? null });
     this.agreement = new Agreement({ stage: context.stage, signal: context.signal });
     this.reviewer = context.settings.reviewer ?? storedReviewer();
@@ -47,8 +49,8 @@ class Review {
     if (signal.aborted) return;
     this.labels = settings.labels;
     this.#build();
-    this.queue.addEventListener("change", ({ detail }) => this.#changed(detail.entry), { signal });
-    this.queue.addEventListener("refused", ({ detail }) => this.#refused(detail), { signal });
+    this.queue.addEventListener("change", (/** @type {CustomEvent} */ { detail }) => this.#changed(detail.entry), { signal });
+    this.queue.addEventListener("refused", (/** @type {CustomEvent} */ { detail }) => this.#refused(detail), { signal });
     document.addEventListener("keydown", (event) => this.#key(event), { signal });
     addEventListener("beforeunload", (event) => { if (this.queue.unsent.length > 0) event.preventDefault(); }, { signal });
     connection.addEventListener("change", () => { if (!connection.lost) this.queue.retry(); }, { signal });

@@ -55,6 +55,9 @@ async function decoded(url) {
 /**
  * The source of `image` (of a record): `{url, picture}` with the picture decoded, or, of one that needs tiles,
  * `{deepZoom, key, versionId, overview}` with a small picture of the whole. A link that ran out is asked for once more.
+ *
+ * @param {any} image
+ * @param {{signal?: AbortSignal, deepZoom?: any}} [options]
  */
 export async function sourceOf(image, { signal, deepZoom } = {}) {
   if (deepZoom === undefined && needsTiles(image)) {

@@ -102,6 +102,8 @@ export function icon(name) {
 /**
  * What stands in the place of content: `kind` is `empty`, `loading` or `error`; `action` is an element, or
  * `{label, run}`, or `{label, href}`; `text` is a text or nodes.
+ *
+ * @param {{kind: string, title: string, text?: any, action?: any}} box
  */
 export function stateBox({ kind, title, text, action }) {
   let control = action ?? null;
@@ -124,6 +126,12 @@ export function stateBox({ kind, title, text, action }) {
 export function skeleton(rows, label = "Loading") {
   const lines = Array.from({ length: rows }, () => el("div", { class: "skeleton-row" }));
   return el("div", { class: "skeleton", role: "status", "aria-label": label }, lines);
+}
+
+/** The element within `root` that has the focus, or `null`. */
+export function focusedIn(root) {
+  const active = document.activeElement;
+  return active instanceof HTMLElement && root.contains(active) ? active : null;
 }
 
 /** A button that copies what `text()` gives, and says so. */

@@ -3,7 +3,7 @@
 // Keeps the reviewer's name in this browser only; it goes to the server with each verdict. Invariant: a sheet gives the
 // focus back to what had it.
 
-import { el } from "./core.js";
+import { el, focusedIn } from "./core.js";
 
 const STORAGE = "giemsa.reviewer";
 
@@ -20,7 +20,7 @@ export function storedReviewer() {
 }
 
 function open(dialog) {
-  const before = document.activeElement;
+  const before = focusedIn(document);
   document.body.append(dialog);
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => {

@@ -3,7 +3,7 @@
 // Never computes a figure. Invariant: what the gallery leaves out is said, be it by filters or because it is still on
 // its way.
 
-import { api, DECISIONS, decisionOf, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
+import { api, DECISIONS, decisionOf, el, focusedIn, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
 import { drawConfidence, drawTimeline } from "./charts.js";
 import { finding, parasitemia, parasitemiaHelp } from "./figure.js";
 import { Gallery, SIZES } from "./gallery.js";
@@ -56,6 +56,7 @@ class SlideView {
 
   build() {
     const { context } = this;
+    this.help = parasitemiaHelp(context.href);
     this.found = el("span", { "data-test": "finding" });
     this.figures = el("dl", { class: "figures", "data-test": "figure" });
     this.unanswered = el("details", { class: "panel unanswered", hidden: true, "data-test": "unanswered" });
@@ -315,7 +316,7 @@ class SlideView {
     const words = JSON.stringify([names, counts, [...this.filters.decisions], twins, this.filters.sameBytes]);
     if (this.chips.dataset.words === words) return;
     this.chips.dataset.words = words;
-    const focused = this.chips.contains(document.activeElement) ? document.activeElement.dataset.test : null;
+    const focused = focusedIn(this.chips)?.dataset.test;
     replaceChildren(this.chips, names.map((name) => el("button", {
       class: `button small chip decision-${name}`, type: "button", "aria-pressed": String(this.filters.decisions.has(name)), title: DECISIONS[name].help, "data-test": `chip-${name}`,
       onclick: () => {
@@ -369,12 +370,11 @@ class SlideView {
     const { answer } = this;
     const figure = answer.figure ?? NO_FIGURE;
     replaceChildren(this.found, finding(figure, answer.unanswered));
-    const help = this.help ??= parasitemiaHelp(this.context.href);
     const entry = (words, value, { kind = "", title = null, test = null } = {}) => el("div", { class: `figure ${kind}`, title }, el("dt", {}, words), el("dd", { "data-test": test }, value));
     const warn = (count, kind) => (count > 0 ? kind : "");
     replaceChildren(
       this.figures,
-      el("div", { class: "figure figure-wide" }, el("dt", {}, "Parasitemia, 95 % Wilson interval ", help), el("dd", { "data-test": "figure-parasitemia" }, parasitemia(figure))),
+      el("div", { class: "figure figure-wide" }, el("dt", {}, "Parasitemia, 95 % Wilson interval ", this.help), el("dd", { "data-test": "figure-parasitemia" }, parasitemia(figure))),
       entry("Cells", format.count(figure.cells), { test: "figure-cells" }),
       entry("Positives", format.count(figure.positives), { kind: warn(figure.positives, "is-positive"), test: "figure-positives" }),
       entry("Needs review", format.count(figure.needs_review), { kind: warn(figure.needs_review, "is-review"), test: "figure-needs-review" }),

@@ -47,6 +47,7 @@ export const format = {
   relative(value, now = Date.now()) {
     if (isAbsent(value)) return DASH;
     const seconds = Math.round((new Date(value).getTime() - now) / 1000);
+    /** @type {[number, Intl.RelativeTimeFormatUnit, number][]} */
     const steps = [[60, "second", 1], [3600, "minute", 60], [86_400, "hour", 3600], [2_592_000, "day", 86_400], [31_536_000, "month", 2_592_000]];
     // A second or two are the clocks of two machines.
     if (Math.abs(seconds) < 3) return "just now";

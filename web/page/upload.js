@@ -29,7 +29,7 @@ class Uploads extends EventTarget {
   hidden = 0;
   unreadable = [];
   #rows = new Map();
-  #drawTimer = null;
+  #willDraw = false;
   #wasBusy = false;
 
   /** Makes the panel and the whole page a place to drop on; answers the header's button. */
@@ -37,7 +37,7 @@ class Uploads extends EventTarget {
     this.shared = shared;
     this.#build();
     this.queue.addEventListener("change", () => this.#drawSoon());
-    this.queue.addEventListener("stored", ({ detail: item }) => {
+    this.queue.addEventListener("stored", (/** @type {CustomEvent} */ { detail: item }) => {
       const slide = slideOf(item.name);
       const known = this.slides.get(slide) ?? { stored: new Set(), answered: 0, figure: null };
       known.stored.add(item.name);
@@ -252,8 +252,10 @@ class Uploads extends EventTarget {
   }
 
   #drawSoon() {
-    this.#drawTimer ??= setTimeout(() => {
-      this.#drawTimer = null;
+    if (this.#willDraw) return;
+    this.#willDraw = true;
+    setTimeout(() => {
+      this.#willDraw = false;
       this.#draw();
     }, DRAW_EVERY_MS);
   }

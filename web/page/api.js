@@ -134,6 +134,10 @@ export const api = {
   /**
    * The JSON of a route. With `same: true` an answer that has not changed is the very same object as before, so that a
    * view can tell by `===` that there is nothing to draw.
+   *
+   * @param {string} path
+   * @param {object} [params]
+   * @param {{signal?: AbortSignal, same?: boolean}} [options]
    */
   async get(path, params, { signal, same = false } = {}) {
     const url = address(path, params);
@@ -160,14 +164,25 @@ export const api = {
     return body;
   },
 
-  /** The bytes of a picture at the address `url`, a `Blob`. */
+  /**
+   * The bytes of a picture at the address `url`, a `Blob`.
+   *
+   * @param {string} url
+   * @param {{signal?: AbortSignal}} [options]
+   */
   async picture(url, { signal } = {}) {
     const response = await send(url, {}, signal);
     if (!response.ok) throw await problemOf(response);
     return bodyOf(response, signal, "blob");
   },
 
-  /** The JSON of a route that takes a JSON body; `null` where it answers without one. */
+  /**
+   * The JSON of a route that takes a JSON body; `null` where it answers without one.
+   *
+   * @param {string} path
+   * @param {object} body
+   * @param {{signal?: AbortSignal}} [options]
+   */
   async post(path, body, { signal } = {}) {
     const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
     const response = await send(path, options, signal);

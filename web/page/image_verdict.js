@@ -8,7 +8,12 @@ import { askReviewer, storedReviewer } from "./review_sheets.js";
 export class VerdictControls {
   /** `changed()` is called after a verdict or an undo was saved; `isSeen()` says whether the image is in sight. */
   constructor(context, { changed, isSeen }) {
-    Object.assign(this, { context, changed, isSeen, record: null, verdict: null, isBusy: false });
+    this.context = context;
+    this.changed = changed;
+    this.isSeen = isSeen;
+    this.record = null;
+    this.verdict = null;
+    this.isBusy = false;
     this.reviewer = context.settings.reviewer ?? storedReviewer();
     this.buttons = el("div", { class: "toolbar", role: "group", "aria-label": "Your verdict" });
     this.note = el("input", { type: "text", id: "verdict-note", maxlength: 1000, placeholder: "Note (may stay empty)", "aria-label": "Note on the verdict", "data-test": "verdict-note" });

@@ -13,7 +13,16 @@ const STEP = 60;
 export class SimpleZoom {
   /** Fills `host`; `onScale` hears the screen pixels for one pixel of the picture. */
   constructor(host, onScale, { sharpFrom, maxScale }) {
-    Object.assign(this, { host, onScale, sharpFrom, maxScale, image: null, scale: 1, x: 0, y: 0, isFit: true, turn: 0 });
+    this.host = host;
+    this.onScale = onScale;
+    this.sharpFrom = sharpFrom;
+    this.maxScale = maxScale;
+    this.image = null;
+    this.scale = 1;
+    this.x = 0;
+    this.y = 0;
+    this.isFit = true;
+    this.turn = 0;
     this.pointers = new Map();
     host.classList.add("simple-zoom");
     host.tabIndex = 0;

@@ -11,7 +11,14 @@ import { createViewer } from "./viewer.js";
 export class ReviewPicture {
   /** `changed()` is called when a picture came in sight. */
   constructor(signal, changed) {
-    Object.assign(this, { signal, changed, isSeen: false, record: null, viewer: null });
+    this.signal = signal;
+    this.changed = changed;
+    this.isSeen = false;
+    this.record = null;
+    this.viewer = null;
+    /** The viewer for tiles and its promise, once an image needed them. */
+    this.deep = null;
+    this.deepViewer = null;
     this.element = el("div", { class: "review-stage" });
     /** Result id to a promise of the source, with `ready` once it is there. */
     this.sources = new Map();

@@ -3,7 +3,7 @@
 // Asks for links and images only of what is in view. Invariant: the tile with the focus stays in the document however
 // far it is scrolled away, so that the focus is never lost.
 
-import { DECISIONS, decisionOf, el, format, icon, links, nameOf, replaceChildren } from "./core.js";
+import { DECISIONS, decisionOf, el, focusedIn, format, icon, links, nameOf, replaceChildren } from "./core.js";
 
 /** Tile widths by name, CSS pixels. */
 export const SIZES = { small: 96, medium: 140, large: 220 };
@@ -35,6 +35,8 @@ export class Gallery {
     this.tiles = new Map();
     /** Key of the one tile that Tab reaches. */
     this.active = null;
+    /** Pixels at the top of the window that something covers. */
+    this.covered = () => 0;
     root.classList.add("gallery");
     root.setAttribute("role", "list");
     root.addEventListener("keydown", (event) => this.#move(event));
@@ -96,7 +98,7 @@ export class Gallery {
   #scrollTo(index) {
     const { columns, row } = this.#grid();
     const top = this.root.getBoundingClientRect().top + scrollY + Math.floor(index / columns) * row;
-    const covered = this.covered?.() ?? 0;
+    const covered = this.covered();
     if (top < scrollY + covered) scrollTo(0, top - covered - GAP);
     else if (top + row > scrollY + innerHeight) scrollTo(0, top + row - innerHeight + GAP);
   }
@@ -140,7 +142,7 @@ export class Gallery {
   }
 
   #insert(node, before) {
-    const focused = node.contains(document.activeElement) ? document.activeElement : null;
+    const focused = focusedIn(node);
     this.root.insertBefore(node, before);
     focused?.focus({ preventScroll: true });
   }

@@ -2,7 +2,7 @@
 //
 // A modal dialog of the browser, which keeps the focus inside. Invariant: closing it in any way uploads nothing.
 
-import { el, format } from "./core.js";
+import { el, focusedIn, format } from "./core.js";
 
 /** Longest name of a slide, characters; a key of S3 takes 1,024 bytes with the file's name. */
 const MAX_NAME = 200;
@@ -20,7 +20,7 @@ function nameByTime(now) {
 export function complaint(name) {
   if (name === "") return "A slide needs a name.";
   if (name.length > MAX_NAME) return `A name may have ${MAX_NAME} characters; this one has ${name.length}.`;
-  if (/[\u0000-\u001f\u007f]/.test(name)) return "A name may hold no line breaks or other control characters.";
+  if (/\p{Cc}/u.test(name)) return "A name may hold no line breaks or other control characters.";
   if (name.startsWith("/") || name.includes("//")) return "Parts of a name are separated by one “/”, and none is empty.";
   if (name.split("/").some((part) => part === "." || part === "..")) return "“.” and “..” are no names.";
   return "";
@@ -29,7 +29,7 @@ export function complaint(name) {
 /** Shows a dialog; resolves with what `build`'s `close(value)` was given, or `null`. */
 function ask(title, build) {
   return new Promise((resolve) => {
-    const before = document.activeElement;
+    const before = focusedIn(document);
     let result = null;
     const close = (value) => {
       result = value;
@@ -39,7 +39,7 @@ function ask(title, build) {
     const dialog = el("dialog", { class: "dialog", "aria-labelledby": "question", "data-test": "question" }, heading, build(close));
     dialog.addEventListener("close", () => {
       dialog.remove();
-      before?.focus?.();
+      before?.focus();
       resolve(result);
     });
     document.body.append(dialog);

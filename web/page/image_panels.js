@@ -25,6 +25,7 @@ export function stagesPanel(results) {
   const confidences = results.map((record) => record.confidence ?? 0);
   const why = (record) => reasonsOf(record).join("; ") || "–";
   // Name, what is shown, whether the stages differ in it.
+  /** @type {[string, (record: any) => any, boolean][]} */
   const rows = [
     ["Decision", (record) => decisionBadge(decisionOf(record)), differ(decisionOf)],
     ["Label", (record) => record.label ?? "–", differ((record) => record.label)],

@@ -3,7 +3,7 @@
 // Never shows an image beside the answer to another: the picture is covered until the one asked for is there.
 // Invariant: going to the next image needs no new view; the way back to the slide keeps the slide's filters.
 
-import { api, el, icon, links, nameOf, replaceChildren, skeleton, slideOf, stateBox } from "./core.js";
+import { api, el, focusedIn, icon, links, nameOf, replaceChildren, skeleton, slideOf, stateBox } from "./core.js";
 import { answerBlock, fileFacts, modelFacts, panel, probabilityBars, timingFacts, wordsOf } from "./answer.js";
 import { historyPanel, rawPanel, reviewsPanel, stagesPanel } from "./image_panels.js";
 import { VerdictControls } from "./image_verdict.js";
@@ -205,7 +205,7 @@ class ImageView {
     this.withdrawal.draw(record, answer.withdrawals);
     const isOtherStage = record.stage !== context.stage;
     const controls = [this.verdict.element, this.withdrawal.element];
-    const focused = controls.some((element) => element.contains(document.activeElement)) ? document.activeElement : null;
+    const focused = controls.map(focusedIn).find((element) => element !== null);
     replaceChildren(
       this.side,
       isOtherStage ? el("p", { class: "hint" }, icon("warning"), el("span", {}, `The stage ${context.stage} has not answered this image; this is the answer of ${record.stage}.`)) : null,

@@ -39,7 +39,15 @@ export class ReviewQueue extends EventTarget {
   /** `signedIn` is the name under which the server stores verdicts, whatever they say; `null` if they say it themselves. */
   constructor({ stage, slide, signal, signedIn }) {
     super();
-    Object.assign(this, { stage, slide, signal, signedIn, items: [], skipped: [], done: [], cursor: null, isLoaded: false });
+    this.stage = stage;
+    this.slide = slide;
+    this.signal = signal;
+    this.signedIn = signedIn;
+    this.items = [];
+    this.skipped = [];
+    this.done = [];
+    this.cursor = null;
+    this.isLoaded = false;
     this.known = new Set();
   }
 
@@ -157,8 +165,7 @@ export class ReviewQueue extends EventTarget {
       (error) => {
         entry.problem = error.detail ?? String(error);
         entry.state = "unsent";
-        if (isPassing(error)) this.#later(entry);
-        else return this.#comeBack(entry, error);
+        return isPassing(error) ? this.#later(entry) : this.#comeBack(entry, error);
       },
     ).then(() => { this.#keep(); this.#changed(entry); });
   }

@@ -29,7 +29,8 @@ const CONCLUSIONS = {
 
 export class Comparison {
   constructor(context, stages) {
-    Object.assign(this, { context, days: 7 });
+    this.context = context;
+    this.days = 7;
     this.body = el("div");
     const select = el("select", { id: "comparison-days", "data-test": "comparison-days" }, DAYS.map((days) => el("option", { value: days, selected: days === this.days }, days === 1 ? "last day" : `last ${days} days`)));
     select.addEventListener("change", () => { this.days = Number(select.value); this.load(); });

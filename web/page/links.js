@@ -100,6 +100,10 @@ export const links = {
   /**
    * One `{url}` or `{problem}` for each of `images` (`{key, version_id?, revision?}`), in their order. `kind` is
    * `"image"` or `"thumbnail"`. `lost` beside a problem says that asking again may help.
+   *
+   * @param {object[]} images
+   * @param {string} kind
+   * @param {{signal?: AbortSignal}} [options]
    */
   of(images, kind, { signal } = {}) {
     return Promise.all(images.map((image) => one(image, kind, signal)));

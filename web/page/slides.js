@@ -3,7 +3,7 @@
 // Never computes a figure. Invariant: what a reader has under the pointer or the focus does not move away from there;
 // numbers change in place, and a new order waits until it is asked for or the reader has left the list.
 
-import { api, copyButton, el, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
+import { api, copyButton, el, focusedIn, format, icon, replaceChildren, skeleton, stateBox } from "./core.js";
 import { finding, parasitemia, parasitemiaHelp, remarks, tally } from "./figure.js";
 import { uploads } from "./upload.js";
 
@@ -91,8 +91,9 @@ class SlidesList {
     );
     this.observer = new IntersectionObserver((changes) => {
       for (const { target, isIntersecting } of changes) {
-        if (isIntersecting) this.inView.add(target.dataset.slide);
-        else this.inView.delete(target.dataset.slide);
+        const { slide } = /** @type {HTMLElement} */ (target).dataset;
+        if (isIntersecting) this.inView.add(slide);
+        else this.inView.delete(slide);
       }
       this.askUnanswered();
     });
@@ -313,7 +314,7 @@ class SlidesList {
       return;
     }
     this.moved.hidden = true;
-    const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
+    const focused = focusedIn(this.body);
     sorted.forEach(({ row }, index) => {
       const there = this.body.rows[index];
       if (there === row) return;
