@@ -57,10 +57,10 @@ use crate::store::{ModelFiles, TableReader, TableWriter};
 const SOFTWARE: &str = concat!("giemsa ", env!("CARGO_PKG_VERSION"));
 
 /// Entries of a page unless it is asked otherwise.
-const DEFAULT_LIMIT: usize = 50;
+const DEFAULT_LIMIT: u32 = 50;
 
 /// Most entries of a page.
-const MAX_LIMIT: usize = 200;
+const MAX_LIMIT: u32 = 200;
 
 /// All that the dashboard answers from.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use axum::{Extension, Json, Router};
 use chrono::Utc;
 use serde::Serialize;
 
-use super::parameters::RawQuery;
+use super::parameters::{Nothing, Query};
 use super::problem::Problem;
 use super::sign_in::Caller;
 use super::{Dashboard, SOFTWARE, uploads};
@@ -44,9 +44,8 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 async fn settings(
     State(dashboard): State<Arc<Dashboard>>,
     caller: Option<Extension<Caller>>,
-    query: RawQuery,
+    _: Query<Nothing>,
 ) -> Result<Response, Problem> {
-    query.parameters(&[])?;
     let (labels, positive_labels) = dashboard.labels().await?;
     let settings = Settings {
         stages: &dashboard.stages,

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::Dashboard;
 use super::issuer::Issuer;
-use super::parameters::RawQuery;
+use super::parameters::{Nothing, Query};
 use super::problem::Problem;
 
 /// Where a page learns whom to ask.
@@ -112,8 +112,7 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 /// What a page needs to sign in; nothing of it is secret, and without an issuer it is empty.
-async fn sign_in(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Response, Problem> {
-    query.parameters(&[])?;
+async fn sign_in(State(dashboard): State<Arc<Dashboard>>, _: Query<Nothing>) -> Response {
     let body = match &dashboard.sign_in {
         Some(SignIn { issuer, .. }) => {
             let settings = issuer.settings();
@@ -121,7 +120,7 @@ async fn sign_in(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Re
         }
         None => json!({}),
     };
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 #[cfg(test)]
