@@ -111,6 +111,7 @@ mod tests {
             label: label.into(),
             note: None,
             reviewer: "ada".into(),
+            reviewer_id: None,
             reviewed_at: DateTime::UNIX_EPOCH,
             object_version: "1".into(),
             result_id: None,

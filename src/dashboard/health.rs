@@ -36,8 +36,8 @@ const AGE: Duration = Duration::from_secs(5);
 /// The figures of each stage.
 #[derive(Debug)]
 struct Figures {
-    rates: Recent<Rates>,
-    failing: Recent<Vec<Failing>>,
+    rates: Recent<Rates, Problem>,
+    failing: Recent<Vec<Failing>, Problem>,
 }
 
 /// What the table says of the last hour.

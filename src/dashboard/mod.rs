@@ -11,7 +11,6 @@ mod cursor;
 mod golden_sets;
 mod health;
 mod image;
-mod issuer;
 mod library;
 mod links;
 mod models;
@@ -43,9 +42,9 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::{Router, middleware};
 
 pub use access::{Access, LinkOriginError, link_origins};
-pub use issuer::{Issuer, IssuerError, IssuerMetadata};
 pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
 pub use pictures::Pictures;
+pub use recent::Recent;
 pub use sign_in::{Authorizer, Caller, Denied, SignIn};
 
 use crate::config::{Config, Limits};

@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use percent_encoding::percent_decode_str;
-use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::problem::Problem;
@@ -53,8 +53,8 @@ fn parsed<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
             None => parameters.push(Parameter { name, values: vec![value] }),
         }
     }
-    let named = parameters.into_iter().map(|parameter| (parameter.name.clone(), parameter));
-    T::deserialize(MapDeserializer::new(named))
+    let parameters = Parameters { all: parameters.into_iter(), next: None };
+    T::deserialize(MapAccessDeserializer::new(parameters))
         .map_err(|Refused { parameter, detail }| Problem::bad_parameter(&parameter, detail))
 }
 
@@ -67,6 +67,28 @@ fn decoded(name: &str, text: &str) -> Result<String, Problem> {
     })
 }
 
+struct Parameters {
+    all: std::vec::IntoIter<Parameter>,
+    /// The one whose name was read last.
+    next: Option<Parameter>,
+}
+
+impl<'de> MapAccess<'de> for Parameters {
+    type Error = Refused;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refused> {
+        self.next = self.all.next();
+        let name = self.next.as_ref().map(|parameter| parameter.name.as_str());
+        name.map(|name| seed.deserialize(name.into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
+        let parameter = self.next.take().expect("its name was read");
+        let (name, values) = (parameter.name.clone(), parameter.values.clone());
+        seed.deserialize(parameter).map_err(|refused| refused.of(&name, &values))
+    }
+}
+
 /// A parameter and its values in their order, at least one.
 struct Parameter {
     name: String,
@@ -74,25 +96,14 @@ struct Parameter {
 }
 
 impl Parameter {
-    /// The only value, as `read` takes it.
-    fn one<T>(self, read: impl FnOnce(String) -> Result<T, Refused>) -> Result<T, Refused> {
-        let Self { name, mut values } = self;
-        let (Some(value), true) = (values.pop(), values.is_empty()) else {
-            let detail = format!("{name} is given more than once; expected one value");
-            return Err(Refused { parameter: name, detail });
-        };
-        read(value.clone()).map_err(|Refused { detail: expected, .. }| {
-            let detail = format!("{name} is {:?}; expected {expected}", shown(&value));
-            Refused { parameter: name, detail }
-        })
-    }
-}
-
-impl IntoDeserializer<'_, Refused> for Parameter {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
+    fn only_value(mut self) -> Result<String, Refused> {
+        match (self.values.pop(), self.values.is_empty()) {
+            (Some(value), true) => Ok(value),
+            _ => {
+                let detail = format!("{} is given more than once; expected one value", self.name);
+                Err(Refused { parameter: self.name, detail })
+            }
+        }
     }
 }
 
@@ -100,15 +111,15 @@ impl<'de> Deserializer<'de> for Parameter {
     type Error = Refused;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.one(|value| visitor.visit_string(value))
+        visitor.visit_string(self.only_value()?)
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.one(|value| match value.as_str() {
+        match self.only_value()?.as_str() {
             "true" => visitor.visit_bool(true),
             "false" => visitor.visit_bool(false),
             _ => Err(serde::de::Error::custom("one of: true, false")),
-        })
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -117,7 +128,7 @@ impl<'de> Deserializer<'de> for Parameter {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        self.one(|value| visitor.visit_enum(value.into_deserializer()))
+        visitor.visit_enum(self.only_value()?.into_deserializer())
     }
 
     // What is given is there, also if it is empty.
@@ -134,9 +145,7 @@ impl<'de> Deserializer<'de> for Parameter {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        let Self { name, values } = self;
-        let each = values.into_iter().map(|value| Self { name: name.clone(), values: vec![value] });
-        visitor.visit_seq(SeqDeserializer::new(each))
+        visitor.visit_seq(SeqDeserializer::new(self.values.into_iter()))
     }
 
     forward_to_deserialize_any! {
@@ -150,6 +159,20 @@ impl<'de> Deserializer<'de> for Parameter {
 struct Refused {
     parameter: String,
     detail: String,
+}
+
+impl Refused {
+    /// The same of the parameter `name`, which has these `values`, unless it is known already.
+    fn of(self, name: &str, values: &[String]) -> Self {
+        if !self.parameter.is_empty() {
+            return self;
+        }
+        let found = match values {
+            [value] => format!("{:?}", shown(value)),
+            _ => format!("given {} times, once with a wrong value", values.len()),
+        };
+        Self { parameter: name.to_owned(), detail: format!("{name} is {found}; expected {}", self.detail) }
+    }
 }
 
 impl fmt::Display for Refused {
@@ -419,7 +442,7 @@ mod tests {
         let (parameter, detail) = refused("slde=a");
         assert_eq!(parameter, "slde");
         assert!(detail.contains("\"slde\"") && detail.contains("only: slide, limit, from"), "{detail}");
-        assert_eq!(refused(&format!("{}=1", "x".repeat(500))).1.matches('x').count(), 80);
+        assert_eq!(refused(&format!("{}=1", "q".repeat(500))).1.matches('q').count(), 80);
         assert_eq!(refused("slide=%ff").0, "slide");
         assert_eq!(refused("slide=a&slide=b").1, "slide is given more than once; expected one value");
         for text in ["0", "201", "-1", "%2B5", "1e2", "", "%205", "99999999999999999999999"] {
@@ -431,6 +454,11 @@ mod tests {
             assert!(refused(query).1.contains("1024 bytes"), "{query}");
         }
         assert_eq!(refused("flag=yes").1, "flag is \"yes\"; expected one of: true, false");
+        let (parameter, detail) = refused(&format!("many=a&many={}", "k".repeat(1025)));
+        assert!(
+            parameter == "many" && detail.contains("2 times") && detail.contains("1024 bytes"),
+            "{detail}"
+        );
         assert!(refused(&format!("sha256={}", "A".repeat(64))).1.contains("lower-case"));
         let missing = parsed::<Required>("").unwrap_err();
         assert_eq!(missing.detail, format!("key is missing; expected {KEY_MEANING}"));

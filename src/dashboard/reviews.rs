@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::results::ResultsAnswer;
 use super::sign_in::Caller;
 use crate::classification::Record;
-use crate::store::{Review, ReviewAction, StoreError};
+use crate::store::{Review, ReviewAction, Reviewer, StoreError};
 
 /// Longest name of a reviewer, bytes.
 const MAX_REVIEWER_BYTES: usize = 200;
@@ -152,7 +152,8 @@ async fn append(
         action,
         label,
         note,
-        reviewer,
+        reviewer: reviewer.name,
+        reviewer_id: reviewer.id,
         reviewed_at: Utc::now(),
         object_version: record.image.object_version().to_owned(),
         result_id: Some(new.result_id),
@@ -222,11 +223,11 @@ fn confirmed_label(record: &Record, label: Option<&str>) -> Result<String, Probl
     }
 }
 
-/// The name of a verdict: that of the token, or, where nobody signs in, the one that was given.
-pub(super) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<String, Problem> {
+/// Who a verdict is from: whoever the token says, or, where nobody signs in, the name that was given.
+pub(super) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<Reviewer, Problem> {
     match caller {
-        Some(Extension(caller)) => Ok(caller.name().to_owned()),
-        None => checked_reviewer(given),
+        Some(Extension(Caller { id, name })) => Ok(Reviewer { name, id: Some(id) }),
+        None => Ok(Reviewer { name: checked_reviewer(given)?, id: None }),
     }
 }
 
@@ -277,10 +278,13 @@ mod tests {
 
     #[test]
     fn nobody_speaks_for_another_who_signed_in() {
-        let ada = Caller::of_claims(|name| (name == "name").then_some("Ada"));
-        assert_eq!(reviewer_of(ada.clone().map(Extension), "Bob").unwrap(), "Ada");
-        assert_eq!(reviewer_of(ada.map(Extension), "").unwrap(), "Ada");
-        assert_eq!(reviewer_of(None, " Bob ").unwrap(), "Bob");
+        let ada = Caller { id: "https://id.example|7".to_owned(), name: "Ada".to_owned() };
+        let expected = Reviewer { name: "Ada".to_owned(), id: Some("https://id.example|7".to_owned()) };
+        for given in ["Bob", ""] {
+            assert_eq!(reviewer_of(Some(Extension(ada.clone())), given).unwrap(), expected);
+        }
+        let bob = Reviewer { name: "Bob".to_owned(), id: None };
+        assert_eq!(reviewer_of(None, " Bob ").unwrap(), bob);
         assert!(reviewer_of(None, "").is_err());
     }
 

@@ -35,6 +35,8 @@ struct Settings<'a> {
     software: &'static str,
     /// The name that the request's token gives; a page asks for one where there is none.
     reviewer: Option<String>,
+    /// Whom the token is of, whatever the name: issuer and subject.
+    reviewer_id: Option<String>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
@@ -47,6 +49,7 @@ async fn settings(
     _: Query<Nothing>,
 ) -> Result<Response, Problem> {
     let (labels, positive_labels) = dashboard.labels().await?;
+    let (reviewer, reviewer_id) = caller.map(|Extension(Caller { id, name })| (name, id)).unzip();
     let settings = Settings {
         stages: &dashboard.stages,
         labels,
@@ -57,7 +60,8 @@ async fn settings(
         s3_origin: dashboard.access.s3_origin(),
         input_bucket: &dashboard.buckets.input,
         software: SOFTWARE,
-        reviewer: caller.map(|caller| caller.name().to_owned()),
+        reviewer,
+        reviewer_id,
     };
     Ok(Json(settings).into_response())
 }

@@ -57,13 +57,13 @@ struct SummaryQuery {
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    let days = Arc::new(Recent::<Vec<DayAnswer>>::new(AGE));
+    let days = Arc::new(Recent::<Vec<DayAnswer>, Problem>::new(AGE));
     Router::new().route("/api/summary", get(summary)).layer(Extension(days))
 }
 
 async fn summary(
     State(dashboard): State<Arc<Dashboard>>,
-    Extension(recent): Extension<Arc<Recent<Vec<DayAnswer>>>>,
+    Extension(recent): Extension<Arc<Recent<Vec<DayAnswer>, Problem>>>,
     Query(SummaryQuery { stage, from, until }): Query<SummaryQuery>,
 ) -> Result<Json<SummaryAnswer>, Problem> {
     let stage = dashboard.stage("stage", stage)?;

@@ -35,7 +35,7 @@ class Review {
     this.root = root;
     this.context = context;
     this.slide = query.get("slide");
-    this.queue = new ReviewQueue({ stage: context.stage, slide: this.slide, signal: context.signal, signedIn: context.settings.reviewer ?? null });
+    this.queue = new ReviewQueue({ stage: context.stage, slide: this.slide, signal: context.signal, signedIn: context.settings.reviewer_id ?? null });
     this.agreement = new Agreement({ stage: context.stage, signal: context.signal });
     this.reviewer = context.settings.reviewer ?? storedReviewer();
     this.drawnId = null;

@@ -36,7 +36,7 @@ const idOf = (record) => record.result_id;
 const isPassing = (error) => error.status === 0 || error.status >= 500 || error.status === 429 || error.status === 408;
 
 export class ReviewQueue extends EventTarget {
-  /** `signedIn` is the name under which the server stores verdicts, whatever they say; `null` if they say it themselves. */
+  /** `signedIn` is whom the server stores verdicts of, whatever they say; `null` if they say it themselves. */
   constructor({ stage, slide, signal, signedIn }) {
     super();
     this.stage = stage;
@@ -98,7 +98,7 @@ export class ReviewQueue extends EventTarget {
     const body = { key: record.image.key, stage: this.stage, result_id: record.result_id, action, reviewer };
     if (action === "correct") body.label = label;
     if (note) body.note = note;
-    const entry = { record, body, label, state: "sending", problem: null, tries: 0, at: Date.now() };
+    const entry = { record, body, by: this.signedIn, label, state: "sending", problem: null, tries: 0, at: Date.now() };
     this.done.push(entry);
     this.#send(entry);
     this.#changed();
@@ -196,10 +196,10 @@ export class ReviewQueue extends EventTarget {
 
   /** Verdicts that wait are kept beyond the page. */
   #keep() {
-    const unsent = [...pending].filter((entry) => entry.state === "unsent").map((entry) => entry.body);
-    const bodies = [...ofOthers, ...unsent];
+    const unsent = [...pending].filter((entry) => entry.state === "unsent").map(({ body, by }) => ({ body, by }));
+    const verdicts = [...ofOthers, ...unsent];
     try {
-      if (bodies.length > 0) localStorage.setItem(STORAGE, JSON.stringify(bodies));
+      if (verdicts.length > 0) localStorage.setItem(STORAGE, JSON.stringify(verdicts));
       else localStorage.removeItem(STORAGE);
     } catch {
       // Storage is switched off or full: they are in this page, which warns before it is closed.
@@ -213,17 +213,17 @@ export class ReviewQueue extends EventTarget {
       this.known.add(entry.body.result_id);
     }
     if (pending.size > 0) return;
-    let bodies = [];
+    let verdicts = [];
     try {
-      bodies = JSON.parse(localStorage.getItem(STORAGE) ?? "[]");
+      verdicts = JSON.parse(localStorage.getItem(STORAGE) ?? "[]");
     } catch {
       // Unreadable: nothing of ours.
     }
-    bodies = Array.isArray(bodies) ? bodies : [];
-    const isOwn = (body) => !this.signedIn || body.reviewer === this.signedIn;
-    ofOthers = bodies.filter((body) => !isOwn(body));
-    for (const body of bodies.filter(isOwn)) {
-      const entry = { record: null, body, label: body.label ?? null, state: "unsent", problem: null, tries: 0, at: Date.now() };
+    verdicts = Array.isArray(verdicts) ? verdicts.filter((verdict) => verdict?.body) : [];
+    const isOwn = ({ by }) => !this.signedIn || by === this.signedIn;
+    ofOthers = verdicts.filter((verdict) => !isOwn(verdict));
+    for (const { body, by } of verdicts.filter(isOwn)) {
+      const entry = { record: null, body, by, label: body.label ?? null, state: "unsent", problem: null, tries: 0, at: Date.now() };
       this.done.push(entry);
       this.known.add(body.result_id);
       this.#send(entry);

@@ -3,6 +3,7 @@
 //! It never sends a token or a secret. Invariant: what is believed of the issuer comes from the address that was
 //! configured, names this very issuer, and leads only to addresses that a secret may be sent to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
@@ -11,10 +12,10 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 use crate::aws::connector;
 use crate::config::{SignInSettings, secure_origin};
+use crate::dashboard::Recent;
 
 /// Longest document, bytes: descriptions have some thousand.
 const MAX_BYTES: usize = 256 << 10;
@@ -24,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the issuer says of itself, as far as it is needed here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct IssuerMetadata {
+pub(super) struct IssuerMetadata {
     issuer: String,
     jwks_uri: String,
     token_endpoint: String,
@@ -33,8 +34,8 @@ pub struct IssuerMetadata {
 }
 
 /// Why the issuer is not known.
-#[derive(Debug, thiserror::Error)]
-pub enum IssuerError {
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum IssuerError {
     /// It did not answer.
     #[error("{url} is not answered: {detail}; tokens cannot be checked until it is")]
     NotAnswered {
@@ -55,21 +56,19 @@ pub enum IssuerError {
 
 /// The issuer that was configured.
 #[derive(Debug)]
-pub struct Issuer {
+pub(super) struct Issuer {
     settings: SignInSettings,
     connector: SharedHttpConnector,
-    metadata: OnceCell<IssuerMetadata>,
+    metadata: Recent<Arc<IssuerMetadata>, IssuerError>,
 }
 
 impl Issuer {
     /// Asks nothing yet.
-    #[must_use]
     pub fn new(settings: SignInSettings) -> Self {
-        Self { settings, connector: connector(), metadata: OnceCell::new() }
+        Self { settings, connector: connector(), metadata: Recent::new(Duration::MAX) }
     }
 
     /// What was configured.
-    #[must_use]
     pub fn settings(&self) -> &SignInSettings {
         &self.settings
     }
@@ -78,18 +77,15 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssuerError`] if it does not answer, or for another issuer.
-    pub async fn metadata(&self) -> Result<&IssuerMetadata, IssuerError> {
-        self.metadata
-            .get_or_try_init(|| async {
-                let url = format!(
-                    "{}/.well-known/openid-configuration",
-                    self.settings.issuer().trim_end_matches('/')
-                );
-                let metadata: IssuerMetadata = self.document(&url).await?;
-                metadata.check(&self.settings, &url)?;
-                Ok(metadata)
-            })
-            .await
+    pub async fn metadata(&self) -> Result<Arc<IssuerMetadata>, IssuerError> {
+        let url =
+            format!("{}/.well-known/openid-configuration", self.settings.issuer().trim_end_matches('/'));
+        let ask = async {
+            let metadata: IssuerMetadata = self.document(&url).await?;
+            metadata.check(&self.settings, &url)?;
+            Ok(Arc::new(metadata))
+        };
+        self.metadata.answer(&url, ask).await
     }
 
     /// Its keys as a JSON Web Key Set, as they are now.
@@ -102,18 +98,17 @@ impl Issuer {
     }
 
     /// Where the page sends codes and tokens: the issuer, and where its description says, without repetition.
-    pub(super) async fn origins(&self) -> Vec<String> {
-        let mut urls = vec![self.settings.issuer()];
+    pub async fn origins(&self) -> Vec<String> {
+        let mut origins = self.settings.origins().to_vec();
         match self.metadata().await {
             Ok(metadata) => {
-                urls.push(&metadata.token_endpoint);
-                urls.extend(metadata.revocation_endpoint.as_deref());
+                let endpoints = [Some(&metadata.token_endpoint), metadata.revocation_endpoint.as_ref()];
+                let endpoints = endpoints.into_iter().flatten();
+                origins.extend(endpoints.filter_map(|url| secure_origin(url)).map(str::to_owned));
             }
             // The page is shown all the same, and says what is wrong when it asks the issuer itself.
             Err(error) => tracing::warn!(%error, "nobody can sign in"),
         }
-        let mut origins: Vec<String> =
-            urls.into_iter().filter_map(secure_origin).map(str::to_owned).collect();
         origins.sort_unstable();
         origins.dedup();
         origins
