@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Dashboard;
-use super::parameters::{Query, Time, wrong};
+use super::parameters::{Query, Stage, Time, wrong};
 use super::problem::Problem;
 use crate::classification::ModelInfo;
 use crate::statistics::wilson_interval;
@@ -44,10 +44,13 @@ struct Agreement {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct AgreementQuery {
-    stage: Option<String>,
+pub(super) struct AgreementQuery {
+    stage: Option<Stage>,
+    /// Reviews from then on.
     from: Option<Time>,
+    /// Reviews before then.
     until: Option<Time>,
 }
 

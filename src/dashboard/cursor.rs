@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::parameters::shown;
+use super::parameters::{Cursor, shown};
 use super::problem::Problem;
 use crate::digest::short_id;
 
@@ -36,17 +36,17 @@ impl Filters {
     ///
     /// # Errors
     /// 400 if it is of other filters, or was not made here.
-    pub fn position(&self, cursor: Option<&str>) -> Result<Option<String>, Problem> {
-        let Some(cursor) = cursor else { return Ok(None) };
+    pub fn position(&self, cursor: Option<Cursor>) -> Result<Option<String>, Problem> {
+        let Some(Cursor(cursor)) = cursor else { return Ok(None) };
         let wrong = |what: &str| {
             let detail = format!(
                 "cursor is {:?}, {what}; expected `next` of the page before, with the same filters, or no cursor for the \
                  first page",
-                shown(cursor)
+                shown(&cursor)
             );
             Problem::bad_parameter("cursor", detail)
         };
-        let text = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = URL_SAFE_NO_PAD.decode(&cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let text = text.filter(|text| text.is_char_boundary(FILTER_DIGITS));
         let text = text.ok_or_else(|| wrong("which was not made here"))?;
         match text.split_at(FILTER_DIGITS) {
@@ -64,7 +64,7 @@ mod tests {
     fn a_cursor_goes_on_with_its_own_filters_only() {
         let filters = Filters::of("slides", &[Some("prod"), None]);
         let cursor = filters.cursor("2026#é/x");
-        assert_eq!(filters.position(Some(&cursor)).unwrap().as_deref(), Some("2026#é/x"));
+        assert_eq!(filters.position(Some(Cursor(cursor.clone()))).unwrap().as_deref(), Some("2026#é/x"));
         assert_eq!(filters.position(None).unwrap(), None);
         for other in [
             Filters::of("slides", &[Some("dev"), None]),
@@ -72,11 +72,11 @@ mod tests {
             Filters::of("slides", &[None, Some("prod")]),
             Filters::of("results", &[Some("prod"), None]),
         ] {
-            let problem = other.position(Some(&cursor)).unwrap_err();
+            let problem = other.position(Some(Cursor(cursor.clone()))).unwrap_err();
             assert_eq!((problem.status.as_u16(), problem.parameter.as_deref()), (400, Some("cursor")));
         }
         for wrong in ["", "x", "%%%", "AAAA", "//8", &cursor[1..]] {
-            assert!(filters.position(Some(wrong)).is_err(), "{wrong}");
+            assert!(filters.position(Some(Cursor(wrong.to_owned()))).is_err(), "{wrong}");
         }
     }
 }

@@ -57,8 +57,9 @@ struct ImageAnswer {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ImageQuery {
+pub(super) struct ImageQuery {
     key: Key,
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Dashboard;
-use super::parameters::{Limit, Nothing, Query, Sha256, wrong};
+use super::parameters::{Limit, Nothing, Query, Sha256, Stage, wrong};
 use super::problem::Problem;
 use crate::classification::ModelInfo;
 use crate::model::{GateReport, report_key};
@@ -67,18 +67,24 @@ struct ModelsAnswer {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ReportQuery {
+pub(super) struct ReportQuery {
+    /// The model.
     sha256: Sha256,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ComparisonParameters {
+pub(super) struct ComparisonParameters {
+    /// Uploads of so many days back.
     #[serde(default)]
     days: Limit<DEFAULT_DAYS, MAX_DAYS>,
-    candidate: Option<String>,
-    reference: Option<String>,
+    /// The stage whose model may become the next; the second one unless it is given.
+    candidate: Option<Stage>,
+    /// The stage that it is held against; the first unless it is given.
+    reference: Option<Stage>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
@@ -160,7 +166,8 @@ async fn comparison(
 ) -> Result<Json<Comparison>, Problem> {
     let days = days.get();
     let reference = dashboard.stage("reference", reference)?;
-    let candidate = candidate.or_else(|| dashboard.stages.iter().find(|stage| **stage != reference).cloned());
+    let candidate =
+        candidate.or_else(|| dashboard.stages.iter().find(|stage| **stage != reference).cloned().map(Stage));
     let Some(candidate) = candidate else {
         let detail = format!("there is no second stage to compare {reference} with");
         return Err(Problem::not_found(detail));

@@ -169,7 +169,7 @@ impl Refused {
         }
         let found = match values {
             [value] => format!("{:?}", shown(value)),
-            _ => format!("given {} times, once with a wrong value", values.len()),
+            _ => format!("given {} times", values.len()),
         };
         Self { parameter: name.to_owned(), detail: format!("{name} is {found}; expected {}", self.detail) }
     }
@@ -247,6 +247,14 @@ impl<const LEAST: usize, const MOST: usize> TryFrom<String> for Text<LEAST, MOST
 
 /// The key of an image: what S3 allows.
 pub(super) type Key = Text<1, 1024>;
+
+/// The name of a stage, which need not be one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Stage(pub String);
+
+/// Where a page goes on, as the one before said it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Cursor(pub String);
 
 /// The name of a slide in its one form, at most 1,024 bytes; empty for images without a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -359,11 +367,11 @@ impl Dashboard {
     ///
     /// # Errors
     /// 400 if there is none of this name.
-    pub(super) fn stage(&self, name: &str, given: Option<String>) -> Result<String, Problem> {
+    pub(super) fn stage(&self, name: &str, given: Option<Stage>) -> Result<String, Problem> {
         match given {
             None => Ok(self.stages.first().cloned().unwrap_or_default()),
-            Some(stage) if self.stages.contains(&stage) => Ok(stage),
-            Some(stage) => Err(wrong(name, &stage, &format!("one of: {}", self.stages.join(", ")))),
+            Some(Stage(stage)) if self.stages.contains(&stage) => Ok(stage),
+            Some(Stage(stage)) => Err(wrong(name, &stage, &format!("one of: {}", self.stages.join(", ")))),
         }
     }
 }

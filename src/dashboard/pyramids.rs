@@ -70,12 +70,17 @@ impl DeepZoom {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct TileQuery {
+pub(super) struct TileQuery {
     key: Key,
+    /// The S3 version; the current one unless it is given.
     version_id: Option<String>,
+    /// 0 is one pixel.
     level: Whole<0, 32>,
+    /// From the left.
     column: Whole<0, MAX_INDEX>,
+    /// From the top.
     row: Whole<0, MAX_INDEX>,
 }
 

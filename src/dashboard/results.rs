@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Dashboard;
 use super::cursor::Filters;
-use super::parameters::{Limit, Query, Sha256, Slide, Text, Time, wrong};
+use super::parameters::{Cursor, Limit, Query, Sha256, Slide, Stage, Text, Time, wrong};
 use super::problem::Problem;
 use crate::classification::{Record, Status};
 use crate::store::{Order, ResultQuery};
@@ -27,22 +27,33 @@ pub(super) struct ResultsAnswer {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ResultsQuery {
-    stage: Option<String>,
+pub(super) struct ResultsQuery {
+    stage: Option<Stage>,
     slide: Option<Slide>,
+    /// The label that the model gave.
     label: Option<Text<1, MAX_LABEL_BYTES>>,
+    /// How it ended.
+    #[cfg_attr(test, schemars(with = "Option<super::openapi::tests::StatusWords>"))]
     status: Option<Status>,
+    /// The model that answered.
     model: Option<Sha256>,
+    /// Whether a person should look, and nobody has.
     needs_review: Option<bool>,
+    /// The withdrawn images instead of those that count.
     #[serde(default)]
     withdrawn: bool,
+    /// First upload time.
     from: Option<Time>,
+    /// Upload times before this one.
     until: Option<Time>,
+    /// `suspicion` is known of a slide, and of what needs review.
+    #[cfg_attr(test, schemars(with = "Option<super::openapi::tests::OrderWords>"))]
     order: Option<Order>,
     #[serde(default)]
     limit: Limit,
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
@@ -74,7 +85,7 @@ async fn results(
     }
     // Pages may be of different lengths.
     let filters = Filters::of("results", &[Some(&format!("{query:?}"))]);
-    let after = filters.position(given.cursor.as_deref())?;
+    let after = filters.position(given.cursor)?;
     query.limit = given.limit.get();
     let page = dashboard.table.results(&query, after.as_deref()).await?;
     let next = page.next.map(|position| filters.cursor(&position));

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::Dashboard;
 use super::cursor::Filters;
-use super::parameters::{JsonBody, Limit, Query, Slide, Time, shown, wrong};
+use super::parameters::{Cursor, JsonBody, Limit, Query, Slide, Stage, Time, shown, wrong};
 use super::problem::Problem;
 use super::results::ResultsAnswer;
 use super::sign_in::Caller;
@@ -70,23 +70,27 @@ struct Undo {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct QueueQuery {
-    stage: Option<String>,
+pub(super) struct QueueQuery {
+    stage: Option<Stage>,
     slide: Option<Slide>,
     #[serde(default)]
     limit: Limit,
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct ReviewsQuery {
+pub(super) struct ReviewsQuery {
+    /// Reviews from then on.
     from: Option<Time>,
+    /// Reviews before then.
     until: Option<Time>,
     #[serde(default)]
     limit: Limit,
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
 }
 
 async fn queue(
@@ -96,7 +100,7 @@ async fn queue(
     let stage = dashboard.stage("stage", query.stage)?;
     let slide = query.slide.as_ref().map(|Slide(slide)| slide.as_str());
     let filters = Filters::of("review/queue", &[Some(&stage), slide]);
-    let after = filters.position(query.cursor.as_deref())?;
+    let after = filters.position(query.cursor)?;
     let page = dashboard.table.review_queue_page(&stage, slide, after.as_deref(), query.limit.get()).await?;
     let next = page.next.map(|position| filters.cursor(&position));
     Ok(Json(ResultsAnswer { results: page.results, next }))
@@ -107,7 +111,7 @@ async fn reviews(
     Query(query): Query<ReviewsQuery>,
 ) -> Result<Json<Value>, Problem> {
     let filters = Filters::of("reviews", &[Some(&format!("{:?} {:?}", query.from, query.until))]);
-    let after = filters.position(query.cursor.as_deref())?;
+    let after = filters.position(query.cursor)?;
     // A little ahead: times of reviews are moved behind each other.
     let until = query.until.map_or_else(|| Utc::now() + TimeDelta::minutes(1), |Time(until)| until);
     let from = query.from.map_or(DateTime::UNIX_EPOCH, |Time(from)| from);

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Dashboard;
 use super::cursor::Filters;
-use super::parameters::{Limit, Query, SLIDE_MEANING, Slide, shown};
+use super::parameters::{Cursor, Limit, Query, SLIDE_MEANING, Slide, Stage, shown};
 use super::problem::Problem;
 use super::unanswered::{Unanswered, UnansweredImage};
 use crate::slide::SlideFigure;
 use crate::store::{Cell, SlideEntry};
 
 /// Most slides whose uploads are counted by one request.
-const MAX_COUNTED_SLIDES: usize = 25;
+pub(super) const MAX_COUNTED_SLIDES: usize = 25;
 
 /// Slides whose uploads are counted at once.
 const COUNTED_AT_ONCE: usize = 4;
@@ -32,7 +32,7 @@ const MAX_CELLS: u32 = 2000;
 const DEFAULT_CELLS: u32 = 1000;
 
 /// Longest text that is searched for, characters.
-const MAX_SEARCH_CHARS: usize = 200;
+pub(super) const MAX_SEARCH_CHARS: usize = 200;
 
 /// A figure as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -120,19 +120,21 @@ struct CellsAnswer {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SlidesQuery {
-    stage: Option<String>,
+pub(super) struct SlidesQuery {
+    stage: Option<Stage>,
+    /// Part of the name, whatever its case.
     search: Option<Search>,
     #[serde(default)]
     limit: Limit,
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
 }
 
 /// A part of a slide's name.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct Search(String);
+pub(super) struct Search(String);
 
 impl TryFrom<String> for Search {
     type Error = String;
@@ -146,28 +148,47 @@ impl TryFrom<String> for Search {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct UnansweredQuery {
-    stage: Option<String>,
-    #[serde(default)]
-    slide: Vec<Slide>,
+pub(super) struct UnansweredQuery {
+    stage: Option<Stage>,
+    /// The folders, each by a parameter of its own.
+    slide: Slides,
+}
+
+/// Names of 1 to [`MAX_COUNTED_SLIDES`] slides.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<Slide>")]
+pub(super) struct Slides(Vec<Slide>);
+
+impl TryFrom<Vec<Slide>> for Slides {
+    type Error = String;
+
+    fn try_from(slides: Vec<Slide>) -> Result<Self, String> {
+        match (1..=MAX_COUNTED_SLIDES).contains(&slides.len()) {
+            true => Ok(Self(slides)),
+            false => Err(format!("1 to {MAX_COUNTED_SLIDES} of them, each {SLIDE_MEANING}")),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SlideQuery {
-    stage: Option<String>,
+pub(super) struct SlideQuery {
+    stage: Option<Stage>,
     slide: Slide,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct CellsQuery {
-    stage: Option<String>,
+pub(super) struct CellsQuery {
+    stage: Option<Stage>,
     slide: Slide,
     #[serde(default)]
     limit: Limit<DEFAULT_CELLS, MAX_CELLS>,
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
@@ -185,7 +206,7 @@ async fn slides(
     let stage = dashboard.stage("stage", query.stage)?;
     let search = query.search.as_ref().map(|Search(text)| text.as_str());
     let filters = Filters::of("slides", &[Some(&stage), search]);
-    let after = filters.position(query.cursor.as_deref())?;
+    let after = filters.position(query.cursor)?;
     let page = dashboard.table.slides(&stage, search, after.as_deref(), query.limit.get()).await?;
     let next = page.next.map(|position| filters.cursor(&position));
     Ok(Json(SlidesAnswer { slides: page.slides.into_iter().map(SlideRow::from).collect(), next }))
@@ -193,15 +214,9 @@ async fn slides(
 
 async fn unanswered(
     State(dashboard): State<Arc<Dashboard>>,
-    Query(UnansweredQuery { stage, slide: names }): Query<UnansweredQuery>,
+    Query(UnansweredQuery { stage, slide: Slides(names) }): Query<UnansweredQuery>,
 ) -> Result<Json<CountedSlides>, Problem> {
     let stage = dashboard.stage("stage", stage)?;
-    if !(1..=MAX_COUNTED_SLIDES).contains(&names.len()) {
-        let (found, most) = (names.len(), MAX_COUNTED_SLIDES);
-        let detail =
-            format!("slide is given {found} times; expected 1 to {most} times, each {SLIDE_MEANING}");
-        return Err(Problem::bad_parameter("slide", detail));
-    }
     let counts: Vec<_> =
         names.iter().map(|Slide(slide)| dashboard.unanswered(&stage, slide, false)).collect();
     let counts: Vec<Unanswered> = stream::iter(counts).buffered(COUNTED_AT_ONCE).try_collect().await?;
@@ -250,7 +265,7 @@ async fn cells(
 ) -> Result<Json<CellsAnswer>, Problem> {
     let stage = dashboard.stage("stage", stage)?;
     let filters = Filters::of("cells", &[Some(&stage), Some(&slide)]);
-    let after = filters.position(cursor.as_deref())?;
+    let after = filters.position(cursor)?;
     let (page, verdicts, withdrawals) = tokio::join!(
         dashboard.table.cells(&stage, &slide, after.as_deref(), limit.get()),
         dashboard.table.verdicts_of_slide(&slide),

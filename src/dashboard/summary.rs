@@ -13,7 +13,7 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Dashboard;
-use super::parameters::{Date, Query, wrong};
+use super::parameters::{Date, Query, Stage, wrong};
 use super::problem::Problem;
 use super::recent::Recent;
 use crate::store::DaySummary;
@@ -49,10 +49,13 @@ impl From<DaySummary> for DayAnswer {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct SummaryQuery {
-    stage: Option<String>,
+pub(super) struct SummaryQuery {
+    stage: Option<Stage>,
+    /// First day, UTC; thirty days before `until` unless it is given.
     from: Option<Date>,
+    /// The day after the last; at most 366 days after `from`.
     until: Option<Date>,
 }
 
