@@ -157,7 +157,7 @@ fn http_client() -> SharedHttpClient {
 
 /// What asks a server that is no service of AWS, by HTTP or HTTPS with the same TLS as the clients; it sets no limit of
 /// time.
-#[cfg(feature = "dashboard")]
+#[cfg(feature = "local")]
 #[must_use]
 pub fn connector() -> SharedHttpConnector {
     SharedHttpConnector::new(Connector::builder().tls_provider(Provider::Rustls(CryptoMode::Ring)).build())
