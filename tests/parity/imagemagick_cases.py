@@ -37,9 +37,11 @@ def options(random):
     tile = random.choice([[], ["-define", "tiff:tile-geometry=32x16"], ["-define", "tiff:rows-per-strip=3"]])
     order = random.choice(["msb", "lsb"])
     plane = random.choice(["None", "Plane"])
+    # Pillow does not turn the bits of uncompressed planes, as libtiff and tifffile do.
+    fill_order = random.choice(["msb", "lsb"]) if (compression, plane) != ("None", "Plane") else "msb"
     orientation = random.choice(["TopLeft", "BottomRight", "LeftTop", "RightBottom"])
     arguments = ["-compress", compression, *tile, "-define", f"tiff:endian={order}", "-interlace", plane, "-orient", orientation,
-                 "-define", f"tiff:fill-order={random.choice(['msb', 'lsb'])}",
+                 "-define", f"tiff:fill-order={fill_order}",
                  *random.choice([[], ["-type", "Palette"], ["-colorspace", "Gray"], ["-type", "Bilevel"]])]
     return f"tiff {' '.join(arguments)}", "TIFF", arguments
 
