@@ -127,9 +127,8 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
         }
     }
     if files.is_empty() {
-        let error = anyhow!(
-            "there are no files in the given folders (hidden ones and those of the system are left out)"
-        );
+        let error =
+            anyhow!("there are no files in the given folders (hidden files and system files are skipped)");
         return Err(Failed::Usage(error));
     }
     Ok(files)

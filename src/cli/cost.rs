@@ -30,7 +30,7 @@ pub(super) struct CostArguments {
     /// How many images, such as 1e6.
     #[arg(long, default_value = "1e6", value_parser = parse_count, allow_negative_numbers = true)]
     images: f64,
-    /// Images as they were measured; --size-mb and --ms take the place of its figures.
+    /// Measured images; --size-mb and --ms override their figures.
     #[arg(long, value_enum)]
     preset: Option<Kind>,
     /// Size of one image file, MB.
@@ -57,13 +57,13 @@ pub(super) struct CostArguments {
     /// Months that results are kept in the table and the bucket; 0 leaves that out.
     #[arg(long, default_value = "1", value_parser = parse_months, allow_negative_numbers = true)]
     result_months: f64,
-    /// Show instead which limit of an account gives at 1 to 10,000 images a second, by a simulation.
+    /// Show which account limit is hit first at 1 to 10,000 images a second, by a simulation.
     #[arg(long)]
     rates: bool,
     /// Images of one slide, for --rates.
     #[arg(long, default_value_t = 500, requires = "rates", value_parser = clap::value_parser!(u32).range(1..))]
     slide_images: u32,
-    /// Images a second with which one slide is uploaded at most, for --rates.
+    /// Highest upload rate of one slide, images a second, for --rates.
     #[arg(long, default_value_t = 50, requires = "rates", value_parser = clap::value_parser!(u32).range(1..))]
     slide_rate: u32,
     /// Seed of the simulation.
@@ -262,7 +262,7 @@ fn shown_bill(workload: &Workload, is_measured: bool, bill: &Bill, ways: &[Alter
 fn shown_rates(assumptions: &Assumptions, reports: &[RateReport]) -> String {
     let mut text = format!(
         "Uploads of slides of {} images at {} images a second each at most, {} ms an image, {}, batches of {}, seed {}.\n\
-         Part of each limit that is used, by images a second; above 100 % it gives. Defaults of {PRICES_REGION}.\n\n",
+         Share of each limit that is used, by images a second; above 100 % it is exceeded. Defaults of {PRICES_REGION}.\n\n",
         assumptions.slide_images,
         assumptions.slide_rate,
         assumptions.image_ms,
@@ -290,11 +290,15 @@ fn shown_rates(assumptions: &Assumptions, reports: &[RateReport]) -> String {
     for report in reports {
         let rate = grouped(report.rate.into());
         match report.given().first() {
-            None => text.push_str(&format!("{rate} images a second: nothing gives.\n")),
-            Some(first) => text.push_str(&format!("{rate} images a second: first {}.\n", first.limit.name)),
+            None => text.push_str(&format!("{rate} images a second: no limit is exceeded.\n")),
+            Some(first) => text.push_str(&format!(
+                "{rate} images a second: the first limit exceeded is \
+                {}.\n",
+                first.limit.name
+            )),
         }
     }
-    text.push_str("\nWhat gives, in this order, and what moves it:\n");
+    text.push_str("\nLimits in the order in which they are exceeded, and what raises them:\n");
     if let Some(report) = reports.last() {
         for used in report.given() {
             let gives_at = grouped((f64::from(report.rate) / used.part()).floor());
@@ -415,7 +419,10 @@ mod tests {
         let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
         let crops = printed("--preset crops");
         let total = crops.lines().find_map(|line| line.trim().strip_prefix("in all ")).unwrap().trim();
-        assert!(readme.contains(&format!("cost {total} US dollars")), "README.md: a million crops cost {total}");
+        assert!(
+            readme.contains(&format!("cost {total} US dollars")),
+            "README.md: a million crops cost {total}"
+        );
 
         let text = std::fs::read_to_string(root.join("docs/cost.md")).unwrap();
         for price in giemsa::price::PRICES {

@@ -46,11 +46,11 @@ enum Format {
 /// How a CSV is written.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct CsvArguments {
-    /// What separates the cells of a CSV. Excel expects ; where decimals have a comma, as in German and French; then
-    /// decimals are written with a comma, too.
+    /// Separator of CSV cells. Excel expects ; in languages with decimal commas, such as German and French; with ;
+    /// decimals have a comma as well.
     #[arg(long, value_enum, value_name = "SEPARATOR")]
     separator: Option<Separator>,
-    /// Begin a CSV with a byte order mark, by which Excel knows that it is UTF-8.
+    /// Begin a CSV with a byte order mark, so that Excel reads it as UTF-8.
     #[arg(long)]
     bom: bool,
 }
@@ -109,7 +109,7 @@ impl CsvArguments {
     pub fn style(self, is_csv: bool) -> Result<CsvStyle, Failed> {
         let given = if self.separator.is_some() { Some("--separator") } else { self.bom.then_some("--bom") };
         if let Some(given) = given.filter(|_| !is_csv) {
-            return Err(Failed::Usage(anyhow!("{given} is about CSV; expected --format csv beside it")));
+            return Err(Failed::Usage(anyhow!("{given} applies only to CSV; add --format csv")));
         }
         Ok(CsvStyle { separator: self.separator.unwrap_or(Separator::Comma), has_byte_order_mark: self.bom })
     }

@@ -30,7 +30,7 @@ pub struct ReconcileArguments {
     /// Only uploads whose keys begin with this, e.g. slides/2026-11/.
     #[arg(long, default_value = "")]
     prefix: String,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, 24h, 7d.
     #[arg(long, value_parser = Since::parse)]
     since: Option<Since>,
     /// The stage.
@@ -42,10 +42,10 @@ pub struct ReconcileArguments {
     /// Uploads younger than this may still be in the queue: 15m, 2h.
     #[arg(long, default_value = DEFAULT_GRACE, value_parser = parse_grace)]
     grace: TimeDelta,
-    /// Send uploads without a result to the stage's queue again; those that may still be in it are left.
+    /// Send uploads without a result to the stage's queue again; leave out those that may still be in it.
     #[arg(long)]
     fix: bool,
-    /// Keep in this file how far the run has come; started again with it, it goes on. Removed at the end.
+    /// Record progress in this file; the same command continues from it. Removed at the end.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// Print one JSON object a line: each upload without its result, then the summary.
@@ -89,8 +89,7 @@ pub async fn run(arguments: &ReconcileArguments) -> Result<(), Failed> {
         false => None,
     };
     let done = compare(arguments, &place, inventory, queue.as_ref(), &checkpoint, progress).await;
-    let progress =
-        done.with_context(|| format!("not all uploads were looked at; {}", checkpoint.advice()))?;
+    let progress = done.with_context(|| format!("not all uploads were checked; {}", checkpoint.advice()))?;
     checkpoint.remove()?;
     match progress.counts.open() {
         0 => Ok(()),

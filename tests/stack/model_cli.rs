@@ -94,7 +94,7 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
     let cut = folder.path().join("cut.onnx");
     std::fs::write(&cut, &std::fs::read(&packed).unwrap()[..5000]).unwrap();
     fail(None, &["model", "inspect", shown(&cut)], 1, "cannot serve");
-    fail(None, &["model", "pack", shown(&cut), "-o", shown(&packed), "--name", "x"], 1, "is not packed");
+    fail(None, &["model", "pack", shown(&cut), "-o", shown(&packed), "--name", "x"], 1, "was not packed");
     fail(
         None,
         &["model", "pack", SAMPLE, "-o", shown(&packed), "--labels", "one,two,three"],
@@ -118,7 +118,7 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
         "it would fail",
     );
     assert!(std::fs::read_to_string(&page).unwrap().starts_with("<!"), "a page");
-    fail(None, &["model", "check", SAMPLE, "--golden", "no-such-folder"], 2, "is no folder");
+    fail(None, &["model", "check", SAMPLE, "--golden", "no-such-folder"], 2, "is not a folder");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_model_is_shipped_compared_and_rolled_back_against_a_running_stack() {
     );
     let at = succeed_json(stack, &["model", "at", now]);
     assert_eq!(at["results"], done["found"]);
-    fail(stack, &["reclassify", "--model-digest", second_sha256], 1, "this very model");
+    fail(stack, &["reclassify", "--model-digest", second_sha256], 1, "already serves this model");
     fail(stack, &["reclassify", "--model-digest", "abc"], 2, "64 hexadecimal digits");
 
     let compared = succeed_json(stack, &["model", "compare", "dev", "prod", "--since", "1d"]);

@@ -101,10 +101,11 @@ pub async fn watch(jobs: &BatchJobs, job_id: &str) -> Result<JobState, Failed> {
             interval = (interval * 2).min(LOOK_INTERVAL.1);
         }
     };
-    let how = format!("giemsa backfill --follow {job_id} shows how far it is, --stop {job_id} ends it");
+    let how = format!("giemsa backfill --follow {job_id} shows its progress, --stop {job_id} ends it");
     tokio::select! {
-        job = followed => Ok(job.with_context(|| format!("job {job_id} goes on; {how}"))?),
-        _ = tokio::signal::ctrl_c() => Err(Failed::Work(anyhow!("job {job_id} goes on without this command; {how}"))),
+        job = followed => Ok(job.with_context(|| format!("job {job_id} continues; {how}"))?),
+        _ = tokio::signal::ctrl_c() => Err(Failed::Work(anyhow!("job {job_id} continues without this \
+            command; {how}"))),
     }
 }
 
@@ -129,9 +130,9 @@ pub async fn stop(
     let stopped = serde_json::json!({ "stopped_job": job_id });
     print(json, &stopped, |_| match &job_id {
         Some(job_id) => {
-            format!("job {job_id} is being cancelled; what it has answered stays, live uploads go on")
+            format!("job {job_id} is being cancelled; its answers stay, live uploads continue")
         }
-        None => format!("no backfill of {stage} runs"),
+        None => format!("no backfill of {stage} is running"),
     })
 }
 
@@ -145,5 +146,5 @@ pub fn shown_job(job: &JobState) -> String {
 
 /// A job that did not go to its end.
 pub fn ended_early(job: &JobState) -> Failed {
-    Failed::Work(anyhow!("{}; start again to go on with what is not answered", shown_job(job)))
+    Failed::Work(anyhow!("{}; run the command again to continue with the rest", shown_job(job)))
 }

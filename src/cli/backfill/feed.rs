@@ -1,4 +1,4 @@
-//! A backfill by the embedded stack: its own queue, fed a little at a time.
+//! A backfill by the local stack: its own queue, fed a little at a time.
 //!
 //! It never touches the queue of live uploads. Invariant: ended in whatever way, what still waits is little, and another
 //! run waits for it before it counts.
@@ -72,7 +72,7 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
         tell(Some(&plan), Some(&Done::default()))?;
     }
     Err(Failed::Work(anyhow!(
-        "stopped after about {reached} of {} images; what is answered stays, the same command again goes on",
+        "stopped after about {reached} of {} images; answers stay, run the same command again to continue",
         plan.totals.pending
     )))
 }
@@ -87,7 +87,7 @@ pub async fn stop(place: &Place, stage: &str, json: bool) -> Result<(), Failed> 
     queue.purge().await.map_err(anyhow::Error::from)?;
     print(json, &serde_json::json!({ "dropped": dropped }), |_| {
         format!(
-            "the backfill of {stage} is stopped, {dropped} images that waited were dropped; live uploads go on"
+            "the backfill of {stage} is stopped, {dropped} waiting images were dropped; live uploads continue"
         )
     })
 }

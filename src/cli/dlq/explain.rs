@@ -32,7 +32,7 @@ pub(super) struct Explained {
     pub uploads: Vec<Upload>,
     /// Why it was given up, as far as anybody noted it.
     pub reason: Option<String>,
-    /// The letter itself, if it tells of no upload.
+    /// The letter itself, if it is not about an upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     /// Tries that failed; absent if it was sent here directly.
@@ -160,7 +160,7 @@ fn objects_of(letter: &DeadLetter) -> (Vec<ObjectRef>, Option<String>) {
             Err(error) => return (Vec::new(), Some(error.to_string())),
         }
     }
-    let reason = objects.is_empty().then(|| format!("it tells of no upload: {}", others.join(", ")));
+    let reason = objects.is_empty().then(|| format!("it is not about an upload: {}", others.join(", ")));
     (objects, reason)
 }
 

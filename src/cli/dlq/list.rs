@@ -49,9 +49,9 @@ impl Counts {
         let kinds = [
             (self.unanswered, "not answered"),
             (self.answered, "answered meanwhile"),
-            (self.other_upload_answered, "of keys of which another upload is answered"),
-            (self.other_bucket, "of other buckets"),
-            (self.without_upload, "of no upload"),
+            (self.other_upload_answered, "with an answer of another upload"),
+            (self.other_bucket, "for other buckets"),
+            (self.without_upload, "not about an upload"),
         ];
         let kinds =
             kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));

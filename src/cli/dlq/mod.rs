@@ -32,10 +32,12 @@ struct Selection {
     /// The stage.
     #[arg(long, global = true, default_value = PROD, value_parser = parse_stage)]
     stage: String,
-    /// Name of the queue whose dead letters are meant, e.g. backfill-prod or gate; default: the stage's classifier's.
+    /// Queue whose dead letters to use, e.g. backfill-prod or gate; default: the queue of the stage's
+    /// classifier.
     #[arg(long, global = true, value_name = "NAME")]
     queue: Option<String>,
-    /// Only letters with this text in s3://<bucket>/<key> of an image in them, in their reason or in their message id.
+    /// Only messages with this text in s3://<bucket>/<key> of an image in them, in their reason or in their
+    /// message id.
     #[arg(long = "match", global = true, value_name = "TEXT")]
     text: Option<String>,
     /// Print one JSON document instead of text (docs/dead-letters.md describes it).
@@ -47,7 +49,7 @@ struct Selection {
 enum Verb {
     /// Show what is in the dead-letter queue, why, how often it was tried and since when. Removes nothing.
     List,
-    /// Send letters to their queue again; those that --match leaves out stay where they are.
+    /// Send messages to their queue again; those that --match does not select stay.
     Redrive(RedriveArguments),
 }
 
@@ -82,7 +84,7 @@ impl Interrupted {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            complain("Stopping: giving the letters back first.");
+            complain("Stopping: releasing the messages first.");
             flag.send_replace(true);
             // Kept until the process ends, so that nobody takes the end of this task for an interrupt.
             flag.closed().await;

@@ -33,7 +33,7 @@ pub(super) async fn run(
     interrupted: &Interrupted,
 ) -> Result<(), Failed> {
     if !is_agreed && !std::io::stdin().is_terminal() {
-        return Err(Failed::Usage(anyhow!("nobody is there to be asked; expected --yes")));
+        return Err(Failed::Usage(anyhow!("not a terminal: pass --yes to skip confirmation")));
     }
     let place = Place::of_environment(&selection.stage).await?;
     let queue = queue_of(selection).await?;
@@ -80,7 +80,14 @@ pub(super) async fn run(
         format!("{} sent to {to}, {} left in {from}", letters_text(done.redriven), done.left)
     })?;
     ended?;
-    if done.complete { Ok(()) } else { Err(Failed::Work(anyhow!("interrupted; start again to go on"))) }
+    if done.complete {
+        Ok(())
+    } else {
+        Err(Failed::Work(anyhow!(
+            "interrupted; run the command again to \
+        continue"
+        )))
+    }
 }
 
 /// How many letters match, and how many there are.
@@ -121,7 +128,10 @@ async fn redrive(
         // What this run has sent and is dead again already would go round for ever.
         page.retain(|letter| letter.sent_at.is_none_or(|sent_at| sent_at <= started_at));
         let wanted = matching(place, selection, page).await?;
-        letters.redrive(&wanted).await.context("the letters that are not sent stay; start again to go on")?;
+        letters.redrive(&wanted).await.context(
+            "messages that were not sent stay; run the command again to \
+            continue",
+        )?;
         done.redriven += wanted.len() as u64;
         done.left += seen - wanted.len() as u64;
         progress(done.redriven);
@@ -142,13 +152,13 @@ async fn matching(
 }
 
 fn letters_text(count: u64) -> String {
-    if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
 /// Asks on the terminal. Nothing is held back meanwhile, so that nobody has to hurry.
 async fn is_confirmed(interrupted: &Interrupted) -> anyhow::Result<bool> {
     tokio::select! {
-        answer = question::is_confirmed("Send them?") => answer,
+        answer = question::is_confirmed("Send?") => answer,
         () = interrupted.wait() => Ok(false),
     }
 }

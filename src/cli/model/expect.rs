@@ -100,8 +100,9 @@ pub fn run(file: &Path, expected: &Path, tolerance: f64, json: bool) -> Result<(
         format!("probabilities by up to {greatest:.4}, more than {tolerance}, and ")
     });
     Err(Failed::Work(anyhow!(
-        "{} and Giemsa differ: {worst}{labels_differ} of {} labels; usual causes, in this order: another resize than in \
-         training, scale, mean or std, BGR for RGB, the order of the labels (models/README.md)",
+        "{} and Giemsa differ: {worst}{labels_differ} of {} labels; usual causes, in this order: a \
+         different resize, scale, mean or std than in training, BGR instead of RGB, the order of the labels \
+         (models/README.md)",
         expected.display(),
         agreement.images.len()
     )))
@@ -174,7 +175,7 @@ fn read_expectations(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Expec
         }
         let label = label_column.map(|at| cell(at).to_owned());
         if let Some(label) = label.as_ref().filter(|label| !labels.contains(label)) {
-            bail!("--expect {shown}, line {line}: {label:?} is none of the model's labels {labels:?}");
+            bail!("--expect {shown}, line {line}: {label:?} is not one of the model's labels {labels:?}");
         }
         let image = cell(image_column).to_owned();
         let path = folder.join(image.replace('\\', "/"));

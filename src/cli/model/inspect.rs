@@ -208,7 +208,7 @@ fn shown(inspection: &Inspection) -> String {
         line("estimate", format!("{weights} of weights, and at most {run} for each image"));
     }
     if let Some(measured) = &inspection.measured {
-        let build = if measured.optimised_build { "" } else { ", a build for development" };
+        let build = if measured.optimised_build { "" } else { ", a development build" };
         line(
             "speed",
             format!(

@@ -80,8 +80,8 @@ impl Sink {
 /// Writes the file.
 pub(super) async fn run(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> {
     let left = match arguments.output == Path::new("-") {
-        true => "what was written so far is not all".to_owned(),
-        false => format!("{} is as it was before", arguments.output.display()),
+        true => "the output is incomplete".to_owned(),
+        false => format!("{} is unchanged", arguments.output.display()),
     };
     until_interrupted(export(stage, arguments), &left).await
 }
@@ -91,7 +91,7 @@ async fn export(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> 
     let place = place_of(stage).await?;
     let target = Target::open(&arguments.output, arguments.format == FileFormat::Parquet)?;
     let shown = arguments.output.display();
-    let unwritten = || format!("{shown} is not written");
+    let unwritten = || format!("{shown} was not written");
     let sink = Sink::new(target, arguments.format, style).with_context(unwritten)?;
     let bar = progress();
     let mut writer = Writer { sink, bar: &bar, landing_since: Utc::now() - LAG, landed: HashSet::new() };
@@ -123,7 +123,7 @@ impl Writer<'_> {
             self.bar.inc(page.len() as u64);
             for record in page {
                 self.note_landed(&record);
-                self.sink.write(record).context("the file is not written")?;
+                self.sink.write(record).context("the file was not written")?;
             }
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Writer<'_> {
                 for record in page {
                     if self.note_landed(&record) {
                         self.bar.inc(1);
-                        self.sink.write(record).context("the file is not written")?;
+                        self.sink.write(record).context("the file was not written")?;
                     }
                 }
             }

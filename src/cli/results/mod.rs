@@ -98,7 +98,7 @@ struct Filters {
     /// The images that somebody withdrew, which no other list has, instead of those that count.
     #[arg(long)]
     withdrawn: bool,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, "2026-11-22 14:30" (UTC), 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, "2026-11-22 14:30" (UTC), 24h, 7d.
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Only images uploaded before a time, or so long ago.

@@ -36,7 +36,7 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
     if history.results.is_empty() {
         return Err(Failed::Work(anyhow!(
             "s3://{bucket}/{key} has no result; expected the key of an image that was answered: `giemsa results list` \
-             shows keys, `giemsa reconcile --prefix '{key}'` tells why an upload has no answer"
+             shows keys, `giemsa reconcile --prefix '{key}'` shows why an upload has no answer"
         )));
     }
     match form {

@@ -27,7 +27,10 @@ impl Target {
     pub(super) fn open(path: &Path, is_binary: bool) -> Result<Self, Failed> {
         if path == Path::new("-") {
             if is_binary && io::stdout().is_terminal() {
-                let error = anyhow!("Parquet is nothing for a terminal; name a file with -o, or pipe it");
+                let error = anyhow!(
+                    "refusing to write Parquet to a terminal; name a file with -o, or pipe \
+                    it"
+                );
                 return Err(Failed::Usage(error));
             }
             return Ok(Self::Stdout(BufWriter::new(io::stdout())));

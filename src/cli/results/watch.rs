@@ -97,14 +97,14 @@ async fn watch(stage: &str, arguments: &WatchArguments) -> Result<(), Failed> {
         match watcher.look(&mut printer).await {
             Ok(()) => {
                 if pause > interval {
-                    complain("The servers answer again; what landed meanwhile is above.");
+                    complain("Reconnected. Results that arrived meanwhile are above.");
                 }
                 pause = interval;
             }
             Err(Looked::Unprinted(error)) => return Err(error.into()),
             Err(Looked::Unread(error)) => {
                 if pause == interval {
-                    complain(&format!("giemsa: {error}; trying again until it works"));
+                    complain(&format!("giemsa: {error}; retrying until it works"));
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE.max(2 * interval));
             }
