@@ -1,7 +1,7 @@
-//! `giemsa backfill`: the images that are in the input bucket already, counted, priced and answered.
+//! `giemsa backfill`: counts, prices and answers the images that were in the input bucket already.
 //!
-//! It never starts before it has said how many images and what price, and been told to. Invariant: it ends with success
-//! only if every image that it was asked for is answered.
+//! It starts only after it has shown how many images there are and what they cost, and the user agreed. Invariant: it
+//! succeeds only if every selected image is answered.
 
 mod batch;
 mod feed;
@@ -23,7 +23,7 @@ use super::model::{Place, print};
 use super::processors::Processors;
 use super::{Failed, complain, output, question};
 
-/// Images whose times are looked at for the estimate.
+/// Images whose times are used for the estimate.
 const MEASURED_IMAGES: usize = 20;
 
 /// Images named that are not answered.
@@ -179,7 +179,7 @@ async fn served_model(place: &Place, stage: &str, digest: &str) -> Result<String
     Ok(served)
 }
 
-/// Walks over the bucket, and gives each page to `page`.
+/// Lists the bucket, and passes each page to `page`.
 async fn walk(
     place: &Place,
     selection: &Selection,
@@ -217,7 +217,7 @@ async fn measured_time(place: &Place, stage: &str, key: &str) -> anyhow::Result<
     Ok(total_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()))
 }
 
-/// Says what is to be done, and asks. Returns whether to start.
+/// Shows the plan, and asks. Returns whether to start.
 async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Failed> {
     if !arguments.json {
         say(&shown_plan(plan))?;
@@ -311,7 +311,7 @@ fn shown_quantity(charge: Charge, quantity: f64) -> String {
     }
 }
 
-/// A length of time as people say it.
+/// A duration for people.
 fn shown_length(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{:.0} s", s.ceil()),
@@ -321,7 +321,7 @@ fn shown_length(seconds: f64) -> String {
     }
 }
 
-/// Counts what is left, names some of it, and tells the end.
+/// Counts what is left, names some of it, and reports the end.
 async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
     let mut left: Vec<Upload> = Vec::new();
     let counted = walk(place, &plan.selection, async |page: ScannedPage| {
@@ -361,7 +361,7 @@ async fn reasons_of(place: &Place, selection: &Selection, uploads: &[Upload]) ->
     Ok(names.iter().map(reason).collect())
 }
 
-/// Tells what became of a backfill whose `left` is counted.
+/// Reports what became of a backfill whose `left` is counted.
 fn tell_end(plan: &Plan, done: Done, json: bool) -> Result<(), Failed> {
     if json {
         return tell(Some(plan), Some(&done));
@@ -370,7 +370,7 @@ fn tell_end(plan: &Plan, done: Done, json: bool) -> Result<(), Failed> {
     say(&format!("{} images answered; {left} left.\n", plan.totals.pending.saturating_sub(left)))
 }
 
-/// Follows a job that is there.
+/// Follows an existing job.
 async fn follow(jobs: &BatchJobs, job_id: &str, arguments: &BackfillArguments) -> Result<(), Failed> {
     let job = batch::watch(jobs, job_id).await?;
     let done = Done { completed: job.status == "Complete", job: Some(job.clone()), left: None };

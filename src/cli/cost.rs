@@ -1,6 +1,6 @@
-//! `giemsa cost`: what images cost on AWS, and at which rate of uploads which limit gives.
+//! `giemsa cost`: what images cost on AWS, and which limit is exceeded at which upload rate.
 //!
-//! It asks nobody and changes nothing. Invariant: docs/cost.md shows what this prints, which a test holds.
+//! A test compares docs/cost.md with what this prints.
 
 use std::io::Write;
 
@@ -15,13 +15,13 @@ use serde::Serialize;
 use super::processors::Processors;
 use super::{Failed, output};
 
-/// Most images, and most of any other number, that is reckoned with.
+/// Upper bound of the number of images and of every other number.
 const MAX_NUMBER: f64 = 1e12;
 
-/// How much longer a handler in Python takes where nothing was measured: as for crops.
+/// How much longer a handler in Python takes if nothing was measured: as for crops.
 const DEFAULT_PYTHON: f64 = CROPS.python_ms / CROPS.image_ms;
 
-/// Part of the images that has the most frequent label, and part that needs a look, for the rates.
+/// Share of the images with the most frequent label, and share that needs a review, for the rates.
 const COMMON_LABEL: f64 = 0.9;
 const REVIEWED: f64 = 0.1;
 

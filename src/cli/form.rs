@@ -1,7 +1,6 @@
-//! Form of results on stdout and in files: tables, JSON lines, and CSV for the spreadsheets of any country.
+//! Form of results on stdout and in files: tables, JSON lines, and CSV for spreadsheets of any locale.
 //!
-//! It never chooses what is written. Invariant: no cell of a CSV starts a formula, and its numbers are numbers where its
-//! separator is usual.
+//! Invariant: no cell of a CSV begins a formula, and its numbers are numbers in a locale that uses its separator.
 
 use std::io::Write;
 
@@ -68,7 +67,7 @@ enum Separator {
     Tab,
 }
 
-/// A form, with all that was said of it.
+/// A form, with all its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// For people.
@@ -90,7 +89,7 @@ impl FormArguments {
     /// The form.
     ///
     /// # Errors
-    /// [`Failed::Usage`] if something is said of a CSV that is not asked for.
+    /// [`Failed::Usage`] if an option for CSV is given without CSV.
     pub fn form(&self) -> Result<Form, Failed> {
         let style = self.csv.style(self.format == Format::Csv)?;
         Ok(match self.format {

@@ -1,7 +1,6 @@
-//! Arguments of the `giemsa` command, and who carries them out.
+//! Arguments of the `giemsa` command, and the module that runs each command.
 //!
-//! It never does the work itself. Invariant: results go to stdout, everything else to stderr; exit code 0 is
-//! success, 1 failure, 2 wrong usage.
+//! Results go to stdout, everything else to stderr. Exit code 0 is success, 1 failure, 2 wrong usage.
 
 mod backfill;
 mod classify;

@@ -1,7 +1,7 @@
-//! `giemsa reclassify`: the images that a model answered, answered anew by the one that the stage has now.
+//! `giemsa reclassify`: answers the images of one model again with the model that the stage has now.
 //!
-//! It never touches images whose current result another model made. Invariant: ended at any moment and started again,
-//! it goes on with what is left.
+//! It leaves out images whose current result another model made. Interrupted at any moment and run again, it continues
+//! with the rest.
 
 use anyhow::{Context, anyhow};
 use giemsa::pipeline::Pipeline;
@@ -26,7 +26,7 @@ struct Done {
     images: Reclassified,
 }
 
-/// Answers images anew.
+/// Answers images again.
 pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     let sha256 = arguments.model_digest.to_ascii_lowercase();
     if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {

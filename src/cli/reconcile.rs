@@ -1,7 +1,7 @@
-//! `giemsa reconcile`: proves that every upload has its result, and lists those that have none.
+//! `giemsa reconcile`: proves that every upload has its result, and lists those without one.
 //!
-//! Without `--fix` it never changes anything. Invariant: it ends with success only if every upload in scope was looked at
-//! and has its result.
+//! It changes nothing without `--fix`. Invariant: it succeeds only if it checked every selected upload and each has its
+//! result.
 
 mod checkpoint;
 mod report;
@@ -117,7 +117,7 @@ async fn open_inventory(arguments: &ReconcileArguments, place: &Place) -> Result
     Ok(Some(inventory))
 }
 
-/// All that decides what a run finds.
+/// Everything that decides what a run finds.
 fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&Inventory>) -> Parameters {
     let config = &place.config;
     BTreeMap::from([
@@ -134,7 +134,7 @@ fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&
     ])
 }
 
-/// Looks at all uploads that are left, and prints what it finds.
+/// Checks all remaining uploads, and prints what it finds.
 async fn compare(
     arguments: &ReconcileArguments,
     place: &Place,
@@ -216,7 +216,7 @@ fn source_of(inventory: Option<Inventory>, listing: UploadListing, position: &Po
     Source::Inventory(inventory.pages(from))
 }
 
-/// How far it is, on a terminal: nobody knows how many uploads a bucket has before they are listed.
+/// Progress on a terminal: the number of uploads in a bucket is unknown before they are listed.
 struct Bar {
     bar: ProgressBar,
     files: Option<usize>,

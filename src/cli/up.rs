@@ -1,7 +1,7 @@
-//! `giemsa up`: the local stack, kept until Ctrl-C.
+//! `giemsa up`: the local stack, which runs until Ctrl-C.
 //!
-//! It never depends on anyone reading what it prints. Invariant: Ctrl-C and SIGTERM end it with success at any
-//! moment, also while it starts; a second one ends it without waiting for work in progress.
+//! It keeps serving if nobody reads its output. Ctrl-C and SIGTERM end it with success at any moment, also while it starts;
+//! a second one ends it without waiting for work in progress.
 
 use std::io::Write;
 
@@ -131,7 +131,7 @@ fn check_ports(arguments: &UpArguments) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Prints to whoever reads; that nobody does (`giemsa up | head -1`) is no reason to stop serving.
+/// Prints to stdout; a closed stdout (`giemsa up | head -1`) is not a reason to stop serving.
 fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

@@ -1,7 +1,6 @@
-//! A backfill by S3 Batch Operations: manifest, job, and a look at it until it ends.
+//! A backfill by S3 Batch Operations: manifest, job, and progress until it ends.
 //!
-//! It never ends a job unless it is told to. Invariant: the manifest becomes an object, and the job is made, only after
-//! the price was agreed to.
+//! Invariant: the manifest becomes an object, and the job is created, only after the user agreed to the price.
 
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use super::super::model::{Place, print};
 use super::super::{Failed, complain, output};
 use super::{BackfillArguments, Done, approve, conclude, say, tell, tell_end, walk};
 
-/// Shortest and longest time between two looks at a job.
+/// Shortest and longest time between two checks of a job.
 const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// Counts while it writes the manifest, asks, and has the job made and done.
+/// Counts while it writes the manifest, asks, and creates and follows the job.
 pub async fn start(
     place: &Place,
     jobs: &BatchJobs,
@@ -84,7 +83,7 @@ pub async fn start(
     Err(ended_early(&job))
 }
 
-/// Looks at a job until it is over; Ctrl-C ends the looking and not the job.
+/// Watches a job until it is over; Ctrl-C ends the watching and not the job.
 pub async fn watch(jobs: &BatchJobs, job_id: &str) -> Result<JobState, Failed> {
     let followed = async {
         let bar = output::progress("tasks", 0);

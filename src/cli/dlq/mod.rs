@@ -1,7 +1,7 @@
-//! `giemsa dlq …`: what was given up, why, and sending it to its queue again.
+//! `giemsa dlq …`: shows what was given up and why, and sends it to its queue again.
 //!
-//! It never removes a letter that its queue does not have again. Invariant: however a command ends, short of being
-//! killed, every letter that it looked at and left is visible again at once; killed, within five minutes.
+//! Invariant: however a command ends, every message that it read and left is visible again at once, or within five minutes
+//! if the command is killed.
 
 mod explain;
 mod list;
@@ -26,7 +26,7 @@ pub struct DlqArguments {
     verb: Verb,
 }
 
-/// Which letters.
+/// Which messages.
 #[derive(Debug, clap::Args)]
 struct Selection {
     /// The stage.
@@ -69,8 +69,8 @@ pub async fn run(arguments: &DlqArguments) -> Result<(), Failed> {
     }
 }
 
-/// Whether somebody wants the command to end. It is looked at between pages: a request that was cut off would leave
-/// its letters hidden.
+/// Whether the user wants the command to end. It is checked between pages: an interrupted request would leave
+/// its messages hidden.
 #[derive(Debug, Clone)]
 struct Interrupted(watch::Receiver<bool>);
 
@@ -96,14 +96,14 @@ impl Interrupted {
         *self.0.borrow()
     }
 
-    /// Returns when somebody wants the command to end.
+    /// Returns when the user wants the command to end.
     async fn wait(&self) {
         // An error means that the other side is gone, which is as good a reason to end.
         let _ = self.0.clone().wait_for(|is_set| *is_set).await;
     }
 }
 
-/// Goes through the dead letters of the selected queue: gives every letter back at the end, however `work` ended.
+/// Goes through the dead letters of the selected queue: releases every message at the end, however `work` ended.
 async fn pass<T, F>(letters: DeadLetters, work: impl FnOnce(DeadLetters) -> F) -> Result<T, Failed>
 where
     F: Future<Output = (DeadLetters, Result<T, Failed>)>,

@@ -1,7 +1,7 @@
-//! `giemsa dlq redrive`: letters back to their queue, all or those that match.
+//! `giemsa dlq redrive`: sends all dead letters, or those that match, back to their queue.
 //!
-//! It never deletes a letter before its queue has it again. Invariant: ended at any moment, each letter is in at least
-//! one of the two queues, and a second run goes on with the rest.
+//! Invariant: a message is deleted only after its queue has it again. Interrupted at any moment, each message is in at least
+//! one of the two queues, and a second run continues with the rest.
 
 use std::io::IsTerminal;
 
@@ -21,12 +21,12 @@ struct Done {
     queue: String,
     dead_letter_queue: String,
     redriven: u64,
-    /// Letters that did not match, or came while it ran.
+    /// Messages that did not match, or came while it ran.
     left: u64,
     complete: bool,
 }
 
-/// Sends letters to their queue.
+/// Sends messages to their queue.
 pub(super) async fn run(
     selection: &Selection,
     is_agreed: bool,
@@ -90,7 +90,7 @@ pub(super) async fn run(
     }
 }
 
-/// How many letters match, and how many there are.
+/// How many messages match, and how many there are.
 async fn count(
     place: &Place,
     selection: &Selection,
@@ -139,7 +139,7 @@ async fn redrive(
     Ok(())
 }
 
-/// The letters of a page that are selected.
+/// The messages of a page that are selected.
 async fn matching(
     place: &Place,
     selection: &Selection,
@@ -155,7 +155,7 @@ fn letters_text(count: u64) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
-/// Asks on the terminal. Nothing is held back meanwhile, so that nobody has to hurry.
+/// Asks on the terminal. No messages are hidden meanwhile, so there is no hurry.
 async fn is_confirmed(interrupted: &Interrupted) -> anyhow::Result<bool> {
     tokio::select! {
         answer = question::is_confirmed("Send?") => answer,

@@ -1,7 +1,7 @@
-//! `giemsa model check`: the golden gate on this machine, before any upload; or the training framework's answers.
+//! `giemsa model check`: the golden gate on this machine, or a comparison with the training framework's answers.
 //!
-//! It never talks to a bucket. Invariant: the same images, rules and model give the figures that the gate function
-//! reports, by the same code.
+//! It uses the gate function's code, so the same images, rules and model have the same figures. It does not access a
+//! bucket.
 
 use std::path::{Path, PathBuf};
 

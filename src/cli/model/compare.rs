@@ -1,6 +1,6 @@
 //! `giemsa model compare`: the models of two stages on the same uploads.
 //!
-//! It never decides which model serves. Invariant: the sentence at the end follows from the numbers above it.
+//! The sentence at the end follows from the numbers above it.
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};

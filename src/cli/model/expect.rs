@@ -1,6 +1,6 @@
-//! `giemsa model check --expect`: Giemsa's answers beside those of the training framework, on the lab's own images.
+//! `giemsa model check --expect`: Giemsa's answers compared with the training framework's, on your own images.
 //!
-//! It never talks to a bucket. Invariant: what agrees here was decoded, resized and scored as the pipeline does.
+//! Images are decoded, resized and scored as in the pipeline.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const IMAGE: &str = "image";
 /// Column of the framework's answer.
 const LABEL: &str = "label";
 
-/// What the framework said of one image.
+/// The framework's answer for one image.
 struct Expectation {
     image: String,
     path: PathBuf,
@@ -52,7 +52,7 @@ struct Beside {
     found: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     expected_probabilities: BTreeMap<String, f64>,
-    /// Not calibrated: at temperature 1, as the framework gives them.
+    /// Not calibrated: at temperature 1, as the framework computes them.
     found_probabilities: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<f64>,

@@ -1,6 +1,4 @@
-//! `giemsa model history` and `at`.
-//!
-//! It never changes anything. Invariant: what is shown is what commands and functions recorded, nothing is filled in.
+//! `giemsa model history` and `at`: only what commands and functions recorded; nothing is filled in.
 
 use chrono::{DateTime, Utc};
 use giemsa::release::{Event, HistoryEntry};

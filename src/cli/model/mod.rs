@@ -1,6 +1,6 @@
-//! `giemsa model …`: arguments, the place they work on, and who carries them out.
+//! `giemsa model …`: arguments, and the buckets and table that the commands use.
 //!
-//! It never decides about a release; `giemsa::release` does. Invariant: with `--json` stdout is one JSON document.
+//! `giemsa::release` decides about releases. Invariant: with `--json` stdout is one JSON document.
 
 mod check;
 mod compare;
@@ -142,7 +142,7 @@ fn limits() -> Result<Limits, Failed> {
     Limits::from_env().map_err(|error| Failed::Usage(error.into()))
 }
 
-/// What a file says of itself; one that cannot be read has a digest all the same.
+/// A file's metadata; one that cannot be read still has a digest.
 fn info_of(bytes: &[u8], limits: &LoadLimits) -> ModelInfo {
     let properties = OnnxFile::parse_within(bytes, limits).map(|file| file.properties()).unwrap_or_default();
     let text = |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());

@@ -1,7 +1,6 @@
-//! `giemsa model pack`: metadata into an ONNX file.
+//! `giemsa model pack`: writes metadata into an ONNX file.
 //!
-//! It never writes a file that could not serve. Invariant: the output is there whole
-//! or not at all.
+//! Invariant: the output can serve, and it is complete or absent.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -144,7 +143,7 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
     })
 }
 
-/// Writes beside the place and moves into it, so that nobody finds half a model.
+/// Writes a temporary file and renames it, so that nobody finds half a model.
 fn write_whole(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("{} cannot be written", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,7 +1,6 @@
-//! `giemsa model push`: a file into a stage of the model bucket.
+//! `giemsa model push`: copies a file to a stage of the model bucket, but not to production, which is `promote`.
 //!
-//! It never uploads a file that could not serve, and never releases to production: that is `promote`. Invariant: the
-//! bytes in the bucket are those that were checked.
+//! Invariant: the uploaded bytes are those that were checked.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,6 @@
-//! How far a run has come, in a file, so that a run that was ended goes on.
+//! Progress of a run in a file, so that an interrupted run can continue.
 //!
-//! It never holds what was found, only the counts. Invariant: the file is whole at every moment, and of a page that was
-//! checked, printed and sent as a whole.
+//! Invariant: the file is complete at every moment, and stands after a page that was checked, printed and sent completely.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -93,7 +92,7 @@ impl Checkpoint {
         Ok(Some(progress))
     }
 
-    /// Writes the file anew, so that a reader finds the old or the new one whole.
+    /// Replaces the file, so that a reader finds the old or the new one complete.
     pub fn save(&self, progress: &Progress) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         self.replace(path, progress).with_context(|| {
@@ -114,7 +113,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Takes the file away: the run is over, and the next one starts anew.
+    /// Removes the file: the run is over, and the next one starts from the beginning.
     pub fn remove(&self) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         match std::fs::remove_file(path) {
@@ -125,7 +124,7 @@ impl Checkpoint {
         }
     }
 
-    /// How to go on after an error.
+    /// How to continue after an error.
     pub fn advice(&self) -> String {
         match &self.path {
             Some(path) => format!("run it again with --checkpoint {} to continue", path.display()),

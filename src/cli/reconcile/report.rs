@@ -1,7 +1,7 @@
 //! What `giemsa reconcile` prints.
 //!
-//! It never holds more than a line. Invariant: stdout has a line for each upload that is not fine, then the summary; in
-//! JSON the keys are exact, in text they are shown so that they can do nothing.
+//! Stdout has a line for each upload that is not in order, then the summary. In JSON the keys are exact; text shows them
+//! without control characters.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};

@@ -1,6 +1,4 @@
-//! `giemsa results compact`: days of the results prefix as Parquet.
-//!
-//! It decides nothing about objects; `giemsa::export` does. Invariant: a day that is printed is whole.
+//! `giemsa results compact`: days of the results prefix as Parquet. `giemsa::export` decides about objects.
 
 use std::io::Write;
 

@@ -1,8 +1,7 @@
 //! `giemsa results …`: what became of images, as a list, a figure, a file or live.
 //!
-//! It never changes a result; `withdraw` and `restore` append what a person says of one, and `compact --delete-json` alone
-//! deletes, what it has kept elsewhere. Invariant: stdout has
-//! nothing but results, in the form that `--format` names.
+//! `withdraw` and `restore` append a person's decision, and only `compact --delete-json` deletes what it has stored elsewhere.
+//! Invariant: stdout has only results, in the form that `--format` names.
 
 mod activity;
 mod compact;

@@ -1,6 +1,4 @@
-//! `giemsa results show`: one image.
-//!
-//! It never looks for similar names. Invariant: an image without a result is a failure that says what to do.
+//! `giemsa results show`: one image. An image without a result is a failure that says what to do.
 
 use std::io::Write;
 

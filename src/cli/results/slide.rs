@@ -1,6 +1,4 @@
-//! `giemsa results slide` and `slides`: figures of slides, and the images of one.
-//!
-//! It never adds up a figure itself. Invariant: images come most suspicious first.
+//! `giemsa results slide` and `slides`: figures of slides, and the images of one, most suspicious first.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};

@@ -1,7 +1,6 @@
-//! Where an export goes: stdout, or a file that appears when it is whole.
+//! Where an export goes: stdout, or a file that appears when it is complete.
 //!
-//! It never leaves half a file under the name that was asked for. Invariant: what was there before stays until the new
-//! file is complete and on the disk.
+//! Invariant: the previous file stays until the new one is complete and on the disk.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};

@@ -1,7 +1,7 @@
-//! `giemsa results withdraw` and `restore`: images taken out of what counts, and brought back.
+//! `giemsa results withdraw` and `restore`: remove images from what counts, and bring them back.
 //!
-//! It never deletes anything and never changes what a model said. Invariant: nothing is written before a person has seen
-//! how many images of which slides are concerned, unless `--yes` says so.
+//! Neither deletes anything or changes a model's answer. Invariant: nothing is written before the user has seen how many
+//! images of which slides are concerned, unless `--yes` is given.
 
 use std::collections::BTreeMap;
 
