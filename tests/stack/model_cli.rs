@@ -272,7 +272,7 @@ fn answers_are_held_against_those_of_the_training_framework() {
 
     // The order of the labels.
     write("image,uninfected,parasitized", &|name, [a, b]| format!("{name},{a},{b}"));
-    fail(None, &check, 1, "of 4 labels; usual causes, in this order: another resize");
+    fail(None, &check, 1, "of 4 labels; usual causes, in this order: a different resize");
     let differs = text_of(&run(None, &check));
     assert!(differs.contains("ANOTHER LABEL") && differs.ends_with("DIFFERS\n"), "{differs}");
     // A little: within the tolerance, or not.
@@ -294,7 +294,7 @@ fn answers_are_held_against_those_of_the_training_framework() {
             "a column of probabilities for each of the model's labels",
         ),
         ("image,label\nslide/cell 9.png,uninfected\n", "line 2: there is no image \"slide/cell 9.png\""),
-        ("image,label\nslide/cell 0.png,healthy\n", "line 2: \"healthy\" is none of the model's labels"),
+        ("image,label\nslide/cell 0.png,healthy\n", "line 2: \"healthy\" is not one of the model's labels"),
         ("image,parasitized,uninfected\nslide/cell 0.png,2,-1\n", "expected a probability, 0 to 1"),
         ("image,label\n", "has no rows"),
     ] {

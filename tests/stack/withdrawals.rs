@@ -232,7 +232,7 @@ async fn deleted(stack: &RunningStack) {
     let summary = reconciled(&[]);
     assert_eq!((&summary["complete"], &summary["deleted"]), (&json!(true), &json!(1)), "{summary}");
     let text = stdout(stack, &["reconcile"]);
-    assert!(text.contains("1 of these results count though their image was deleted"), "{text}");
+    assert!(text.contains("1 of these results count although their image was deleted"), "{text}");
     let path = "/api/slide?slide=slide%207%20%C3%A9";
     assert_eq!(stack.get_json(path)["not_in_bucket"], 1);
 

@@ -58,7 +58,7 @@ fn parse_reason(text: &str) -> Result<String, String> {
 struct Done {
     /// Images that were withdrawn, or brought back.
     changed: u64,
-    /// Images that were so already.
+    /// Images that already were in that state.
     unchanged: u64,
     /// Images that could not be, with the reason.
     failed: Vec<NotDone>,
