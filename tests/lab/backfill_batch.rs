@@ -557,7 +557,8 @@ async fn a_job_outlives_its_command_and_is_followed_and_stopped() {
     let status = tokio::task::block_in_place(|| wait_for_exit(&mut following));
     let stderr = following.wait_with_output().unwrap().stderr;
     assert_eq!(status.code(), Some(1), "{}", text(&stderr));
-    for part in ["goes on without this command", &*format!("--follow {job_id}"), &*format!("--stop {job_id}")]
+    for part in
+        ["continues without this command", &*format!("--follow {job_id}"), &*format!("--stop {job_id}")]
     {
         assert!(text(&stderr).contains(part), "{part:?} is not in {}", text(&stderr));
     }
@@ -652,7 +653,7 @@ async fn what_a_job_could_not_answer_is_named_and_taken_again() {
     cloud.put("s/1\u{1b}[31m.png", uninfected_cell()).await;
     let failed = cloud.run(&["--yes"], 1).await;
     assert!(text(&failed.stdout).contains("0 images answered; 1 left."), "{}", text(&failed.stdout));
-    let named = "not answered: s/1\u{fffd}[31m.png: no reason is noted";
+    let named = "not answered: s/1\u{fffd}[31m.png: no reason was noted";
     assert!(text(&failed.stderr).contains(named), "{}", text(&failed.stderr));
     assert_eq!(cloud.jobs()[0].results[0].1, "TemporaryFailure");
 
