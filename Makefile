@@ -30,12 +30,12 @@ $(@D)/bin/pip install --quiet --disable-pip-version-check $(1)
 @touch $@
 endef
 
-# Packages of npm in the folder $(2), as the lock file in $(1) pins them. No script of a package runs.
+# Packages of npm in the folder $(2), as the lock file in $(1) pins them, with the options $(3). No script of a package runs.
 define npm
 @command -v npm >/dev/null || { echo 'npm is not installed' >&2; exit 1; }
 @mkdir -p $(2)
 @cp $(1)/package.json $(1)/package-lock.json $(1)/.npmrc $(2)/
-@cd $(2) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+@cd $(2) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error $(3) \
 	--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=20000 >&2
 endef
 
@@ -68,11 +68,11 @@ lint: assets ## format and lints
 	$(CARGO) clippy --no-default-features --features dashboard --bin dashboard -- -D warnings
 
 .PHONY: check
-check: lint $(TOOLS)/bin/cargo-deny test-tools ## lint, and documentation, licences, the template
+check: lint $(TOOLS)/bin/cargo-deny test-tools ## lint, and documentation, licences, the page, the template
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	@if [ -x '$(VENV)/bin/cfn-lint' ]; then set -x; '$(VENV)/bin/cfn-lint' infra/template.yaml; fi
-	@$(MAKE) --no-print-directory check-template
+	@$(MAKE) --no-print-directory check-page check-template
 
 .PHONY: bench
 bench: ## speed of the stages, and end to end against a Python handler (python3 with venv)
@@ -83,27 +83,10 @@ bench: ## speed of the stages, and end to end against a Python handler (python3 
 clean: ## remove everything that was built (data in .giemsa/ stays)
 	$(CARGO) clean
 
-# Without them everything is built the same, apart from deep zoom and sign-in.
-ASSETS := target/assets
-LIBRARY := src/dashboard/library
-.PHONY: assets
-assets: ## put the libraries for deep zoom and sign-in into the program (npm)
-	$(call optional,$(ASSETS)/.installed,deep zoom of large images and sign-in,$(NPM))
-
-# Cargo builds again when this folder changes.
-$(ASSETS)/.installed: $(LIBRARY)/package.json $(LIBRARY)/package-lock.json
-	$(call npm,$(LIBRARY),$(TOOLS)/library)
-	@mkdir -p $(ASSETS)
-	@cd $(TOOLS)/library/node_modules && for file in openseadragon/build/openseadragon/openseadragon.min.js \
-		oidc-client-ts/dist/browser/oidc-client-ts.min.js; do cp $$file $(CURDIR)/$(ASSETS)/; done && \
-		cp openseadragon/LICENSE.txt $(CURDIR)/$(ASSETS)/openseadragon.LICENSE.txt && \
-		for name in oidc-client-ts jwt-decode; do cp $$name/LICENSE $(CURDIR)/$(ASSETS)/$$name.LICENSE.txt; done
-	@touch $@
-
 # Built without optimisation, because it runs for seconds.
 $(TOOLS)/bin/cargo-deny: Makefile
 	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --quiet --locked --profile dev --root $(TOOLS) \
 		--target-dir $(TOOLS)/build cargo-deny@$(DENY_VERSION)
 	@rm -rf $(TOOLS)/build; touch $@
 
-include tests/Makefile infra/Makefile models/Makefile
+include web/Makefile tests/Makefile infra/Makefile models/Makefile

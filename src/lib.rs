@@ -29,7 +29,6 @@ pub mod export;
 pub mod gate_handler;
 pub mod golden;
 pub mod handler;
-pub mod html;
 pub mod image;
 #[cfg(feature = "local")]
 pub mod inventory;

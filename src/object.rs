@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use serde::{Deserialize, Serialize};
 
-/// Files that operating systems leave in folders, in lower case; `src/dashboard/page/upload_files.js` has the same.
+/// Files that operating systems leave in folders, in lower case; `web/page/upload_files.js` has the same.
 const SYSTEM_FILES: &[&str] =
     &[".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"];
 
@@ -263,7 +263,7 @@ mod tests {
 
     /// The strings of a set in the page's script.
     fn set_of_page(name: &str) -> Vec<String> {
-        let script = include_str!("dashboard/page/upload_files.js");
+        let script = include_str!("../web/page/upload_files.js");
         let start = format!("const {name} = new Set(");
         let (_, rest) = script.split_once(&start).expect("the set is there");
         serde_json::from_str(rest.split_once(')').unwrap().0).unwrap()

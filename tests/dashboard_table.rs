@@ -20,8 +20,8 @@ use giemsa::model::Model;
 use giemsa::object::ObjectRef;
 use giemsa::slide::SlideFigure;
 use giemsa::store::{
-    ImageKey, LedgerEntry, NotedUpload, Order, QueryError, ResultQuery, Review, ReviewAction, StoreError,
-    TableReader, TableWriter, Verdict, create_table, make_current, upload_day,
+    ImageKey, LedgerEntry, NotedUpload, Order, QueryError, ResultQuery, Review, ReviewAction, Reviewer,
+    StoreError, TableReader, TableWriter, Verdict, create_table, make_current, upload_day,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -434,6 +434,36 @@ async fn days_have_the_counts_of_their_results() {
     assert_eq!(later[0].labels["parasitized"], summaries[0].labels["parasitized"] + 1);
 }
 
+fn named(name: &str) -> Reviewer {
+    Reviewer { name: name.into(), id: None }
+}
+
+/// Two people of one name: neither takes back what the other said, nor does whoever only states the name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_not_a_person() {
+    let lab = Lab::start().await;
+    let table = Table::of(&lab);
+    let record = of("s/1.png", Some(noon()), Some(0.7), false, false);
+    table.store(&record).await;
+    let anna =
+        |subject: &str| Reviewer { name: "Anna".into(), id: Some(format!("https://id.example|{subject}")) };
+    let said = Review { reviewer_id: anna("7").id, ..review(&record, "Anna", "uninfected") };
+    table.writer.append_review(&said, &DEFAULT_STAGES).await.unwrap();
+    for other in [anna("8"), named("Anna")] {
+        let undone = table.writer.undo_review(INPUT, "s/1.png", &other, Utc::now(), &DEFAULT_STAGES).await;
+        assert!(matches!(undone, Err(StoreError::NothingToUndo { .. })), "{other:?}: {undone:?}");
+    }
+    let history = table.reader.image(INPUT, "s/1.png", &DEFAULT_STAGES).await.unwrap();
+    assert_eq!(history.verdict.unwrap().reviewer_id, anna("7").id);
+    // The same person under another name.
+    let married = Reviewer { name: "Anna Bauer".into(), ..anna("7") };
+    let left =
+        table.writer.undo_review(INPUT, "s/1.png", &married, Utc::now(), &DEFAULT_STAGES).await.unwrap();
+    assert_eq!(left, None);
+    let history = table.reader.image(INPUT, "s/1.png", &DEFAULT_STAGES).await.unwrap();
+    assert_eq!(history.verdict, None);
+}
+
 fn review(record: &Record, reviewer: &str, label: &str) -> Review {
     Review {
         bucket: INPUT.into(),
@@ -444,6 +474,7 @@ fn review(record: &Record, reviewer: &str, label: &str) -> Review {
         label: label.into(),
         note: Some("<script>alert(1)</script>".into()),
         reviewer: reviewer.into(),
+        reviewer_id: None,
         reviewed_at: noon(),
         object_version: record.image.object_version().into(),
         result_id: Some(record.result_id.clone()),
@@ -505,14 +536,22 @@ async fn a_verdict_takes_an_image_out_of_the_queue_and_its_undo_puts_it_back() {
     second.action = ReviewAction::Confirm;
     table.writer.append_review(&second, &DEFAULT_STAGES).await.unwrap();
     assert_eq!(counts().await, (2, 1, 0));
-    let left =
-        table.writer.undo_review(INPUT, "s/0.6.png", "ada", Utc::now(), &DEFAULT_STAGES).await.unwrap();
+    let left = table
+        .writer
+        .undo_review(INPUT, "s/0.6.png", &named("ada"), Utc::now(), &DEFAULT_STAGES)
+        .await
+        .unwrap();
     assert_eq!(left.unwrap().reviewer, "bea");
     assert_eq!(queue("prod").await.len(), 2);
-    let again = table.writer.undo_review(INPUT, "s/0.6.png", "ada", Utc::now(), &DEFAULT_STAGES).await;
+    let again =
+        table.writer.undo_review(INPUT, "s/0.6.png", &named("ada"), Utc::now(), &DEFAULT_STAGES).await;
     assert!(matches!(again, Err(StoreError::NothingToUndo { .. })), "{again:?}");
     assert_eq!(
-        table.writer.undo_review(INPUT, "s/0.6.png", "bea", Utc::now(), &DEFAULT_STAGES).await.unwrap(),
+        table
+            .writer
+            .undo_review(INPUT, "s/0.6.png", &named("bea"), Utc::now(), &DEFAULT_STAGES)
+            .await
+            .unwrap(),
         None
     );
     assert_eq!(queue("prod").await, ["s/0.7.png", "s/0.6.png", "s/0.4.png"]);

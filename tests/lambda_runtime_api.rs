@@ -531,9 +531,10 @@ async fn the_dashboard_knows_who_asks_by_the_claims_of_the_gateway() {
     let cloud = Cloud::start().await;
     let mut api = RuntimeApi::start().await;
     let mut command = dashboard(&cloud, &api);
-    // Nobody is there, and nobody needs to be: the function itself asks the issuer for nothing but the page's policy.
+    // Nobody is there, and nobody needs to be: the function itself never asks the issuer.
     let issuer = "http://127.0.0.1:1/pool";
     command.env("GIEMSA_OIDC_ISSUER", issuer).env("GIEMSA_OIDC_CLIENT_ID", "page");
+    command.env("GIEMSA_OIDC_ORIGINS", "https://auth.lab.example");
     let _process = Process(command.spawn().unwrap());
     let minute = Duration::from_secs(60);
     let host =
@@ -544,19 +545,20 @@ async fn the_dashboard_knows_who_asks_by_the_claims_of_the_gateway() {
         event.to_string()
     };
 
-    let claims =
-        json!({"sub": "7", "email": "ada@lab.example", "cognito:username": "7", "exp": "1795341600"});
+    let claims = json!({"iss": issuer, "sub": "7", "email": "ada@lab.example", "cognito:username": "7", "exp": "1795341600"});
     let verified = json!({"jwt": {"claims": claims, "scopes": null}});
     let posted = api.invoke("verified", minute, &asked_by("/api/settings", verified)).await;
     assert_eq!(posted.body["statusCode"], 200, "{posted:?}");
     let settings: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
     assert_eq!(settings["reviewer"], "ada@lab.example");
+    assert_eq!(settings["reviewer_id"], format!("{issuer}|7"));
 
     for (index, authorizer) in [
         Value::Null,
         json!({}),
         json!({"jwt": {"claims": {}, "scopes": null}}),
         json!({"jwt": {"claims": {"exp": "1795341600"}, "scopes": null}}),
+        json!({"jwt": {"claims": {"iss": issuer, "email": "ada@lab.example"}, "scopes": null}}),
         json!({"lambda": {"sub": "7"}}),
     ]
     .into_iter()
@@ -570,6 +572,9 @@ async fn the_dashboard_knows_who_asks_by_the_claims_of_the_gateway() {
     for path in ["/sign-in", "/", "/slide", "/app.js"] {
         let posted = api.invoke(&path.replace('/', "-"), minute, &asked_by(path, Value::Null)).await;
         assert_eq!(posted.body["statusCode"], 200, "{path}: {posted:?}");
+        let policy = posted.body["headers"]["content-security-policy"].as_str().unwrap();
+        let has_origins = policy.contains(" http://127.0.0.1:1 https://auth.lab.example; base-uri");
+        assert_eq!(has_origins, ["/", "/slide"].contains(&path), "{path}: {policy}");
         if path == "/sign-in" {
             let body: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();
             assert_eq!(body, json!({"issuer": issuer, "client_id": "page"}));

@@ -13,7 +13,6 @@ const MODULES: &[(&str, &[&str])] = &[
     ("digest", &[]),
     ("statistics", &[]),
     ("price", &[]),
-    ("html", &[]),
     ("metrics", &[]),
     ("xray", &[]),
     ("object", &[]),
@@ -23,7 +22,7 @@ const MODULES: &[(&str, &[&str])] = &[
     // Clients, and the model.
     ("aws", &["config"]),
     ("queues", &["config", "aws"]),
-    ("model", &["digest", "statistics", "html", "metrics", "image", "config"]),
+    ("model", &["digest", "statistics", "metrics", "image", "config"]),
     // Pure again, in the model's terms.
     ("classification", &["digest", "object", "model"]),
     ("slide", &["statistics", "classification"]),

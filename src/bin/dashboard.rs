@@ -13,8 +13,8 @@ use std::sync::Arc;
 use giemsa::aws::{Clients, sqs_client_from_env};
 use giemsa::config::{DashboardConfig, QueueUrls};
 use giemsa::dashboard::{
-    Access, Authorizer, Buckets, Caller, Dashboard, Denied, Issuer, Pictures, QueuePair, SignIn,
-    SqsOperations, link_origins, router,
+    Access, Authorizer, Buckets, Caller, Dashboard, Denied, Pictures, QueuePair, SignIn, SqsOperations,
+    link_origins, router,
 };
 use giemsa::queues::QueueClient;
 use giemsa::store::{TableReader, TableWriter};
@@ -55,8 +55,8 @@ async fn serve(config: DashboardConfig) -> Result<(), Error> {
         operations: Arc::new(operations),
         access: Access::any_host(s3_origins),
         sign_in: config.sign_in.map(|settings| SignIn {
-            issuer: Arc::new(Issuer::new(settings)),
-            authorizer: Arc::new(Gateway),
+            authorizer: Arc::new(Gateway { origins: settings.origins().to_vec() }),
+            settings,
         }),
         pictures,
     };
@@ -65,7 +65,10 @@ async fn serve(config: DashboardConfig) -> Result<(), Error> {
 
 /// The JWT authorizer of the HTTP API in front, whose claims come with the request's context and from nowhere else.
 #[derive(Debug)]
-struct Gateway;
+struct Gateway {
+    /// As they were configured: a page is not to wait for a request to the issuer.
+    origins: Vec<String>,
+}
 
 #[async_trait::async_trait]
 impl Authorizer for Gateway {
@@ -82,5 +85,9 @@ impl Authorizer for Gateway {
         caller.ok_or_else(|| Denied::NoToken {
             detail: "the HTTP API has verified no token of this request, or one that names nobody".to_owned(),
         })
+    }
+
+    async fn origins(&self) -> Vec<String> {
+        self.origins.clone()
     }
 }

@@ -25,7 +25,8 @@ pub struct DashboardConfig {
     pub queues: BTreeMap<String, QueueUrls>,
     /// The gate's queue (`GIEMSA_GATE_QUEUE_URL` and `GIEMSA_GATE_DLQ_URL`, default none).
     pub gate: Option<QueueUrls>,
-    /// Where people sign in (`GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, default none: whoever reaches it asks).
+    /// Where people sign in (`GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, default none: whoever reaches it asks), and
+    /// the origins that the page asks for tokens beside the issuer's own (`GIEMSA_OIDC_ORIGINS`, by commas).
     pub sign_in: Option<SignInSettings>,
     /// Bounds on images, by the same names as the classifier's.
     pub limits: Limits,
@@ -160,6 +161,9 @@ mod tests {
             (("GIEMSA_OIDC_ISSUER", "https://id.example"), ("GIEMSA_OIDC_CLIENT_ID", "page"));
         let sign_in = of(&[issuer, client]).unwrap().sign_in.unwrap();
         assert_eq!((sign_in.issuer(), sign_in.client_id()), ("https://id.example", "page"));
+        let origins = ("GIEMSA_OIDC_ORIGINS", "https://auth.example");
+        let sign_in = of(&[issuer, client, origins]).unwrap().sign_in.unwrap();
+        assert_eq!(sign_in.origins(), ["https://id.example", "https://auth.example"]);
         // A forgotten setting must not open the page to everybody.
         for (one, other) in [(issuer, client), (client, issuer)] {
             let message = of(&[one]).unwrap_err().to_string();

@@ -10,6 +10,7 @@ use super::Settings;
 pub struct SignInSettings {
     issuer: String,
     client_id: String,
+    origins: Vec<String>,
 }
 
 /// Why nobody can sign in there.
@@ -30,6 +31,14 @@ pub enum SignInSettingsError {
         /// What was given.
         found: String,
     },
+    /// An origin is none that tokens may be asked of.
+    #[error(
+        "an origin is {found:?}; expected scheme and host alone, by https or on this machine, e.g. https://auth.example"
+    )]
+    Origin {
+        /// What was given.
+        found: String,
+    },
 }
 
 impl SignInSettings {
@@ -38,13 +47,33 @@ impl SignInSettings {
     /// # Errors
     /// [`SignInSettingsError`] that says what is expected.
     pub fn new(issuer: &str, client_id: &str) -> Result<Self, SignInSettingsError> {
-        if secure_origin(issuer).is_none() || issuer.contains(['?', '#']) {
-            return Err(SignInSettingsError::Issuer { found: issuer.to_owned() });
-        }
+        let origin = secure_origin(issuer).filter(|_| !issuer.contains(['?', '#']));
+        let origin = origin.ok_or_else(|| SignInSettingsError::Issuer { found: issuer.to_owned() })?;
         if client_id.is_empty() || !client_id.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(SignInSettingsError::ClientId { found: client_id.to_owned() });
         }
-        Ok(Self { issuer: issuer.to_owned(), client_id: client_id.to_owned() })
+        let origins = vec![origin.to_owned()];
+        Ok(Self { issuer: issuer.to_owned(), client_id: client_id.to_owned(), origins })
+    }
+
+    /// Adds origins that the page asks beside the issuer's own, by commas: of its token and revocation endpoints.
+    ///
+    /// # Errors
+    /// [`SignInSettingsError::Origin`].
+    pub fn with_origins(mut self, list: &str) -> Result<Self, SignInSettingsError> {
+        for origin in list.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {
+            if secure_origin(origin) != Some(origin) {
+                return Err(SignInSettingsError::Origin { found: origin.to_owned() });
+            }
+            self.origins.push(origin.to_owned());
+        }
+        Ok(self)
+    }
+
+    /// Scheme, host and port of the addresses that the page asks to sign somebody in, the issuer's first.
+    #[must_use]
+    pub fn origins(&self) -> &[String] {
+        &self.origins
     }
 
     /// The issuer, as its tokens name it.
@@ -81,17 +110,22 @@ pub fn secure_origin(url: &str) -> Option<&str> {
 }
 
 impl<L: Fn(&str) -> Option<String>> Settings<L> {
-    /// `GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, both or none.
+    /// `GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, both or none, and `GIEMSA_OIDC_ORIGINS`.
     pub(super) fn sign_in(&mut self) -> Option<SignInSettings> {
         match (self.optional("GIEMSA_OIDC_ISSUER"), self.optional("GIEMSA_OIDC_CLIENT_ID")) {
             (None, None) => None,
-            (Some(issuer), Some(client_id)) => match SignInSettings::new(&issuer, &client_id) {
-                Ok(settings) => Some(settings),
-                Err(error) => {
-                    self.problems.push(format!("GIEMSA_OIDC_ISSUER, GIEMSA_OIDC_CLIENT_ID: {error}"));
-                    None
+            (Some(issuer), Some(client_id)) => {
+                let origins = self.optional("GIEMSA_OIDC_ORIGINS").unwrap_or_default();
+                let settings = SignInSettings::new(&issuer, &client_id);
+                match settings.and_then(|settings| settings.with_origins(&origins)) {
+                    Ok(settings) => Some(settings),
+                    Err(error) => {
+                        let names = "GIEMSA_OIDC_ISSUER, GIEMSA_OIDC_CLIENT_ID, GIEMSA_OIDC_ORIGINS";
+                        self.problems.push(format!("{names}: {error}"));
+                        None
+                    }
                 }
-            },
+            }
             (issuer, _) => {
                 let (set, other) = match issuer {
                     Some(_) => ("GIEMSA_OIDC_ISSUER", "GIEMSA_OIDC_CLIENT_ID"),
@@ -138,5 +172,12 @@ mod tests {
         assert!(SignInSettings::new("https://id.example", "a b").unwrap_err().to_string().contains("a b"));
         let settings = SignInSettings::new("https://id.example/", "c").unwrap();
         assert_eq!((settings.issuer(), settings.client_id()), ("https://id.example/", "c"));
+        assert_eq!(settings.origins(), ["https://id.example"]);
+        let settings = settings.with_origins("https://a.example, https://b.example:1").unwrap();
+        assert_eq!(settings.origins(), ["https://id.example", "https://a.example", "https://b.example:1"]);
+        for origin in ["https://a.example/token", "http://a.example", "https://a.example; script-src *"] {
+            let refused = settings.clone().with_origins(origin).unwrap_err().to_string();
+            assert!(refused.contains(origin), "{refused}");
+        }
     }
 }

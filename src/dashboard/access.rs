@@ -190,7 +190,7 @@ impl Guard {
     async fn issuer_origins(&self, path: &str) -> Vec<String> {
         let is_page = !path.starts_with(API) && !path.contains('.') && path != SIGN_IN;
         match &self.sign_in {
-            Some(sign_in) if is_page => sign_in.issuer.origins().await,
+            Some(sign_in) if is_page => sign_in.authorizer.origins().await,
             _ => Vec::new(),
         }
     }

@@ -10,10 +10,10 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dashboard;
-use super::parameters::{RawQuery, wrong};
+use super::parameters::{Query, Time, wrong};
 use super::problem::Problem;
 use crate::classification::ModelInfo;
 use crate::statistics::wilson_interval;
@@ -43,21 +43,27 @@ struct Agreement {
     matrix: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgreementQuery {
+    stage: Option<String>,
+    from: Option<Time>,
+    until: Option<Time>,
+}
+
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/agreement", get(agreement))
 }
 
 async fn agreement(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(AgreementQuery { stage, from, until }): Query<AgreementQuery>,
 ) -> Result<Json<Answer>, Problem> {
-    let parameters = query.parameters(&["stage", "from", "until"])?;
-    let stage = parameters.stage(&dashboard.stages)?;
-    let until = parameters.time("until")?.unwrap_or_else(Utc::now);
-    let from = parameters.time("from")?.unwrap_or(until - TimeDelta::days(DEFAULT_DAYS));
+    let stage = dashboard.stage("stage", stage)?;
+    let until = until.map_or_else(Utc::now, |Time(until)| until);
+    let from = from.map_or_else(|| until - TimeDelta::days(DEFAULT_DAYS), |Time(from)| from);
     if from >= until {
-        let text = parameters.optional("from")?.unwrap_or_default();
-        return Err(wrong("from", text, "a time before `until`"));
+        return Err(wrong("from", &from.to_rfc3339(), "a time before `until`"));
     }
     let reviewed = dashboard.reviewed(from, until, |review| review.stage.as_deref() == Some(&stage)).await?;
     Ok(Json(Answer { stage, from, until, models: by_model(reviewed) }))
@@ -105,6 +111,7 @@ mod tests {
             label: label.into(),
             note: None,
             reviewer: "ada".into(),
+            reviewer_id: None,
             reviewed_at: DateTime::UNIX_EPOCH,
             object_version: "1".into(),
             result_id: None,

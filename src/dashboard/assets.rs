@@ -7,15 +7,16 @@ use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use include_dir::{Dir, include_dir};
 
 use super::library;
 use crate::digest::sha256_hex;
 
-const CSS: &str = "text/css; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
 pub(super) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const SVG: &str = "image/svg+xml";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The page's files, all at the top of the folder.
+static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/web/page");
 
 /// Paths of views: each is answered with the page, whose script shows the view.
 const VIEWS: &[&str] = &["/", "/slide", "/image", "/review", "/models", "/health"];
@@ -23,38 +24,32 @@ const VIEWS: &[&str] = &["/", "/slide", "/image", "/review", "/models", "/health
 /// One embedded file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asset {
-    /// Name in the folder `page/` or of the library, and path after `/`.
+    /// Name in the folder `web/page` or `web/library`, and path after `/`.
     pub(super) name: &'static str,
     pub(super) content_type: &'static str,
     pub(super) content: &'static str,
 }
 
-macro_rules! assets {
-    ($($content_type:ident: $($name:literal),+;)+) => {
-        &[$($(Asset { name: $name, content_type: $content_type, content: include_str!(concat!("page/", $name)) }),+),+]
-    };
+/// What is in the folder; a test finds a file of a kind that is not listed here.
+fn page_files() -> impl Iterator<Item = Asset> {
+    FOLDER.files().filter_map(|file| {
+        let name = file.path().to_str()?;
+        let content_type = match name.rsplit_once('.')?.1 {
+            "css" => "text/css; charset=utf-8",
+            "html" => "text/html; charset=utf-8",
+            "js" => JAVASCRIPT,
+            "svg" => "image/svg+xml",
+            _ => return None,
+        };
+        Some(Asset { name, content_type, content: file.contents_utf8()? })
+    })
 }
-
-/// All files but the page itself; a new file of `page/` needs its name here.
-const ASSETS: &[Asset] = assets! {
-    CSS: "slide.css", "slides.css", "style.css", "upload.css", "views.css";
-    JAVASCRIPT: "api.js", "app.js", "banner.js", "charts.js", "core.js", "decision.js", "dom.js", "figure.js",
-        "format.js", "gallery.js", "links.js", "slide.js", "slide_filters.js", "slides.js", "theme.js", "upload.js",
-        "upload_files.js", "upload_queue.js", "upload_questions.js";
-    JAVASCRIPT: "answer.js", "health.js", "image.js", "image_panels.js", "image_verdict.js", "image_withdrawal.js", "models.js", "models_comparison.js",
-        "models_report.js", "neighbours.js", "picture.js", "review.js", "review_picture.js", "review_queue.js", "review_sheets.js",
-        "review_side.js", "session.js", "sign_in.js", "simple_zoom.js", "viewer.js";
-    SVG: "icon.svg";
-};
-
-const PAGE: Asset =
-    Asset { name: "index.html", content_type: HTML, content: include_str!("page/index.html") };
 
 /// Routes of the page and its files; an answer says `no-cache`, so that a browser asks each time and mostly gets a 304.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let views = VIEWS.iter().map(|path| ((*path).to_owned(), PAGE));
-    let files =
-        ASSETS.iter().copied().chain(library::files()).map(|asset| (format!("/{}", asset.name), asset));
+    let page = page_files().find(|asset| asset.name == "index.html").expect("the page is in its folder");
+    let views = VIEWS.iter().map(|path| ((*path).to_owned(), page));
+    let files = page_files().chain(library::files()).map(|asset| (format!("/{}", asset.name), asset));
     views.chain(files).fold(Router::new(), |router, (path, asset)| {
         let served = Served::of(asset);
         router.route(&path, get(move |headers: HeaderMap| async move { served.answer(&headers) }))
@@ -107,33 +102,26 @@ mod tests {
 
     use super::*;
 
+    fn page() -> Asset {
+        page_files().find(|asset| asset.name == "index.html").unwrap()
+    }
+
     fn asked_with(if_none_match: &str) -> StatusCode {
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, if_none_match.parse().unwrap());
-        Served::of(PAGE).answer(&headers).status()
+        Served::of(page()).answer(&headers).status()
     }
 
     #[test]
     fn every_file_of_the_folder_is_served() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dashboard/page");
-        let files = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .filter(|entry| entry.path().is_file());
-        let in_folder: BTreeSet<String> = files
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .filter(|name| ["js", "css", "svg", "html"].iter().any(|end| name.ends_with(&format!(".{end}"))))
-            .collect();
-        let served: BTreeSet<String> =
-            ASSETS.iter().chain([&PAGE]).map(|asset| asset.name.to_owned()).collect();
-        assert_eq!(served, in_folder);
+        assert_eq!(page_files().count(), FOLDER.entries().len());
     }
 
     #[test]
     fn every_import_and_link_leads_to_a_file_that_is_served() {
-        let served: BTreeSet<&str> = ASSETS.iter().map(|asset| asset.name).collect();
+        let served: BTreeSet<&str> = page_files().map(|asset| asset.name).collect();
         let mut seen = 0;
-        for asset in ASSETS.iter().chain([&PAGE]) {
+        for asset in page_files() {
             for start in ["from \"./", "import(\"./", "href=\"/", "src=\"/"] {
                 for (at, _) in asset.content.match_indices(start) {
                     let name = asset.content[at + start.len()..].split('"').next().unwrap();
@@ -147,7 +135,7 @@ mod tests {
 
     #[test]
     fn nothing_in_the_files_breaks_the_content_security_policy() {
-        for asset in ASSETS.iter().chain([&PAGE]) {
+        for asset in page_files() {
             let forbidden = [
                 "innerHTML",
                 "outerHTML",
@@ -173,12 +161,12 @@ mod tests {
                 );
             }
         }
-        assert!(!PAGE.content.contains("<script>") && !PAGE.content.contains("<style"));
+        assert!(!page().content.contains("<script>") && !page().content.contains("<style"));
     }
 
     #[test]
     fn a_known_etag_gets_no_body() {
-        let etag = Served::of(PAGE).etag;
+        let etag = Served::of(page()).etag;
         let etag = etag.to_str().unwrap();
         for known in [etag.to_owned(), format!("\"other\", {etag}"), format!("W/{etag}"), "*".to_owned()] {
             assert_eq!(asked_with(&known), StatusCode::NOT_MODIFIED, "{known}");
@@ -188,8 +176,8 @@ mod tests {
 
     #[test]
     fn files_say_what_they_are() {
-        let script = ASSETS.iter().find(|asset| asset.name == "app.js").unwrap();
-        let answer = Served::of(*script).answer(&HeaderMap::new());
+        let script = page_files().find(|asset| asset.name == "app.js").unwrap();
+        let answer = Served::of(script).answer(&HeaderMap::new());
         assert_eq!(answer.headers()[header::CONTENT_TYPE], JAVASCRIPT);
         assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-cache");
     }

@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::try_join;
 use serde::Serialize;
 
-use super::parameters::RawQuery;
+use super::parameters::{Nothing, Query};
 use super::problem::Problem;
 use super::recent::Recent;
 use super::{Dashboard, QueueFigures};
@@ -36,8 +36,8 @@ const AGE: Duration = Duration::from_secs(5);
 /// The figures of each stage.
 #[derive(Debug)]
 struct Figures {
-    rates: Recent<Rates>,
-    failing: Recent<Vec<Failing>>,
+    rates: Recent<Rates, Problem>,
+    failing: Recent<Vec<Failing>, Problem>,
 }
 
 /// What the table says of the last hour.
@@ -89,9 +89,8 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 async fn health(
     State(dashboard): State<Arc<Dashboard>>,
     Extension(figures): Extension<Arc<Figures>>,
-    query: RawQuery,
+    _: Query<Nothing>,
 ) -> Result<Json<HealthAnswer>, Problem> {
-    query.parameters(&[])?;
     // Whoever looks here does so because something fails: what still answers is shown.
     let mut unavailable = Vec::new();
     let mut stages = Vec::new();

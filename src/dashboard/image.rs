@@ -10,9 +10,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::parameters::{RawQuery, shown};
+use super::parameters::{Key, Query, shown};
 use super::problem::Problem;
 use super::pyramids::DeepZoom;
 use super::{Buckets, Dashboard};
@@ -56,16 +56,21 @@ struct ImageAnswer {
     deep_zoom: Option<DeepZoom>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageQuery {
+    key: Key,
+}
+
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image", get(image))
 }
 
 async fn image(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(ImageQuery { key }): Query<ImageQuery>,
 ) -> Result<Json<ImageAnswer>, Problem> {
-    let parameters = query.parameters(&["key"])?;
-    let key = parameters.key()?;
+    let key = key.0.as_str();
     let bucket = &dashboard.buckets.input;
     let known = dashboard.table.image(bucket, key, &dashboard.stages);
     let (known, uploads) = tokio::join!(known, dashboard.uploads_of(key));

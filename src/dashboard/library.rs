@@ -1,55 +1,47 @@
 //! The libraries with which the page shows large images and signs people in, and the licences of what the page is made of.
 //!
-//! `make assets` takes them, `build.rs` puts them into the binary. It never fetches anything. Invariant: a script is
-//! served only together with its licences; a binary without it answers 404, and the page does without or says so.
+//! `make assets` puts them into `web/library`. Invariant: a script is served only together with its licences; a binary
+//! without it answers 404, and the page does without or says so.
+
+use include_dir::{Dir, include_dir};
 
 use super::assets::{Asset, JAVASCRIPT, TEXT};
 
-include!(concat!(env!("OUT_DIR"), "/library.rs"));
+static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/web/library");
 
 /// What `/licenses.txt` begins with.
 const OWN: &str = "Giemsa and its page: MIT OR Apache-2.0, at your choice.\n\n";
 
-/// A script as it was taken, and whose licences it is under: all that is in it.
-struct Library {
-    name: &'static str,
-    script: Option<&'static str>,
-    licenses: &'static [(&'static str, Option<&'static str>)],
-}
-
-const LIBRARIES: [Library; 2] = [
-    Library {
-        name: "openseadragon.min.js",
-        script: OPENSEADRAGON,
-        licenses: &[("OpenSeadragon, BSD-3-Clause", OPENSEADRAGON_LICENSE)],
-    },
-    Library {
-        name: "oidc-client-ts.min.js",
-        script: OIDC_CLIENT,
-        licenses: &[
-            ("oidc-client-ts, Apache-2.0", OIDC_CLIENT_LICENSE),
-            ("jwt-decode, part of oidc-client-ts, MIT", JWT_DECODE_LICENSE),
+/// Scripts, and the licences of all that is in each: a title, and the file with the text.
+const LIBRARIES: [(&str, &[(&str, &str)]); 2] = [
+    ("openseadragon.min.js", &[("OpenSeadragon, BSD-3-Clause", "openseadragon.LICENSE.txt")]),
+    (
+        "oidc-client-ts.min.js",
+        &[
+            ("oidc-client-ts, Apache-2.0", "oidc-client-ts.LICENSE.txt"),
+            ("jwt-decode, part of oidc-client-ts, MIT", "jwt-decode.LICENSE.txt"),
         ],
-    },
+    ),
 ];
 
 /// The files to serve: the scripts that the binary holds, and the licences.
 pub(super) fn files() -> Vec<Asset> {
-    files_of(&LIBRARIES)
+    files_of(embedded)
 }
 
-fn files_of(libraries: &[Library]) -> Vec<Asset> {
+fn embedded(name: &str) -> Option<&'static str> {
+    FOLDER.get_file(name)?.contents_utf8()
+}
+
+fn files_of(text_of: impl Fn(&str) -> Option<&'static str>) -> Vec<Asset> {
     let mut licenses = OWN.to_owned();
     let mut files = Vec::new();
-    for library in libraries {
-        let texts: Option<Vec<String>> = library
-            .licenses
+    for (name, titles) in LIBRARIES {
+        let texts = titles
             .iter()
-            .map(|(title, text)| text.map(|text| format!("{title}:\n\n{}\n\n", text.trim_end())))
-            .collect();
-        let Some((script, texts)) = library.script.zip(texts) else { continue };
-        let content = without_source_map(script);
-        files.push(Asset { name: library.name, content_type: JAVASCRIPT, content });
+            .map(|(title, file)| text_of(file).map(|text| format!("{title}:\n\n{}\n\n", text.trim_end())));
+        let Some((script, texts)) = text_of(name).zip(texts.collect::<Option<Vec<_>>>()) else { continue };
+        files.push(Asset { name, content_type: JAVASCRIPT, content: without_source_map(script) });
         licenses.extend(texts);
     }
     // A text for the life of the process; the router is made once or twice in it.
@@ -66,49 +58,48 @@ fn without_source_map(script: &'static str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn names(files: &[Asset]) -> Vec<&'static str> {
-        files.iter().map(|file| file.name).collect()
-    }
-
     #[test]
     fn a_script_is_served_only_with_all_its_licences() {
-        let library = |script, licenses| Library { name: "a.js", script, licenses };
-        let whole = library(
-            Some("run();\n//# sourceMappingURL=x.map\n"),
-            &[("A, MIT", Some("Permission is hereby")), ("B, part of A", Some("Redistribution and use"))],
-        );
-        let both = files_of(&[whole]);
-        assert_eq!(names(&both), ["a.js", "licenses.txt"]);
-        assert_eq!(both[0].content, "run();\n");
-        let expected =
-            format!("{OWN}A, MIT:\n\nPermission is hereby\n\nB, part of A:\n\nRedistribution and use\n\n");
-        assert_eq!(both[1].content, expected);
-        for (script, licenses) in [
-            (None, [("A", Some("l")), ("B", Some("l"))]),
-            (Some("run();"), [("A", None), ("B", Some("l"))]),
-            (Some("run();"), [("A", Some("l")), ("B", None)]),
-        ] {
-            assert_eq!(names(&files_of(&[library(script, Vec::from(licenses).leak())])), ["licenses.txt"]);
+        let names_without = |missing: &str| -> Vec<&str> {
+            let text_of = |name: &str| (name != missing).then_some("text\n//# sourceMappingURL=x.map\n");
+            files_of(text_of).iter().map(|file| file.name).collect()
+        };
+        assert_eq!(names_without(""), ["openseadragon.min.js", "oidc-client-ts.min.js", "licenses.txt"]);
+        for missing in ["oidc-client-ts.min.js", "oidc-client-ts.LICENSE.txt", "jwt-decode.LICENSE.txt"] {
+            assert_eq!(names_without(missing), ["openseadragon.min.js", "licenses.txt"], "{missing}");
         }
+        assert_eq!(names_without("openseadragon.LICENSE.txt"), ["oidc-client-ts.min.js", "licenses.txt"]);
+        let files = files_of(|name| {
+            Some(if name.ends_with(".js") { "run();\n//# sourceMappingURL=x" } else { "Free\n" })
+        });
+        assert_eq!(files[0].content, "run();\n");
+        let licenses = "OpenSeadragon, BSD-3-Clause:\n\nFree\n\noidc-client-ts, Apache-2.0:\n\nFree\n\n\
+                        jwt-decode, part of oidc-client-ts, MIT:\n\nFree\n\n";
+        assert_eq!(files[2].content, format!("{OWN}{licenses}"));
     }
 
     fn lock() -> serde_json::Value {
-        serde_json::from_str(include_str!("library/package-lock.json")).unwrap()
+        serde_json::from_str(include_str!("../../web/package-lock.json")).unwrap()
     }
 
     #[test]
     fn the_lock_file_pins_the_libraries_and_names_no_registry() {
         let lock = lock();
         let packages = lock["packages"].as_object().unwrap();
-        let expected =
-            [("jwt-decode", "MIT"), ("oidc-client-ts", "Apache-2.0"), ("openseadragon", "BSD-3-Clause")];
-        assert_eq!(packages.len(), 1 + expected.len(), "each has its licence in /licenses.txt");
-        for (name, license) in expected {
-            let package = &packages[&format!("node_modules/{name}")];
-            assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{name}");
-            assert!(package.get("resolved").is_none(), "{name}");
-            assert_eq!(package["license"], license);
+        let mut served = Vec::new();
+        for (path, package) in packages.iter().filter(|(path, _)| !path.is_empty()) {
+            assert!(package["integrity"].as_str().unwrap().starts_with("sha512-"), "{path}");
+            assert!(package.get("resolved").is_none(), "{path}");
+            if package["dev"] != true {
+                served.push((path.as_str(), package["license"].as_str().unwrap()));
+            }
         }
+        let expected = [
+            ("node_modules/jwt-decode", "MIT"),
+            ("node_modules/oidc-client-ts", "Apache-2.0"),
+            ("node_modules/openseadragon", "BSD-3-Clause"),
+        ];
+        assert_eq!(served, expected, "each has its licence in /licenses.txt");
     }
 
     #[test]
@@ -116,11 +107,11 @@ mod tests {
         let lock = lock();
         let version =
             |name: &str| lock["packages"][format!("node_modules/{name}")]["version"].as_str().unwrap();
-        if let Some(script) = OPENSEADRAGON {
+        if let Some(script) = embedded("openseadragon.min.js") {
             let first = format!("//! openseadragon {}\n", version("openseadragon"));
             assert!(script.starts_with(&first), "run `make assets`");
         }
-        if let Some(script) = OIDC_CLIENT {
+        if let Some(script) = embedded("oidc-client-ts.min.js") {
             let named = format!("=\"{}\"", version("oidc-client-ts"));
             assert!(script.contains(&named), "run `make assets`");
         }

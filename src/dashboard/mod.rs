@@ -11,7 +11,6 @@ mod cursor;
 mod golden_sets;
 mod health;
 mod image;
-mod issuer;
 mod library;
 mod links;
 mod models;
@@ -43,9 +42,9 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::{Router, middleware};
 
 pub use access::{Access, LinkOriginError, link_origins};
-pub use issuer::{Issuer, IssuerError, IssuerMetadata};
 pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
 pub use pictures::Pictures;
+pub use recent::Recent;
 pub use sign_in::{Authorizer, Caller, Denied, SignIn};
 
 use crate::config::{Config, Limits};
@@ -57,10 +56,10 @@ use crate::store::{ModelFiles, TableReader, TableWriter};
 const SOFTWARE: &str = concat!("giemsa ", env!("CARGO_PKG_VERSION"));
 
 /// Entries of a page unless it is asked otherwise.
-const DEFAULT_LIMIT: usize = 50;
+const DEFAULT_LIMIT: u32 = 50;
 
 /// Most entries of a page.
-const MAX_LIMIT: usize = 200;
+const MAX_LIMIT: u32 = 200;
 
 /// All that the dashboard answers from.
 #[derive(Debug, Clone)]

@@ -12,11 +12,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Dashboard;
-use super::parameters::{RawQuery, wrong};
+use super::parameters::{Limit, Nothing, Query, Sha256, wrong};
 use super::problem::Problem;
 use crate::classification::ModelInfo;
 use crate::model::{GateReport, report_key};
@@ -36,10 +36,10 @@ const READ_AT_ONCE: usize = 8;
 const COMPARISON_TIME: Duration = Duration::from_secs(20);
 
 /// Days that are compared unless it is asked otherwise.
-const DEFAULT_DAYS: usize = 7;
+const DEFAULT_DAYS: u32 = 7;
 
 /// Most days that are compared.
-const MAX_DAYS: usize = 366;
+const MAX_DAYS: u32 = 366;
 
 #[derive(Debug, Serialize)]
 struct StageModel {
@@ -66,6 +66,21 @@ struct ModelsAnswer {
     reports: Vec<ReportRow>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportQuery {
+    sha256: Sha256,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ComparisonParameters {
+    #[serde(default)]
+    days: Limit<DEFAULT_DAYS, MAX_DAYS>,
+    candidate: Option<String>,
+    reference: Option<String>,
+}
+
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/api/models", get(models))
@@ -75,9 +90,8 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 
 async fn models(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    _: Query<Nothing>,
 ) -> Result<Json<ModelsAnswer>, Problem> {
-    query.parameters(&[])?;
     let (mut stages, mut ledger) = (Vec::new(), Vec::new());
     for stage in &dashboard.stages {
         let entry = dashboard.table.model_at(stage, Utc::now()).await?;
@@ -120,12 +134,12 @@ fn row_of(report: GateReport) -> ReportRow {
     }
 }
 
-async fn report(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<Value>, Problem> {
-    let parameters = query.parameters(&["sha256"])?;
-    parameters.required("sha256", "the SHA-256 of a model, 64 lower-case hexadecimal digits")?;
-    let sha256 = parameters.sha256("sha256")?.unwrap_or_default();
+async fn report(
+    State(dashboard): State<Arc<Dashboard>>,
+    Query(ReportQuery { sha256 }): Query<ReportQuery>,
+) -> Result<Json<Value>, Problem> {
     let files = dashboard.model_files();
-    let key = report_key(sha256);
+    let key = report_key(&sha256.0);
     let Some(file) = files.get(&key).await? else {
         let detail = format!(
             "there is no report {}: the gate has not looked at a model of this digest; copy the model to \
@@ -142,25 +156,16 @@ async fn report(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Res
 
 async fn comparison(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(ComparisonParameters { days, candidate, reference }): Query<ComparisonParameters>,
 ) -> Result<Json<Comparison>, Problem> {
-    let parameters = query.parameters(&["days", "candidate", "reference"])?;
-    let days = parameters.number("days", DEFAULT_DAYS, 1, MAX_DAYS)?;
-    let stages = &dashboard.stages;
-    let stage_of = |name: &str, default: Option<&String>| -> Result<String, Problem> {
-        match parameters.optional(name)? {
-            Some(stage) if !stages.iter().any(|known| known == stage) => {
-                Err(wrong(name, stage, &format!("one of: {}", stages.join(", "))))
-            }
-            Some(stage) => Ok(stage.to_owned()),
-            None => default.cloned().ok_or_else(|| {
-                let only = stages.first().map_or("", String::as_str);
-                Problem::not_found(format!("there is no second stage to compare {only} with"))
-            }),
-        }
+    let days = days.get();
+    let reference = dashboard.stage("reference", reference)?;
+    let candidate = candidate.or_else(|| dashboard.stages.iter().find(|stage| **stage != reference).cloned());
+    let Some(candidate) = candidate else {
+        let detail = format!("there is no second stage to compare {reference} with");
+        return Err(Problem::not_found(detail));
     };
-    let reference = stage_of("reference", stages.first())?;
-    let candidate = stage_of("candidate", stages.iter().find(|stage| **stage != reference))?;
+    let candidate = dashboard.stage("candidate", Some(candidate))?;
     if candidate == reference {
         return Err(wrong("candidate", &candidate, "another stage than `reference`"));
     }

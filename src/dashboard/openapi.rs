@@ -10,8 +10,7 @@ use axum::http::header;
 use axum::routing::get;
 
 use super::Dashboard;
-use super::parameters::RawQuery;
-use super::problem::Problem;
+use super::parameters::{Nothing, Query};
 
 /// `docs/openapi.json`.
 const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -20,9 +19,6 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/openapi.json", get(openapi))
 }
 
-async fn openapi(
-    query: RawQuery,
-) -> Result<([(header::HeaderName, &'static str); 1], &'static str), Problem> {
-    query.parameters(&[])?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], OPENAPI))
+async fn openapi(_: Query<Nothing>) -> ([(header::HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }

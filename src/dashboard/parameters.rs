@@ -1,7 +1,9 @@
-//! Parameters of a request: the query, read strictly, and JSON bodies.
+//! Parameters of a request: the query as the type of its route, read strictly, and JSON bodies.
 //!
-//! It never ignores what it does not know: a misspelt filter would show the wrong images as the right ones. Invariant:
-//! whatever is refused is refused by a problem that names the parameter, what was found and what is expected.
+//! Invariant: a parameter that is not known, given twice or wrong is refused by a problem that names the parameter, what
+//! was found and what was expected; a misspelt filter would otherwise show the wrong images as the right ones.
+
+use std::fmt;
 
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -9,61 +11,51 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use serde::de::value::{MapAccessDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::problem::Problem;
+use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::object::slide_name;
 
 /// Longest body of a request, bytes.
 pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
 
-/// What a slide is.
-const SLIDE_MEANING: &str =
-    "the folder of the images, e.g. slide-001, or nothing for images without a folder";
-
-/// Longest name of a slide or key, bytes: that of an S3 key.
-const MAX_NAME_BYTES: usize = 1024;
-
 /// Characters of a wrong value that a problem repeats.
 const SHOWN_CHARS: usize = 80;
 
-/// The decoded query of a request, not yet checked.
+/// The query of a request. `T` is a struct of the types below, with `deny_unknown_fields`.
 #[derive(Debug, Clone)]
-pub(super) struct RawQuery(String);
+pub(super) struct Query<T>(pub T);
 
-impl<S: Sync> FromRequestParts<S> for RawQuery {
+/// The query of a route that takes no parameters.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self(parts.uri.query().unwrap_or_default().to_owned()))
+        parsed(parts.uri.query().unwrap_or_default()).map(Self)
     }
 }
 
-/// The parameters of a route: only those it knows, decoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parameters(Vec<(String, String)>);
-
-impl RawQuery {
-    /// The parameters, all of which are `known`.
-    ///
-    /// # Errors
-    /// 400 for a name that is not known or a text that is not UTF-8.
-    pub fn parameters(&self, known: &[&str]) -> Result<Parameters, Problem> {
-        let mut pairs = Vec::new();
-        for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decoded(name, name)?;
-            if !known.contains(&name.as_str()) {
-                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                let detail = format!("the parameter {:?} is not known; expected only: {list}", shown(&name));
-                return Err(Problem::bad_parameter(&name, detail));
-            }
-            let value = decoded(&name, value)?;
-            let value = if name == "slide" { slide_name(&value) } else { value };
-            pairs.push((name, value));
+fn parsed<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let mut parameters: Vec<Parameter> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decoded(name, name)?;
+        let value = decoded(&name, value)?;
+        match parameters.iter_mut().find(|parameter| parameter.name == name) {
+            Some(parameter) => parameter.values.push(value),
+            None => parameters.push(Parameter { name, values: vec![value] }),
         }
-        Ok(Parameters(pairs))
     }
+    let parameters = Parameters { all: parameters.into_iter(), next: None };
+    T::deserialize(MapAccessDeserializer::new(parameters))
+        .map_err(|Refused { parameter, detail }| Problem::bad_parameter(&parameter, detail))
 }
 
 fn decoded(name: &str, text: &str) -> Result<String, Problem> {
@@ -75,6 +67,148 @@ fn decoded(name: &str, text: &str) -> Result<String, Problem> {
     })
 }
 
+struct Parameters {
+    all: std::vec::IntoIter<Parameter>,
+    /// The one whose name was read last.
+    next: Option<Parameter>,
+}
+
+impl<'de> MapAccess<'de> for Parameters {
+    type Error = Refused;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refused> {
+        self.next = self.all.next();
+        let name = self.next.as_ref().map(|parameter| parameter.name.as_str());
+        name.map(|name| seed.deserialize(name.into_deserializer())).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
+        let parameter = self.next.take().expect("its name was read");
+        let (name, values) = (parameter.name.clone(), parameter.values.clone());
+        seed.deserialize(parameter).map_err(|refused| refused.of(&name, &values))
+    }
+}
+
+/// A parameter and its values in their order, at least one.
+struct Parameter {
+    name: String,
+    values: Vec<String>,
+}
+
+impl Parameter {
+    fn only_value(mut self) -> Result<String, Refused> {
+        match (self.values.pop(), self.values.is_empty()) {
+            (Some(value), true) => Ok(value),
+            _ => {
+                let detail = format!("{} is given more than once; expected one value", self.name);
+                Err(Refused { parameter: self.name, detail })
+            }
+        }
+    }
+}
+
+impl<'de> Deserializer<'de> for Parameter {
+    type Error = Refused;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        visitor.visit_string(self.only_value()?)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        match self.only_value()?.as_str() {
+            "true" => visitor.visit_bool(true),
+            "false" => visitor.visit_bool(false),
+            _ => Err(serde::de::Error::custom("one of: true, false")),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refused> {
+        visitor.visit_enum(self.only_value()?.into_deserializer())
+    }
+
+    // What is given is there, also if it is empty.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refused> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        visitor.visit_seq(SeqDeserializer::new(self.values.into_iter()))
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
+        tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// Which parameter is refused, and why; of a value by itself only what was expected of it.
+#[derive(Debug)]
+struct Refused {
+    parameter: String,
+    detail: String,
+}
+
+impl Refused {
+    /// The same of the parameter `name`, which has these `values`, unless it is known already.
+    fn of(self, name: &str, values: &[String]) -> Self {
+        if !self.parameter.is_empty() {
+            return self;
+        }
+        let found = match values {
+            [value] => format!("{:?}", shown(value)),
+            _ => format!("given {} times, once with a wrong value", values.len()),
+        };
+        Self { parameter: name.to_owned(), detail: format!("{name} is {found}; expected {}", self.detail) }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl serde::de::Error for Refused {
+    fn custom<T: fmt::Display>(expected: T) -> Self {
+        Self { parameter: String::new(), detail: expected.to_string() }
+    }
+
+    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format_args!("one of: {}", expected.join(", ")))
+    }
+
+    fn unknown_field(name: &str, expected: &'static [&'static str]) -> Self {
+        let list = if expected.is_empty() { "none".to_owned() } else { expected.join(", ") };
+        let detail = format!("the parameter {:?} is not known; expected only: {list}", shown(name));
+        Self { parameter: name.to_owned(), detail }
+    }
+
+    fn missing_field(name: &'static str) -> Self {
+        let meaning = match name {
+            "key" => KEY_MEANING,
+            "sha256" => "the SHA-256 of a model, 64 lower-case hexadecimal digits",
+            "slide" => SLIDE_MEANING,
+            _ => "a value",
+        };
+        Self { parameter: name.to_owned(), detail: format!("{name} is missing; expected {meaning}") }
+    }
+}
+
 /// A value as a problem repeats it: cut, so that an answer is not as long as its request.
 pub(super) fn shown(value: &str) -> String {
     let mut start: String = value.chars().take(SHOWN_CHARS).collect();
@@ -84,191 +218,154 @@ pub(super) fn shown(value: &str) -> String {
     start
 }
 
-impl Parameters {
-    /// The value of a parameter that may be given once.
-    ///
-    /// # Errors
-    /// 400 if it is given more than once.
-    pub fn optional<'a>(&'a self, name: &str) -> Result<Option<&'a str>, Problem> {
-        let mut values = self.all(name);
-        match (values.next(), values.next()) {
-            (value, None) => Ok(value),
-            _ => Err(Problem::bad_parameter(
-                name,
-                format!("{name} is given more than once; expected one value"),
-            )),
+/// 400 for a value that is not what is expected.
+pub(super) fn wrong(name: &str, value: &str, expected: &str) -> Problem {
+    Problem::bad_parameter(name, format!("{name} is {:?}; expected {expected}", shown(value)))
+}
+
+/// What a slide is.
+pub(super) const SLIDE_MEANING: &str =
+    "the folder of the images, e.g. slide-001, or nothing for images without a folder";
+
+const KEY_MEANING: &str = "the key of an image in the input bucket, e.g. slide-001/cell.png";
+
+/// A text of `LEAST` to `MOST` bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Text<const LEAST: usize, const MOST: usize>(pub String);
+
+impl<const LEAST: usize, const MOST: usize> TryFrom<String> for Text<LEAST, MOST> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (LEAST..=MOST).contains(&text.len()) {
+            true => Ok(Self(text)),
+            false => Err(format!("a text of {LEAST} to {MOST} bytes")),
         }
     }
+}
 
-    /// The values of a parameter that may be given several times, in order.
-    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
+/// The key of an image: what S3 allows.
+pub(super) type Key = Text<1, 1024>;
+
+/// The name of a slide in its one form, at most 1,024 bytes; empty for images without a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Slide(pub String);
+
+impl TryFrom<String> for Slide {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Text::<0, 1024>::try_from(slide_name(&name)).map(|Text(name)| Self(name))
     }
+}
 
-    /// The value of a parameter that has to be given; `meaning` tells what it is.
-    ///
-    /// # Errors
-    /// 400 if it is missing or given more than once.
-    pub fn required<'a>(&'a self, name: &str, meaning: &str) -> Result<&'a str, Problem> {
-        let missing = || Problem::bad_parameter(name, format!("{name} is missing; expected {meaning}"));
-        self.optional(name)?.ok_or_else(missing)
+/// A whole number from `LEAST` to `MOST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Whole<const LEAST: u32, const MOST: u32>(pub u32);
+
+impl<const LEAST: u32, const MOST: u32> TryFrom<String> for Whole<LEAST, MOST> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // By digits too: a number may be written with a sign.
+        let number = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        let number = number.filter(|number| (LEAST..=MOST).contains(number));
+        number.map(Self).ok_or_else(|| format!("a whole number from {LEAST} to {MOST}"))
     }
+}
 
-    /// The name of a slide, which may be empty (images without a folder), or `None`.
-    ///
-    /// # Errors
-    /// 400 if it is too long or given more than once.
-    pub fn slide(&self) -> Result<Option<&str>, Problem> {
-        self.optional("slide")?.map(|slide| named("slide", slide)).transpose()
+/// Most entries of a page: 1 to `MOST`, `DEFAULT` unless it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "Whole<1, MOST>")]
+pub(super) struct Limit<const DEFAULT: u32 = DEFAULT_LIMIT, const MOST: u32 = MAX_LIMIT>(u32);
+
+impl<const DEFAULT: u32, const MOST: u32> Limit<DEFAULT, MOST> {
+    pub fn get(self) -> usize {
+        self.0 as usize
     }
+}
 
-    /// The name of a slide that has to be given; it may be empty.
-    ///
-    /// # Errors
-    /// 400 if it is missing, too long or given more than once.
-    pub fn required_slide(&self) -> Result<&str, Problem> {
-        self.required("slide", SLIDE_MEANING)?;
-        Ok(self.slide()?.unwrap_or_default())
+impl<const DEFAULT: u32, const MOST: u32> From<Whole<1, MOST>> for Limit<DEFAULT, MOST> {
+    fn from(Whole(number): Whole<1, MOST>) -> Self {
+        Self(number)
     }
+}
 
-    /// Names of slides, 1 to `most`.
-    ///
-    /// # Errors
-    /// 400 if there are none or too many, or one is too long.
-    pub fn slides(&self, most: usize) -> Result<Vec<&str>, Problem> {
-        let names = self.all("slide").map(|slide| named("slide", slide)).collect::<Result<Vec<_>, _>>()?;
-        if (1..=most).contains(&names.len()) {
-            return Ok(names);
-        }
-        let found = names.len();
-        let detail =
-            format!("slide is given {found} times; expected 1 to {most} times, each {SLIDE_MEANING}");
-        Err(Problem::bad_parameter("slide", detail))
+impl<const DEFAULT: u32, const MOST: u32> Default for Limit<DEFAULT, MOST> {
+    fn default() -> Self {
+        Self(DEFAULT)
     }
+}
 
-    /// The key of an image.
-    ///
-    /// # Errors
-    /// 400 if it is missing, empty, too long or given more than once.
-    pub fn key(&self) -> Result<&str, Problem> {
-        let meaning = "the key of an image in the input bucket, e.g. slide-001/cell.png";
-        let key = named("key", self.required("key", meaning)?)?;
-        if key.is_empty() {
-            return Err(Problem::bad_parameter("key", format!("key is empty; expected {meaning}")));
-        }
-        Ok(key)
-    }
+/// A moment from 1970 to 9999: RFC 3339, or a date, which is its start in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Time(pub DateTime<Utc>);
 
-    /// A stage of `stages`; the first unless one is given.
-    ///
-    /// # Errors
-    /// 400 if there is none of this name.
-    pub fn stage(&self, stages: &[String]) -> Result<String, Problem> {
-        match self.optional("stage")? {
-            None => Ok(stages.first().cloned().unwrap_or_default()),
-            Some(stage) if stages.iter().any(|known| known == stage) => Ok(stage.to_owned()),
-            Some(stage) => Err(wrong("stage", stage, &format!("one of: {}", stages.join(", ")))),
-        }
-    }
+impl TryFrom<String> for Time {
+    type Error = &'static str;
 
-    /// How many to answer at most: 1 to `most`, `default` unless it is given.
-    ///
-    /// # Errors
-    /// 400 if it is no such number.
-    pub fn limit(&self, default: usize, most: usize) -> Result<usize, Problem> {
-        self.number("limit", default, 1, most)
-    }
-
-    /// A whole number in a range.
-    ///
-    /// # Errors
-    /// 400 if it is no such number.
-    pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, Problem> {
-        let Some(text) = self.optional(name)? else { return Ok(default) };
-        let is_digits = text.bytes().all(|b| b.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| is_digits && (least..=most).contains(number));
-        number.ok_or_else(|| wrong(name, text, &format!("a whole number from {least} to {most}")))
-    }
-
-    /// `true` or `false`.
-    ///
-    /// # Errors
-    /// 400 if it is neither.
-    pub fn flag(&self, name: &str) -> Result<Option<bool>, Problem> {
-        self.choice(name, &[("true", true), ("false", false)])
-    }
-
-    /// One of several words, and what it stands for.
-    ///
-    /// # Errors
-    /// 400 if it is none of them.
-    pub fn choice<T: Clone>(&self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Problem> {
-        let Some(text) = self.optional(name)? else { return Ok(None) };
-        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
-        let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-        found.map(Some).ok_or_else(|| wrong(name, text, &format!("one of: {}", words())))
-    }
-
-    /// A moment: RFC 3339, or a date, which is its start in UTC.
-    ///
-    /// # Errors
-    /// 400 if it is neither, or no year from 1970 to 9999.
-    pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
-        let Some(text) = self.optional(name)? else { return Ok(None) };
-        let of_date = |date: NaiveDate| date.and_time(NaiveTime::MIN).and_utc();
-        let time = match DateTime::parse_from_rfc3339(text) {
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let time = match DateTime::parse_from_rfc3339(&text) {
             Ok(time) => Some(time.to_utc()),
-            Err(_) => parsed_date(text).map(of_date),
+            Err(_) => Date::try_from(text).ok().map(|Date(date)| date.and_time(NaiveTime::MIN).and_utc()),
         };
         // Times are compared as text, which years of another length would break.
         let time = time.filter(|time| (0..=LAST_MS).contains(&time.timestamp_millis()));
-        let expected = "a time such as 2026-11-22T08:00:00Z or a date such as 2026-11-22, from 1970 to 9999";
-        time.map(Some).ok_or_else(|| wrong(name, text, expected))
-    }
-
-    /// A date.
-    ///
-    /// # Errors
-    /// 400 if it is none, or of no year from 1970 to 9999.
-    pub fn date(&self, name: &str) -> Result<Option<NaiveDate>, Problem> {
-        let Some(text) = self.optional(name)? else { return Ok(None) };
-        let expected = "a date such as 2026-11-22, from 1970 to 9999";
-        parsed_date(text).map(Some).ok_or_else(|| wrong(name, text, expected))
-    }
-
-    /// A SHA-256 in lower-case hexadecimal.
-    ///
-    /// # Errors
-    /// 400 if it is none.
-    pub fn sha256<'a>(&'a self, name: &str) -> Result<Option<&'a str>, Problem> {
-        let Some(text) = self.optional(name)? else { return Ok(None) };
-        let is_digest =
-            text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if is_digest { Ok(Some(text)) } else { Err(wrong(name, text, "64 lower-case hexadecimal digits")) }
+        time.map(Self)
+            .ok_or("a time such as 2026-11-22T08:00:00Z or a date such as 2026-11-22, from 1970 to 9999")
     }
 }
 
 /// The last millisecond of the year 9999.
 const LAST_MS: i64 = 253_402_300_799_999;
 
-fn parsed_date(text: &str) -> Option<NaiveDate> {
-    // By length too: chrono takes `2026-1-2`, and years of more digits.
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
-    date.filter(|date| *date >= NaiveDate::default())
-}
+/// A date from 1970 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Date(pub NaiveDate);
 
-/// 400 for a value that is not what is expected.
-pub(super) fn wrong(name: &str, value: &str, expected: &str) -> Problem {
-    Problem::bad_parameter(name, format!("{name} is {:?}; expected {expected}", shown(value)))
-}
+impl TryFrom<String> for Date {
+    type Error = &'static str;
 
-/// A name that S3 can have.
-fn named<'a>(name: &str, value: &'a str) -> Result<&'a str, Problem> {
-    if value.len() > MAX_NAME_BYTES {
-        let expected = format!("at most {MAX_NAME_BYTES} bytes, as S3 allows");
-        return Err(wrong(name, value, &expected));
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        // By length too: chrono takes `2026-1-2`, and years of more digits.
+        let date = NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
+        let date = date.filter(|date| *date >= NaiveDate::default());
+        date.map(Self).ok_or("a date such as 2026-11-22, from 1970 to 9999")
     }
-    Ok(value)
+}
+
+/// A SHA-256 in lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Sha256(pub String);
+
+impl TryFrom<String> for Sha256 {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_digest =
+            text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if is_digest { Ok(Self(text)) } else { Err("64 lower-case hexadecimal digits") }
+    }
+}
+
+impl Dashboard {
+    /// The stage that the parameter `name` gives; the first unless one is given.
+    ///
+    /// # Errors
+    /// 400 if there is none of this name.
+    pub(super) fn stage(&self, name: &str, given: Option<String>) -> Result<String, Problem> {
+        match given {
+            None => Ok(self.stages.first().cloned().unwrap_or_default()),
+            Some(stage) if self.stages.contains(&stage) => Ok(stage),
+            Some(stage) => Err(wrong(name, &stage, &format!("one of: {}", self.stages.join(", ")))),
+        }
+    }
 }
 
 /// The JSON body of a request.
@@ -303,42 +400,81 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
 mod tests {
     use super::*;
 
-    fn of(query: &str) -> Parameters {
-        let known = ["stage", "slide", "limit", "from", "flag", "key", "sha256"];
-        RawQuery(query.to_owned()).parameters(&known).unwrap()
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Filters {
+        slide: Option<Slide>,
+        #[serde(default)]
+        limit: Limit,
+        from: Option<Time>,
+        flag: Option<bool>,
+        #[expect(dead_code, reason = "only its errors matter")]
+        key: Option<Key>,
+        #[expect(dead_code, reason = "only its errors matter")]
+        sha256: Option<Sha256>,
+        #[serde(default)]
+        many: Vec<Slide>,
+    }
+
+    fn filters(query: &str) -> Result<Filters, Problem> {
+        parsed(query)
+    }
+
+    fn refused(query: &str) -> (String, String) {
+        let problem = filters(query).expect_err(query);
+        assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{query}");
+        (problem.parameter.expect(query), problem.detail)
     }
 
     #[test]
     fn values_are_decoded_once() {
-        let parameters = of("slide=a%2Fb+c%2520&slide=%C3%A9&limit=3");
-        assert_eq!(parameters.all("slide").collect::<Vec<_>>(), ["a/b c%20", "é"]);
-        assert_eq!(parameters.limit(50, 200).unwrap(), 3);
-        assert_eq!(of("").limit(50, 200).unwrap(), 50);
+        let filters = filters("many=a%2Fb+c%2520&many=%C3%A9&limit=3&slide=a%5Cb&flag=true&&").unwrap();
+        assert_eq!(filters.many, [Slide("a/b c%20".to_owned()), Slide("é".to_owned())]);
+        assert_eq!((filters.limit.get(), filters.flag), (3, Some(true)));
+        assert_eq!(filters.slide, Some(Slide("a/b".to_owned())));
+        assert_eq!(super::parsed::<Filters>("").unwrap().limit.get(), 50);
+        let empty = parsed::<Filters>("slide=").unwrap();
+        assert_eq!(empty.slide, Some(Slide(String::new())), "images without a folder, not every image");
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let query = |text: &str| RawQuery(text.to_owned()).parameters(&["slide", "limit"]);
-        let unknown = query("slde=a").unwrap_err();
-        assert_eq!((unknown.status.as_u16(), unknown.parameter.as_deref()), (400, Some("slde")));
-        assert!(unknown.detail.contains("slide, limit"), "{}", unknown.detail);
-        assert!(query("slide=%ff").is_err());
-        assert!(of("slide=a&slide=b").slide().is_err());
-        for text in ["0", "201", "-1", "+5", "1e2", "", " 5", "99999999999999999999999"] {
-            let limit = of(&format!("limit={}", text.replace('+', "%2B")));
-            let problem = limit.limit(50, 200).unwrap_err();
-            assert!(problem.detail.contains("from 1 to 200"), "{text}: {}", problem.detail);
+        let (parameter, detail) = refused("slde=a");
+        assert_eq!(parameter, "slde");
+        assert!(detail.contains("\"slde\"") && detail.contains("only: slide, limit, from"), "{detail}");
+        assert_eq!(refused(&format!("{}=1", "q".repeat(500))).1.matches('q').count(), 80);
+        assert_eq!(refused("slide=%ff").0, "slide");
+        assert_eq!(refused("slide=a&slide=b").1, "slide is given more than once; expected one value");
+        for text in ["0", "201", "-1", "%2B5", "1e2", "", "%205", "99999999999999999999999"] {
+            let (parameter, detail) = refused(&format!("limit={text}"));
+            assert_eq!(parameter, "limit");
+            assert!(detail.starts_with("limit is ") && detail.contains("from 1 to 200"), "{text}: {detail}");
         }
-        assert!(of("key=").key().is_err());
-        assert!(of(&format!("key={}", "k".repeat(1025))).key().is_err());
-        assert!(of("flag=yes").flag("flag").is_err());
-        assert!(of("stage=Prod").stage(&["prod".to_owned()]).unwrap_err().detail.contains("prod"));
-        assert!(of(&format!("sha256={}", "A".repeat(64))).sha256("sha256").is_err());
+        for query in ["key=", &format!("key={}", "k".repeat(1025)), &format!("slide={}", "k".repeat(1025))] {
+            assert!(refused(query).1.contains("1024 bytes"), "{query}");
+        }
+        assert_eq!(refused("flag=yes").1, "flag is \"yes\"; expected one of: true, false");
+        let (parameter, detail) = refused(&format!("many=a&many={}", "k".repeat(1025)));
+        assert!(
+            parameter == "many" && detail.contains("2 times") && detail.contains("1024 bytes"),
+            "{detail}"
+        );
+        assert!(refused(&format!("sha256={}", "A".repeat(64))).1.contains("lower-case"));
+        let missing = parsed::<Required>("").unwrap_err();
+        assert_eq!(missing.detail, format!("key is missing; expected {KEY_MEANING}"));
+        assert!(parsed::<Nothing>("a=1").unwrap_err().detail.contains("expected only: none"));
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Required {
+        #[expect(dead_code, reason = "it is missing in the test")]
+        key: Key,
     }
 
     #[test]
     fn times_are_moments_or_dates() {
-        let time = |text: &str| of(&format!("from={text}")).time("from");
+        let time = |text: &str| filters(&format!("from={text}")).map(|filters| filters.from);
         assert_eq!(time("2026-11-22").unwrap(), time("2026-11-22T00:00:00Z").unwrap());
         assert_eq!(time("2026-11-22T01:00:00%2B01:00").unwrap(), time("2026-11-22").unwrap());
         for text in ["yesterday", "2026-1-2", "2026-13-01", "1969-12-31", "10000-01-01", "22.11.2026", ""] {

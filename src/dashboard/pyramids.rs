@@ -16,13 +16,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Dashboard;
-use super::parameters::{Parameters, RawQuery};
+use super::parameters::{Key, Query, Text, Whole};
 use super::pictures::{NoPicture, Source, failed};
 use super::problem::Problem;
 use crate::config::PYRAMID_PREFIX;
@@ -32,6 +32,9 @@ use crate::store::is_gone;
 
 /// Longest side of an image that the page shows as it is, pixels.
 const WHOLE_IMAGE_PX: u32 = 2_048;
+
+/// Greatest column or row that can be asked for.
+const MAX_INDEX: u32 = 1 << 20;
 
 /// How often a tile is looked for while its pyramid is made.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -66,6 +69,16 @@ impl DeepZoom {
     }
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TileQuery {
+    key: Key,
+    version_id: Option<String>,
+    level: Whole<0, 32>,
+    column: Whole<0, MAX_INDEX>,
+    row: Whole<0, MAX_INDEX>,
+}
+
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image/tile", get(tile))
 }
@@ -73,16 +86,12 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 async fn tile(
     State(dashboard): State<Arc<Dashboard>>,
     headers: HeaderMap,
-    query: RawQuery,
+    Query(query): Query<TileQuery>,
 ) -> Result<Response, Problem> {
-    let parameters = query.parameters(&["key", "version_id", "level", "column", "row"])?;
-    let (key, version_id) = (parameters.key()?, parameters.optional("version_id")?);
-    let place = TilePlace {
-        level: index(&parameters, "level", 32)?,
-        column: index(&parameters, "column", 1 << 20)?,
-        row: index(&parameters, "row", 1 << 20)?,
-    };
-    let source = dashboard.find_image(key, version_id).await?;
+    let TileQuery { key: Text(key), version_id, level: Whole(level), column: Whole(column), row: Whole(row) } =
+        query;
+    let place = TilePlace { level, column, row };
+    let source = dashboard.find_image(&key, version_id.as_deref()).await?;
     let name = source.picture_name(&dashboard.buckets.input);
     let etag = format!("\"{name}-{}-{}-{}\"", place.level, place.column, place.row);
     if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
@@ -104,12 +113,6 @@ async fn tile(
     let caching = if is_fixed { "private, max-age=86400, immutable" } else { "private, no-cache" };
     let headers = [(CONTENT_TYPE, JPEG_MEDIA_TYPE), (CACHE_CONTROL, caching), (ETAG, etag.as_str())];
     Ok((headers, jpeg).into_response())
-}
-
-fn index(parameters: &Parameters, name: &str, most: usize) -> Result<u32, Problem> {
-    parameters.required(name, "a whole number from 0")?;
-    let number = parameters.number(name, 0, 0, most)?;
-    Ok(u32::try_from(number).expect("at most 2^20"))
 }
 
 fn tile_key(name: &str, TilePlace { level, column, row }: TilePlace) -> String {

@@ -1,53 +1,61 @@
-//! What was counted a moment ago, for the many pages that ask for it again and again.
+//! Answers of a moment ago, for the many that ask for the same again and again.
 //!
-//! It never keeps an answer longer than it was told to. Invariant: of several that ask for the same at once, one counts
-//! and the others have its answer; a failure is nobody's answer but the one's who met it.
+//! Invariant: of several that ask the same question at once, one finds the answer out and the others have it, be it a
+//! failure; whoever asks another question waits for none of them.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::Mutex;
-
-use super::problem::Problem;
 
 /// Answers that are kept at most; more are different questions, which no page that polls asks.
 const MAX_KEPT: usize = 64;
 
+/// How long a failure is the answer: whoever waited for it does not wait again for what is away.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+
+/// When a question was answered and how; locked while somebody finds it out.
+type Slot<T, E> = Arc<tokio::sync::Mutex<Option<(Instant, Result<T, E>)>>>;
+
 /// Answers by their question.
 #[derive(Debug)]
-pub(super) struct Recent<T> {
+pub struct Recent<T, E> {
     age: Duration,
-    kept: Mutex<HashMap<String, (Instant, T)>>,
+    kept: Mutex<HashMap<String, Slot<T, E>>>,
 }
 
-impl<T: Clone> Recent<T> {
-    /// Keeps answers for `age`.
-    pub(super) fn new(age: Duration) -> Self {
+impl<T: Clone, E: Clone> Recent<T, E> {
+    /// Keeps answers for `age`, failures for at most a second.
+    #[must_use]
+    pub fn new(age: Duration) -> Self {
         Self { age, kept: Mutex::default() }
     }
 
-    /// The answer to `question`, counted by `count` unless that was done within the age.
+    /// The answer to `question`, found out by `find` unless that was done within the age.
     ///
     /// # Errors
-    /// What `count` fails with.
-    pub(super) async fn answer<F>(&self, question: &str, count: F) -> Result<T, Problem>
-    where
-        F: Future<Output = Result<T, Problem>>,
-    {
-        // Held while it counts, so that several pages at once count once.
-        let mut kept = self.kept.lock().await;
-        if let Some((at, answer)) = kept.get(question)
-            && at.elapsed() < self.age
-        {
-            return Ok(answer.clone());
+    /// What `find` fails with, or failed with a moment ago.
+    pub async fn answer(&self, question: &str, find: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let slot = self.slot(question);
+        let mut kept = slot.lock().await;
+        if let Some((at, answer)) = &*kept {
+            let age = if answer.is_ok() { self.age } else { self.age.min(FAILED_FOR) };
+            if at.elapsed() < age {
+                return answer.clone();
+            }
         }
-        let answer = count.await?;
-        if kept.len() >= MAX_KEPT {
+        let answer = find.await;
+        *kept = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    fn slot(&self, question: &str) -> Slot<T, E> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT && !kept.contains_key(question) {
             kept.clear();
         }
-        kept.insert(question.to_owned(), (Instant::now(), answer.clone()));
-        Ok(answer)
+        kept.entry(question.to_owned()).or_default().clone()
     }
 }
 
@@ -55,23 +63,43 @@ impl<T: Clone> Recent<T> {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use axum::http::StatusCode;
-
     use super::*;
 
     #[tokio::test]
-    async fn one_of_many_counts_and_failures_are_not_kept() {
-        let (recent, counted) = (Recent::new(Duration::from_secs(600)), AtomicU32::new(0));
+    async fn one_of_many_finds_out_and_the_others_have_its_answer() {
+        let counted = AtomicU32::new(0);
+        let recent = Recent::<u32, u32>::new(Duration::from_secs(600));
         let count = async || {
             tokio::task::yield_now().await;
             Ok(counted.fetch_add(1, Ordering::Relaxed))
         };
-        let failed =
-            recent.answer("prod", async { Err(Problem::internal(&std::io::Error::other("down"))) }).await;
-        assert_eq!(failed.unwrap_err().status, StatusCode::INTERNAL_SERVER_ERROR);
         let both = tokio::join!(recent.answer("prod", count()), recent.answer("prod", count()));
-        assert_eq!((both.0.unwrap(), both.1.unwrap()), (0, 0));
-        assert_eq!(recent.answer("dev", count()).await.unwrap(), 1);
-        assert_eq!(Recent::new(Duration::ZERO).answer("prod", count()).await.unwrap(), 2);
+        assert_eq!(both, (Ok(0), Ok(0)));
+        assert_eq!(recent.answer("dev", count()).await, Ok(1));
+        assert_eq!(Recent::<u32, u32>::new(Duration::ZERO).answer("prod", count()).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn all_who_waited_for_a_failure_have_it_at_once_and_it_is_forgotten_after_a_moment() {
+        let tried = AtomicU32::new(0);
+        let fail = async || {
+            tokio::task::yield_now().await;
+            Err(tried.fetch_add(1, Ordering::Relaxed))
+        };
+        let recent = Recent::<(), u32>::new(Duration::from_secs(600));
+        let waiting = (0..12).map(|_| recent.answer("prod", fail()));
+        assert_eq!(futures::future::join_all(waiting).await, [Err(0); 12]);
+        let slot = recent.slot("prod");
+        slot.lock().await.as_mut().unwrap().0 -= FAILED_FOR;
+        assert_eq!(recent.answer("prod", async { Ok(()) }).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_something_else_does_not_wait() {
+        let recent = Recent::<u32, u32>::new(Duration::from_secs(600));
+        let mut stuck = std::pin::pin!(recent.answer("prod", std::future::pending()));
+        assert!(futures::poll!(&mut stuck).is_pending());
+        let mut other = std::pin::pin!(recent.answer("dev", async { Ok(1) }));
+        assert_eq!(futures::poll!(&mut other), std::task::Poll::Ready(Ok(1)));
     }
 }

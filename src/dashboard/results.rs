@@ -7,12 +7,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Dashboard;
 use super::cursor::Filters;
-use super::parameters::{RawQuery, wrong};
+use super::parameters::{Limit, Query, Sha256, Slide, Text, Time, wrong};
 use super::problem::Problem;
-use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::classification::{Record, Status};
 use crate::store::{Order, ResultQuery};
 
@@ -26,8 +26,24 @@ pub(super) struct ResultsAnswer {
     pub next: Option<String>,
 }
 
-const FILTERS: [&str; 10] =
-    ["stage", "slide", "label", "status", "model", "needs_review", "withdrawn", "from", "until", "order"];
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResultsQuery {
+    stage: Option<String>,
+    slide: Option<Slide>,
+    label: Option<Text<1, MAX_LABEL_BYTES>>,
+    status: Option<Status>,
+    model: Option<Sha256>,
+    needs_review: Option<bool>,
+    #[serde(default)]
+    withdrawn: bool,
+    from: Option<Time>,
+    until: Option<Time>,
+    order: Option<Order>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/results", get(results))
@@ -35,45 +51,31 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 
 async fn results(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(given): Query<ResultsQuery>,
 ) -> Result<Json<ResultsAnswer>, Problem> {
-    let known: Vec<&str> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
-    let parameters = query.parameters(&known)?;
-    let label = parameters.optional("label")?;
-    if let Some(text) = label.filter(|label| label.is_empty() || label.len() > MAX_LABEL_BYTES) {
-        return Err(wrong(
-            "label",
-            text,
-            &format!("a label of 1 to {MAX_LABEL_BYTES} bytes, as /api/settings lists"),
-        ));
-    }
-    let status = [("classified", Status::Classified), ("rejected", Status::Rejected)];
-    let order = [("newest", Order::Newest), ("suspicion", Order::Suspicion)];
-    let query = ResultQuery {
-        stage: parameters.stage(&dashboard.stages)?,
-        slide: parameters.slide()?.map(str::to_owned),
-        label: label.map(str::to_owned),
-        status: parameters.choice("status", &status)?,
-        model_sha256: parameters.sha256("model")?.map(str::to_owned),
-        needs_review: parameters.flag("needs_review")?,
-        withdrawn: parameters.flag("withdrawn")?.unwrap_or(false),
-        from: parameters.time("from")?,
-        until: parameters.time("until")?,
-        order: parameters.choice("order", &order)?.unwrap_or(Order::Newest),
-        limit: parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?,
+    let mut query = ResultQuery {
+        stage: dashboard.stage("stage", given.stage)?,
+        slide: given.slide.map(|Slide(slide)| slide),
+        label: given.label.map(|Text(label)| label),
+        status: given.status,
+        model_sha256: given.model.map(|Sha256(model)| model),
+        needs_review: given.needs_review,
+        withdrawn: given.withdrawn,
+        from: given.from.map(|Time(from)| from),
+        until: given.until.map(|Time(until)| until),
+        order: given.order.unwrap_or(Order::Newest),
+        limit: 0,
     };
     if let (Some(from), Some(until)) = (query.from, query.until)
         && from >= until
     {
-        let text = parameters.optional("until")?.unwrap_or_default();
-        return Err(wrong("until", text, "a time after `from`; images of that very time are not included"));
+        let expected = "a time after `from`; images of that very time are not included";
+        return Err(wrong("until", &until.to_rfc3339(), expected));
     }
-    let mut given = Vec::with_capacity(FILTERS.len());
-    for name in FILTERS {
-        given.push(parameters.optional(name)?);
-    }
-    let filters = Filters::of("results", &given);
-    let after = filters.position(parameters.optional("cursor")?)?;
+    // Pages may be of different lengths.
+    let filters = Filters::of("results", &[Some(&format!("{query:?}"))]);
+    let after = filters.position(given.cursor.as_deref())?;
+    query.limit = given.limit.get();
     let page = dashboard.table.results(&query, after.as_deref()).await?;
     let next = page.next.map(|position| filters.cursor(&position));
     Ok(Json(ResultsAnswer { results: page.results, next }))

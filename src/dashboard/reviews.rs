@@ -13,14 +13,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Dashboard;
 use super::cursor::Filters;
-use super::parameters::{JsonBody, RawQuery, shown, wrong};
+use super::parameters::{JsonBody, Limit, Query, Slide, Time, shown, wrong};
 use super::problem::Problem;
 use super::results::ResultsAnswer;
 use super::sign_in::Caller;
-use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::classification::Record;
-use crate::store::{Review, ReviewAction, StoreError};
+use crate::store::{Review, ReviewAction, Reviewer, StoreError};
 
 /// Longest name of a reviewer, bytes.
 const MAX_REVIEWER_BYTES: usize = 200;
@@ -69,34 +69,52 @@ struct Undo {
     reviewer: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueueQuery {
+    stage: Option<String>,
+    slide: Option<Slide>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReviewsQuery {
+    from: Option<Time>,
+    until: Option<Time>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
 async fn queue(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(query): Query<QueueQuery>,
 ) -> Result<Json<ResultsAnswer>, Problem> {
-    let parameters = query.parameters(&["stage", "slide", "limit", "cursor"])?;
-    let (stage, slide) = (parameters.stage(&dashboard.stages)?, parameters.slide()?);
-    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let stage = dashboard.stage("stage", query.stage)?;
+    let slide = query.slide.as_ref().map(|Slide(slide)| slide.as_str());
     let filters = Filters::of("review/queue", &[Some(&stage), slide]);
-    let after = filters.position(parameters.optional("cursor")?)?;
-    let page = dashboard.table.review_queue_page(&stage, slide, after.as_deref(), limit).await?;
+    let after = filters.position(query.cursor.as_deref())?;
+    let page = dashboard.table.review_queue_page(&stage, slide, after.as_deref(), query.limit.get()).await?;
     let next = page.next.map(|position| filters.cursor(&position));
     Ok(Json(ResultsAnswer { results: page.results, next }))
 }
 
-async fn reviews(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Json<Value>, Problem> {
-    let parameters = query.parameters(&["from", "until", "limit", "cursor"])?;
+async fn reviews(
+    State(dashboard): State<Arc<Dashboard>>,
+    Query(query): Query<ReviewsQuery>,
+) -> Result<Json<Value>, Problem> {
+    let filters = Filters::of("reviews", &[Some(&format!("{:?} {:?}", query.from, query.until))]);
+    let after = filters.position(query.cursor.as_deref())?;
     // A little ahead: times of reviews are moved behind each other.
-    let until = parameters.time("until")?.unwrap_or_else(|| Utc::now() + TimeDelta::minutes(1));
-    let from = parameters.time("from")?.unwrap_or(DateTime::UNIX_EPOCH);
+    let until = query.until.map_or_else(|| Utc::now() + TimeDelta::minutes(1), |Time(until)| until);
+    let from = query.from.map_or(DateTime::UNIX_EPOCH, |Time(from)| from);
     if from >= until {
-        let text = parameters.optional("from")?.unwrap_or_default();
-        return Err(wrong("from", text, "a time before `until`"));
+        return Err(wrong("from", &from.to_rfc3339(), "a time before `until`"));
     }
-    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-    let given = [parameters.optional("from")?, parameters.optional("until")?];
-    let filters = Filters::of("reviews", &given);
-    let after = filters.position(parameters.optional("cursor")?)?;
-    let page = dashboard.table.reviews(from, until, after.as_deref(), limit).await?;
+    let page = dashboard.table.reviews(from, until, after.as_deref(), query.limit.get()).await?;
     let next = page.next.map(|position| filters.cursor(&position));
     Ok(Json(json!({ "reviews": page.reviews, "next": next })))
 }
@@ -134,7 +152,8 @@ async fn append(
         action,
         label,
         note,
-        reviewer,
+        reviewer: reviewer.name,
+        reviewer_id: reviewer.id,
         reviewed_at: Utc::now(),
         object_version: record.image.object_version().to_owned(),
         result_id: Some(new.result_id),
@@ -204,11 +223,11 @@ fn confirmed_label(record: &Record, label: Option<&str>) -> Result<String, Probl
     }
 }
 
-/// The name of a verdict: that of the token, or, where nobody signs in, the one that was given.
-pub(super) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<String, Problem> {
+/// Who a verdict is from: whoever the token says, or, where nobody signs in, the name that was given.
+pub(super) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<Reviewer, Problem> {
     match caller {
-        Some(Extension(caller)) => Ok(caller.name().to_owned()),
-        None => checked_reviewer(given),
+        Some(Extension(Caller { id, name })) => Ok(Reviewer { name, id: Some(id) }),
+        None => Ok(Reviewer { name: checked_reviewer(given)?, id: None }),
     }
 }
 
@@ -259,10 +278,13 @@ mod tests {
 
     #[test]
     fn nobody_speaks_for_another_who_signed_in() {
-        let ada = Caller::of_claims(|name| (name == "name").then_some("Ada"));
-        assert_eq!(reviewer_of(ada.clone().map(Extension), "Bob").unwrap(), "Ada");
-        assert_eq!(reviewer_of(ada.map(Extension), "").unwrap(), "Ada");
-        assert_eq!(reviewer_of(None, " Bob ").unwrap(), "Bob");
+        let ada = Caller { id: "https://id.example|7".to_owned(), name: "Ada".to_owned() };
+        let expected = Reviewer { name: "Ada".to_owned(), id: Some("https://id.example|7".to_owned()) };
+        for given in ["Bob", ""] {
+            assert_eq!(reviewer_of(Some(Extension(ada.clone())), given).unwrap(), expected);
+        }
+        let bob = Reviewer { name: "Bob".to_owned(), id: None };
+        assert_eq!(reviewer_of(None, " Bob ").unwrap(), bob);
         assert!(reviewer_of(None, "").is_err());
     }
 

@@ -12,7 +12,7 @@ use axum::{Extension, Json, Router};
 use chrono::Utc;
 use serde::Serialize;
 
-use super::parameters::RawQuery;
+use super::parameters::{Nothing, Query};
 use super::problem::Problem;
 use super::sign_in::Caller;
 use super::{Dashboard, SOFTWARE, uploads};
@@ -35,6 +35,8 @@ struct Settings<'a> {
     software: &'static str,
     /// The name that the request's token gives; a page asks for one where there is none.
     reviewer: Option<String>,
+    /// Whom the token is of, whatever the name: issuer and subject.
+    reviewer_id: Option<String>,
 }
 
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
@@ -44,10 +46,10 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 async fn settings(
     State(dashboard): State<Arc<Dashboard>>,
     caller: Option<Extension<Caller>>,
-    query: RawQuery,
+    _: Query<Nothing>,
 ) -> Result<Response, Problem> {
-    query.parameters(&[])?;
     let (labels, positive_labels) = dashboard.labels().await?;
+    let (reviewer, reviewer_id) = caller.map(|Extension(Caller { id, name })| (name, id)).unzip();
     let settings = Settings {
         stages: &dashboard.stages,
         labels,
@@ -58,7 +60,8 @@ async fn settings(
         s3_origin: dashboard.access.s3_origin(),
         input_bucket: &dashboard.buckets.input,
         software: SOFTWARE,
-        reviewer: caller.map(|caller| caller.name().to_owned()),
+        reviewer,
+        reviewer_id,
     };
     Ok(Json(settings).into_response())
 }

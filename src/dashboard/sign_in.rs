@@ -16,9 +16,9 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::Dashboard;
-use super::issuer::Issuer;
-use super::parameters::RawQuery;
+use super::parameters::{Nothing, Query};
 use super::problem::Problem;
+use crate::config::SignInSettings;
 
 /// Where a page learns whom to ask.
 pub(super) const PATH: &str = "/sign-in";
@@ -26,13 +26,19 @@ pub(super) const PATH: &str = "/sign-in";
 /// Claims that name a person, the best first.
 const NAMES: [&str; 5] = ["name", "email", "username", "cognito:username", "sub"];
 
+/// Longest identity, bytes: OpenID Connect allows a subject 255.
+const MAX_ID_BYTES: usize = 1_000;
+
 /// Longest name, bytes, as of reviewers.
 const MAX_NAME_BYTES: usize = 200;
 
 /// The person a verified token is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    name: String,
+    /// Who it is: issuer and subject, `<iss>|<sub>`. Two people may have one name, and one person several.
+    pub id: String,
+    /// The name to show, one line of 1 to 200 bytes.
+    pub name: String,
 }
 
 /// Why a request is not answered to whoever sent it.
@@ -62,28 +68,30 @@ pub trait Authorizer: Debug + Send + Sync {
     /// # Errors
     /// [`Denied`] if no verified token says so.
     async fn caller(&self, request: &Parts) -> Result<Caller, Denied>;
+
+    /// Origins that the page asks to sign somebody in.
+    async fn origins(&self) -> Vec<String>;
 }
 
 /// How people sign in.
 #[derive(Debug, Clone)]
 pub struct SignIn {
-    /// Who knows them.
-    pub issuer: Arc<Issuer>,
+    /// The issuer of identities, and this page's client there.
+    pub settings: SignInSettings,
     /// Who verifies what the issuer says.
     pub authorizer: Arc<dyn Authorizer>,
 }
 
 impl Caller {
-    /// The person of the claims that `claim` looks up by name, in one line of 1 to 200 bytes; `None` if no claim names one.
+    /// The person of the claims that `claim` looks up by name; `None` if they do not say who it is, as every ID token does
+    /// by `iss` and `sub`.
     pub fn of_claims<'a>(claim: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let id = format!("{}|{}", claim("iss")?, claim("sub").filter(|subject| !subject.is_empty())?);
+        if id.len() > MAX_ID_BYTES || id.chars().any(char::is_control) {
+            return None;
+        }
         let names = NAMES.iter().filter_map(|name| claim(name));
-        names.map(one_line).find(|name| !name.is_empty()).map(|name| Self { name })
-    }
-
-    /// As verdicts carry it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+        names.map(one_line).find(|name| !name.is_empty()).map(|name| Self { id, name })
     }
 }
 
@@ -112,16 +120,14 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 /// What a page needs to sign in; nothing of it is secret, and without an issuer it is empty.
-async fn sign_in(State(dashboard): State<Arc<Dashboard>>, query: RawQuery) -> Result<Response, Problem> {
-    query.parameters(&[])?;
+async fn sign_in(State(dashboard): State<Arc<Dashboard>>, _: Query<Nothing>) -> Response {
     let body = match &dashboard.sign_in {
-        Some(SignIn { issuer, .. }) => {
-            let settings = issuer.settings();
+        Some(SignIn { settings, .. }) => {
             json!({ "issuer": settings.issuer(), "client_id": settings.client_id() })
         }
         None => json!({}),
     };
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 #[cfg(test)]
@@ -129,8 +135,31 @@ mod tests {
     use super::*;
 
     fn name_of(claims: &[(&str, &'static str)]) -> Option<String> {
-        let claim = |name: &str| claims.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let signed = [("iss", "https://id.example"), ("sub", "248289761001")];
+        let claim = |name: &str| {
+            claims.iter().chain(&signed).find(|(known, _)| *known == name).map(|(_, value)| *value)
+        };
         Caller::of_claims(claim).map(|caller| caller.name)
+    }
+
+    #[test]
+    fn a_person_is_an_issuer_and_a_subject_whatever_the_name() {
+        let id_of = |issuer: &'static str, subject: &'static str| {
+            let claim = |name: &str| match name {
+                "iss" => Some(issuer),
+                "sub" => Some(subject),
+                "name" => Some("Anna Müller"),
+                _ => None,
+            };
+            Caller::of_claims(claim).map(|caller| caller.id)
+        };
+        assert_eq!(id_of("https://id.example", "7").as_deref(), Some("https://id.example|7"));
+        assert_ne!(id_of("https://id.example", "7"), id_of("https://id.example", "8"));
+        assert_ne!(id_of("https://id.example", "7"), id_of("https://other.example", "7"));
+        for subject in ["", "a\nb", "x".repeat(1_000).leak()] {
+            assert_eq!(id_of("https://id.example", subject), None, "{subject}");
+        }
+        assert_eq!(Caller::of_claims(|name| (name == "name").then_some("Ada")), None, "a name is nobody");
     }
 
     #[test]
@@ -146,7 +175,7 @@ mod tests {
         for (count, expected) in (1..).zip(expected) {
             assert_eq!(name_of(&all[..count]).as_deref(), Some(expected));
         }
-        assert_eq!(name_of(&[]), None);
+        assert_eq!(name_of(&[]).as_deref(), Some("248289761001"));
         assert_eq!(name_of(&[("name", " \n"), ("sub", "7")]).as_deref(), Some("7"), "an empty name is none");
     }
 

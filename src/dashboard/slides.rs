@@ -9,13 +9,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Dashboard;
 use super::cursor::Filters;
-use super::parameters::{RawQuery, shown, wrong};
+use super::parameters::{Limit, Query, SLIDE_MEANING, Slide, shown};
 use super::problem::Problem;
 use super::unanswered::{Unanswered, UnansweredImage};
-use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use crate::slide::SlideFigure;
 use crate::store::{Cell, SlideEntry};
 
@@ -26,10 +26,10 @@ const MAX_COUNTED_SLIDES: usize = 25;
 const COUNTED_AT_ONCE: usize = 4;
 
 /// Most cells of a page: compact rows, a whole slide of a day's work in one answer.
-const MAX_CELLS: usize = 2000;
+const MAX_CELLS: u32 = 2000;
 
 /// Cells of a page unless it is asked otherwise.
-const DEFAULT_CELLS: usize = 1000;
+const DEFAULT_CELLS: u32 = 1000;
 
 /// Longest text that is searched for, characters.
 const MAX_SEARCH_CHARS: usize = 200;
@@ -119,6 +119,57 @@ struct CellsAnswer {
     next: Option<String>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlidesQuery {
+    stage: Option<String>,
+    search: Option<Search>,
+    #[serde(default)]
+    limit: Limit,
+    cursor: Option<String>,
+}
+
+/// A part of a slide's name.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Search(String);
+
+impl TryFrom<String> for Search {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.chars().count() <= MAX_SEARCH_CHARS {
+            true => Ok(Self(text)),
+            false => Err(format!("at most {MAX_SEARCH_CHARS} characters")),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnansweredQuery {
+    stage: Option<String>,
+    #[serde(default)]
+    slide: Vec<Slide>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlideQuery {
+    stage: Option<String>,
+    slide: Slide,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CellsQuery {
+    stage: Option<String>,
+    slide: Slide,
+    #[serde(default)]
+    limit: Limit<DEFAULT_CELLS, MAX_CELLS>,
+    cursor: Option<String>,
+}
+
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/api/slides", get(slides))
@@ -129,33 +180,33 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 
 async fn slides(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(query): Query<SlidesQuery>,
 ) -> Result<Json<SlidesAnswer>, Problem> {
-    let parameters = query.parameters(&["stage", "search", "limit", "cursor"])?;
-    let stage = parameters.stage(&dashboard.stages)?;
-    let search = parameters.optional("search")?;
-    if let Some(text) = search.filter(|text| text.chars().count() > MAX_SEARCH_CHARS) {
-        return Err(wrong("search", text, &format!("at most {MAX_SEARCH_CHARS} characters")));
-    }
-    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let stage = dashboard.stage("stage", query.stage)?;
+    let search = query.search.as_ref().map(|Search(text)| text.as_str());
     let filters = Filters::of("slides", &[Some(&stage), search]);
-    let after = filters.position(parameters.optional("cursor")?)?;
-    let page = dashboard.table.slides(&stage, search, after.as_deref(), limit).await?;
+    let after = filters.position(query.cursor.as_deref())?;
+    let page = dashboard.table.slides(&stage, search, after.as_deref(), query.limit.get()).await?;
     let next = page.next.map(|position| filters.cursor(&position));
     Ok(Json(SlidesAnswer { slides: page.slides.into_iter().map(SlideRow::from).collect(), next }))
 }
 
 async fn unanswered(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(UnansweredQuery { stage, slide: names }): Query<UnansweredQuery>,
 ) -> Result<Json<CountedSlides>, Problem> {
-    let parameters = query.parameters(&["stage", "slide"])?;
-    let stage = parameters.stage(&dashboard.stages)?;
-    let names = parameters.slides(MAX_COUNTED_SLIDES)?;
-    let counts: Vec<_> = names.iter().map(|slide| dashboard.unanswered(&stage, slide, false)).collect();
+    let stage = dashboard.stage("stage", stage)?;
+    if !(1..=MAX_COUNTED_SLIDES).contains(&names.len()) {
+        let (found, most) = (names.len(), MAX_COUNTED_SLIDES);
+        let detail =
+            format!("slide is given {found} times; expected 1 to {most} times, each {SLIDE_MEANING}");
+        return Err(Problem::bad_parameter("slide", detail));
+    }
+    let counts: Vec<_> =
+        names.iter().map(|Slide(slide)| dashboard.unanswered(&stage, slide, false)).collect();
     let counts: Vec<Unanswered> = stream::iter(counts).buffered(COUNTED_AT_ONCE).try_collect().await?;
-    let row = |(slide, found): (&str, Unanswered)| CountedSlide {
-        slide: slide.to_owned(),
+    let row = |(Slide(slide), found): (Slide, Unanswered)| CountedSlide {
+        slide,
         uploads: found.uploads,
         unanswered: found.unanswered,
     };
@@ -165,25 +216,23 @@ async fn unanswered(
 
 async fn slide(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(SlideQuery { stage, slide: Slide(slide) }): Query<SlideQuery>,
 ) -> Result<Json<SlideAnswer>, Problem> {
-    let parameters = query.parameters(&["stage", "slide"])?;
-    let stage = parameters.stage(&dashboard.stages)?;
-    let slide = parameters.required_slide()?;
+    let stage = dashboard.stage("stage", stage)?;
     let (entry, found) =
-        tokio::join!(dashboard.table.slide_entry(&stage, slide), dashboard.unanswered(&stage, slide, true));
+        tokio::join!(dashboard.table.slide_entry(&stage, &slide), dashboard.unanswered(&stage, &slide, true));
     let (entry, found) = (entry?, found?);
     if entry.is_none() && found.uploads == 0 {
         let detail = format!(
             "there is no slide {:?}: no image of it is answered by {stage}, and none is in the folder of this name of the \
              input bucket",
-            shown(slide)
+            shown(&slide)
         );
         return Err(Problem::not_found(detail));
     }
     let images = entry.as_ref().map_or(0, |entry| entry.figure.images());
     Ok(Json(SlideAnswer {
-        slide: slide.to_owned(),
+        slide,
         not_in_bucket: images.saturating_sub(found.counted),
         last_activity_at: entry.as_ref().map(|entry| entry.last_activity_at),
         computed_at: entry.as_ref().map(|entry| entry.computed_at),
@@ -197,18 +246,15 @@ async fn slide(
 
 async fn cells(
     State(dashboard): State<Arc<Dashboard>>,
-    query: RawQuery,
+    Query(CellsQuery { stage, slide: Slide(slide), limit, cursor }): Query<CellsQuery>,
 ) -> Result<Json<CellsAnswer>, Problem> {
-    let parameters = query.parameters(&["stage", "slide", "limit", "cursor"])?;
-    let stage = parameters.stage(&dashboard.stages)?;
-    let slide = parameters.required_slide()?;
-    let limit = parameters.limit(DEFAULT_CELLS, MAX_CELLS)?;
-    let filters = Filters::of("cells", &[Some(&stage), Some(slide)]);
-    let after = filters.position(parameters.optional("cursor")?)?;
+    let stage = dashboard.stage("stage", stage)?;
+    let filters = Filters::of("cells", &[Some(&stage), Some(&slide)]);
+    let after = filters.position(cursor.as_deref())?;
     let (page, verdicts, withdrawals) = tokio::join!(
-        dashboard.table.cells(&stage, slide, after.as_deref(), limit),
-        dashboard.table.verdicts_of_slide(slide),
-        dashboard.table.withdrawals_of_slide(slide),
+        dashboard.table.cells(&stage, &slide, after.as_deref(), limit.get()),
+        dashboard.table.verdicts_of_slide(&slide),
+        dashboard.table.withdrawals_of_slide(&slide),
     );
     let (page, verdicts, withdrawals) = (page?, verdicts?, withdrawals?);
     let next = page.next.map(|position| filters.cursor(&position));

@@ -10,10 +10,10 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dashboard;
-use super::parameters::{RawQuery, wrong};
+use super::parameters::{Date, Query, wrong};
 use super::problem::Problem;
 use super::recent::Recent;
 use crate::store::DaySummary;
@@ -48,22 +48,29 @@ impl From<DaySummary> for DayAnswer {
     }
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SummaryQuery {
+    stage: Option<String>,
+    from: Option<Date>,
+    until: Option<Date>,
+}
+
 pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    let days = Arc::new(Recent::<Vec<DayAnswer>>::new(AGE));
+    let days = Arc::new(Recent::<Vec<DayAnswer>, Problem>::new(AGE));
     Router::new().route("/api/summary", get(summary)).layer(Extension(days))
 }
 
 async fn summary(
     State(dashboard): State<Arc<Dashboard>>,
-    Extension(recent): Extension<Arc<Recent<Vec<DayAnswer>>>>,
-    query: RawQuery,
+    Extension(recent): Extension<Arc<Recent<Vec<DayAnswer>, Problem>>>,
+    Query(SummaryQuery { stage, from, until }): Query<SummaryQuery>,
 ) -> Result<Json<SummaryAnswer>, Problem> {
-    let parameters = query.parameters(&["stage", "from", "until"])?;
-    let stage = parameters.stage(&dashboard.stages)?;
+    let stage = dashboard.stage("stage", stage)?;
     let tomorrow = Utc::now().date_naive() + Days::new(1);
-    let until = parameters.date("until")?.unwrap_or(tomorrow);
-    let from = match parameters.date("from")? {
-        Some(from) => from,
+    let until = until.map_or(tomorrow, |Date(until)| until);
+    let from = match from {
+        Some(Date(from)) => from,
         None => until.checked_sub_days(Days::new(DEFAULT_DAYS)).unwrap_or(until),
     };
     if !(1..=MAX_DAYS).contains(&(until - from).num_days()) {

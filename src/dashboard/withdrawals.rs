@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::reviews::{other_result, reviewer_of};
 use super::sign_in::Caller;
 use crate::object::slide_of_key;
-use crate::store::{StoreError, Withdrawal, WithdrawalAction};
+use crate::store::{Reviewer, StoreError, Withdrawal, WithdrawalAction};
 
 /// Longest reason, bytes.
 const MAX_REASON_BYTES: usize = 1_000;
@@ -97,11 +97,12 @@ impl Dashboard {
         key: String,
         object_version: String,
         reason: String,
-        by: String,
+        Reviewer { name: by, id: by_id }: Reviewer,
     ) -> Result<Option<Withdrawal>, Problem> {
         let bucket = self.buckets.input.clone();
         let slide = slide_of_key(&key);
-        let new = Withdrawal { bucket, key, slide, action, reason, by, at: Utc::now(), object_version };
+        let new =
+            Withdrawal { bucket, key, slide, action, reason, by, by_id, at: Utc::now(), object_version };
         let is_change = self.writer.append_withdrawal(&new, &self.stages).await;
         let is_change = is_change.map_err(|error| match &error {
             StoreError::NotCurrent { .. } => Problem::new(StatusCode::CONFLICT, error.to_string()),

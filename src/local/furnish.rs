@@ -10,7 +10,7 @@ use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-
+use include_dir::{Dir, include_dir};
 use serde_json::json;
 
 use super::process::ClassifierProcess;
@@ -27,8 +27,8 @@ pub(super) const SAMPLE_MODEL: &[u8] = include_bytes!("../../models/thin-smear.o
 /// Time for the first report.
 const LONGEST_FIRST_REPORT: Duration = Duration::from_secs(900);
 
-/// The golden set that is put in place where there is none: keys and contents.
-const SAMPLE_GOLDEN_SET: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/golden.rs"));
+/// The golden set that is put in place where there is none: a folder for each label.
+static SAMPLE_GOLDEN_SET: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/models/golden");
 
 /// Makes the buckets and the table, and fills the model bucket where it is empty.
 pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), StackError> {
@@ -40,8 +40,9 @@ pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), St
     create_table(&clients.dynamodb, TABLE).await?;
     // Before the models, whose notification may start the gate at once.
     if !holds(clients, GOLDEN_PREFIX).await? {
-        for (key, image) in SAMPLE_GOLDEN_SET {
-            put(clients, key, ByteStream::from_static(image)).await?;
+        for image in SAMPLE_GOLDEN_SET.dirs().flat_map(Dir::files) {
+            let key = format!("{GOLDEN_PREFIX}{}", image.path().display());
+            put(clients, &key, ByteStream::from_static(image.contents())).await?;
         }
     }
     let production_key = model_key(PRODUCTION_STAGE);

@@ -19,6 +19,7 @@ mod dashboard;
 pub mod dynamodb;
 pub mod faults;
 mod furnish;
+mod issuer;
 pub mod listener;
 pub mod lock;
 mod process;

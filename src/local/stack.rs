@@ -26,7 +26,7 @@ use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use crate::aws::Clients;
 use crate::config::{Config, ConfigError, DEVELOPMENT_STAGE, PRODUCTION_STAGE, SignInSettings};
-use crate::dashboard::{Access, Buckets, Dashboard, Issuer, Pictures, SignIn, router};
+use crate::dashboard::{Access, Buckets, Dashboard, Pictures, SignIn, router};
 use crate::store::{StoreError, TableReader, TableWriter};
 
 /// Bucket that images are uploaded to.
@@ -285,9 +285,9 @@ impl Stack {
             operations: Arc::new(operations),
             pictures: Pictures::new(&config.limits),
             access: Access::loopback(address, vec![endpoint_url(servers.s3)]),
-            sign_in: settings.sign_in.clone().map(|settings| {
-                let issuer = Arc::new(Issuer::new(settings));
-                SignIn { authorizer: Arc::new(TokenAuthorizer::new(issuer.clone())), issuer }
+            sign_in: settings.sign_in.clone().map(|settings| SignIn {
+                authorizer: Arc::new(TokenAuthorizer::new(settings.clone())),
+                settings,
             }),
         });
         tasks.push(tokio::spawn(dashboard::serve(http_listener, page, stopped.clone())));

@@ -52,7 +52,7 @@ pub use uploads::{
     Upload, UploadListing, UploadMarker, UploadVersion, UploadsError, form_decoded, form_encoded, listed_key,
 };
 
-pub use verdicts::{Review, ReviewAction, ReviewsPage, standing};
+pub use verdicts::{Review, ReviewAction, Reviewer, ReviewsPage, standing};
 pub use withdrawals::{Withdrawal, WithdrawalAction};
 
 /// Why a record could not be stored.

@@ -16,7 +16,7 @@ use super::schema::{
     verdicts_pk,
 };
 use super::table::{Item, number, review_keys};
-use super::verdicts::{Review, ReviewAction, standing};
+use super::verdicts::{Review, ReviewAction, Reviewer, standing};
 use super::{ImageKey, QueryError, StoreError, TableReader, TableWriter, Verdict};
 use crate::classification::Record;
 use crate::object::slide_of_key;
@@ -75,17 +75,20 @@ impl TableWriter {
         &self,
         bucket: &str,
         key: &str,
-        reviewer: &str,
+        reviewer: &Reviewer,
         at: DateTime<Utc>,
         stages: &[impl AsRef<str> + Sync],
     ) -> Result<Option<Review>, StoreError> {
         let undone = |seen: &Seen| {
-            let own = standing(&seen.history.reviews).into_iter().rfind(|review| review.reviewer == reviewer);
+            let is_own = |review: &&Review| review.is_by(&reviewer.name, reviewer.id.as_deref());
+            let own = standing(&seen.history.reviews).into_iter().rfind(is_own);
             match own {
                 Some(own) => {
                     Ok(Review { action: ReviewAction::Undo, reviewed_at: at, note: None, ..own.clone() })
                 }
-                None => Err(StoreError::NothingToUndo { key: key.to_owned(), reviewer: reviewer.to_owned() }),
+                None => {
+                    Err(StoreError::NothingToUndo { key: key.to_owned(), reviewer: reviewer.name.clone() })
+                }
             }
         };
         self.change_verdict(bucket, key, stages, undone).await
@@ -110,6 +113,7 @@ impl TableWriter {
             label: verdict.label.clone(),
             note: None,
             reviewer: verdict.reviewer.clone(),
+            reviewer_id: None,
             reviewed_at: verdict.reviewed_at,
             object_version: verdict.object_version.clone(),
             result_id: None,

@@ -31,6 +31,15 @@ pub enum ReviewAction {
     Undo,
 }
 
+/// Who reviews.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reviewer {
+    /// The name that is shown.
+    pub name: String,
+    /// Who signed in under that name: issuer and subject, `<iss>|<sub>`; absent where nobody signs in.
+    pub id: Option<String>,
+}
+
 /// What one reviewer said of one image at one time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Review {
@@ -50,8 +59,11 @@ pub struct Review {
     /// Free text of the reviewer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<String>,
-    /// Who.
+    /// Who, as it is shown.
     pub reviewer: String,
+    /// Who signed in under that name, `<iss>|<sub>`; absent where nobody signs in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reviewer_id: Option<String>,
     /// When.
     pub reviewed_at: DateTime<Utc>,
     /// Version, or else ETag, of the image that was looked at.
@@ -80,6 +92,11 @@ impl Review {
     /// Whether it is of the image version `object_version`.
     pub fn is_of(&self, object_version: &str) -> bool {
         self.object_version == object_version
+    }
+
+    /// Whether `name` with `id` said it. A name alone is nobody who signed in.
+    pub(super) fn is_by(&self, name: &str, id: Option<&str>) -> bool {
+        self.reviewer_id.as_deref() == id && (id.is_some() || self.reviewer == name)
     }
 
     pub(super) fn sort_key(&self) -> String {
@@ -114,7 +131,8 @@ pub fn standing(reviews: &[Review]) -> Vec<&Review> {
         match review.action {
             ReviewAction::Confirm | ReviewAction::Correct => standing.push(review),
             ReviewAction::Undo => {
-                if let Some(at) = standing.iter().rposition(|other| other.reviewer == review.reviewer) {
+                let id = review.reviewer_id.as_deref();
+                if let Some(at) = standing.iter().rposition(|other| other.is_by(&review.reviewer, id)) {
                     standing.remove(at);
                 }
             }
@@ -228,6 +246,7 @@ mod tests {
             label: label.into(),
             note: None,
             reviewer: reviewer.into(),
+            reviewer_id: None,
             reviewed_at: DateTime::UNIX_EPOCH,
             object_version: version.into(),
             result_id: None,

@@ -39,8 +39,11 @@ pub struct Withdrawal {
     pub action: WithdrawalAction,
     /// Why.
     pub reason: String,
-    /// Who.
+    /// Who, as it is shown.
     pub by: String,
+    /// Who signed in under that name, `<iss>|<sub>`; absent where nobody signs in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by_id: Option<String>,
     /// When.
     pub at: DateTime<Utc>,
     /// Version, or else ETag, of the upload.

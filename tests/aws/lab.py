@@ -141,7 +141,7 @@ class Lab:
             "requestContext": {
                 "accountId": "123456789012",
                 "apiId": self.stack.id("DashboardApi"),
-                "authorizer": {"jwt": {"claims": {"sub": "1", "email": "you@lab.example"}, "scopes": None}},
+                "authorizer": {"jwt": {"claims": {"iss": "https://id.example", "sub": "1", "email": "you@lab.example"}, "scopes": None}},
                 "domainName": host,
                 "http": {
                     "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test",

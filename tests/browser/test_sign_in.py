@@ -166,8 +166,11 @@ def test_a_verdict_carries_the_name_of_the_token(enter, closed):
 
     # What another could not send from this browser is not sent in her name: it waits for whoever said it.
     stored = "giemsa.unsent-reviews"
-    for reviewer, is_sent in [("Ruth of the lab", False), ("Grace of the lab", True)]:
-        left = json.dumps([{**body, "reviewer": reviewer}])
+    own = closed.get("/api/settings")["reviewer_id"]
+    assert own.endswith("|Grace"), own
+    # Another Grace of the lab is another person.
+    for by, is_sent in [(own.replace("|Grace", "|Grace-2"), False), (own, True)]:
+        left = json.dumps([{"body": {**body, "reviewer": "Grace of the lab"}, "by": by}])
         page.evaluate("([name, text]) => localStorage.setItem(name, text)", [stored, left])
         page.goto(f"{closed.address}/review?slide={SLIDE}")
         expect(page.locator("[data-test=done-entry][data-state=sent]")).to_have_count(1 if is_sent else 0)

@@ -2,6 +2,8 @@
 
 use serde_json::Value as Json;
 
+use giemsa::config::DashboardConfig;
+
 use super::functions::{as_deployed, timeout_s};
 use super::template::{Template, read, texts};
 
@@ -54,7 +56,7 @@ fn every_question_of_the_api_has_a_route_that_needs_a_token() {
 
 #[test]
 fn every_file_of_the_page_is_one_step_deep() {
-    let page = read("src/dashboard/page/index.html");
+    let page = read("web/page/index.html");
     let assets = read("src/dashboard/assets.rs");
     let views = assets.lines().find(|line| line.starts_with("const VIEWS")).unwrap();
     for path in views.split('"').skip(1).step_by(2) {
@@ -68,7 +70,12 @@ fn every_file_of_the_page_is_one_step_deep() {
 
 #[test]
 fn tokens_are_of_the_issuer_and_client_that_the_page_signs_in_with() {
-    for parameters in [&[][..], &[("OidcIssuer", "https://login.lab.example/"), ("OidcClientId", "giemsa")]] {
+    let own = [
+        ("OidcIssuer", "https://login.lab.example/"),
+        ("OidcClientId", "giemsa"),
+        ("OidcOrigins", "https://token.lab.example"),
+    ];
+    for parameters in [&[][..], &own] {
         let template = Template::with(parameters);
         let settings = super::functions::settings(&template, "Dashboard");
         let setting = |name: &str| settings.iter().find(|(known, _)| known == name).unwrap().1.clone();
@@ -76,11 +83,23 @@ fn tokens_are_of_the_issuer_and_client_that_the_page_signs_in_with() {
         assert_eq!(as_deployed(jwt["Issuer"].as_str().unwrap()), setting("GIEMSA_OIDC_ISSUER"));
         assert_eq!(as_deployed(jwt["Audience"][0].as_str().unwrap()), setting("GIEMSA_OIDC_CLIENT_ID"));
         assert_eq!(setting("GIEMSA_OIDC_ISSUER").contains("cognito-idp"), parameters.is_empty());
+        // Where the page gets tokens, which its policy has to allow.
+        let config = DashboardConfig::from_lookup(|name| {
+            settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        });
+        let expected = match parameters.is_empty() {
+            true => [
+                "https://cognito-idp.eu-central-1.amazonaws.com",
+                "https://giemsa-51af3dc0.auth.eu-central-1.amazoncognito.com",
+            ],
+            false => ["https://login.lab.example", "https://token.lab.example"],
+        };
+        assert_eq!(config.unwrap().sign_in.unwrap().origins(), expected);
     }
     let client = Template::default().properties("UserPoolClient");
     assert_eq!(client["GenerateSecret"], false, "a page keeps no secret");
     assert_eq!(texts(&client["AllowedOAuthFlows"]), ["code"]);
-    let page = read("src/dashboard/page/session.js");
+    let page = read("web/page/session.js");
     let asked = format!("const SCOPE = \"{}\";", texts(&client["AllowedOAuthScopes"]).join(" "));
     assert!(page.contains(&asked), "the page asks for other scopes than {asked}");
     // Where the page comes back to, in both cases.

@@ -13,6 +13,7 @@ pub fn as_deployed(text: &str) -> String {
         text.replace("${AWS::Region}", "eu-central-1").replace("${AWS::URLSuffix}", "amazonaws.com");
     replaced
         .replace("${UserPool}", "eu-central-1_AbCdEfGhI")
+        .replace("${UserPoolDomain}", "giemsa-51af3dc0")
         .replace("${UserPoolClient}", "1h57kf5cpq17m0eml12EXAMPLE")
 }
 

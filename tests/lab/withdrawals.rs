@@ -6,7 +6,7 @@ use giemsa::classification::Record;
 use giemsa::config::DEFAULT_STAGES;
 use giemsa::slide::SlideFigure;
 use giemsa::store::{
-    AnsweredQuery, Order, ResultQuery, Review, ReviewAction, StoreError, TableWriter, Withdrawal,
+    AnsweredQuery, Order, ResultQuery, Review, ReviewAction, Reviewer, StoreError, TableWriter, Withdrawal,
     WithdrawalAction,
 };
 
@@ -89,6 +89,7 @@ fn withdrawal(action: WithdrawalAction, key: &str, object_version: &str) -> With
         action,
         reason: "moved to slide 2".to_owned(),
         by: "ada".to_owned(),
+        by_id: None,
         at: Utc::now(),
         object_version: object_version.to_owned(),
     }
@@ -256,6 +257,7 @@ async fn a_withdrawn_image_is_not_reviewed_and_comes_back_as_it_was_decided() {
         label: "uninfected".into(),
         note: None,
         reviewer: "bea".into(),
+        reviewer_id: None,
         reviewed_at: Utc::now(),
         object_version: record.image.object_version().to_owned(),
         result_id: Some(record.result_id.clone()),
@@ -263,7 +265,8 @@ async fn a_withdrawn_image_is_not_reviewed_and_comes_back_as_it_was_decided() {
         model: Some(record.model.clone()),
     };
     slide.writer.append_review(&review, &DEFAULT_STAGES).await.unwrap();
-    slide.writer.undo_review(INPUT, key, "bea", Utc::now(), &DEFAULT_STAGES).await.unwrap();
+    let bea = Reviewer { name: "bea".into(), id: None };
+    slide.writer.undo_review(INPUT, key, &bea, Utc::now(), &DEFAULT_STAGES).await.unwrap();
     assert_eq!(queue().await, Vec::<String>::new());
     assert!(slide.append(WithdrawalAction::Restore, key).await);
     assert_eq!(queue().await, [key]);

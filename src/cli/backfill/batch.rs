@@ -49,7 +49,7 @@ pub async fn start(
     let plan = match approved {
         Ok(Some(plan)) => plan,
         not_approved => {
-            // That it cannot be taken back is no reason to hide why: the bucket's rule removes it.
+            // If it cannot be aborted, the first error is still reported; the bucket's rule removes the upload.
             if let Err(error) = manifest.abort().await {
                 complain(&format!("giemsa: {error}"));
             }
@@ -74,7 +74,7 @@ pub async fn start(
         return tell_end(&plan, Done { left: Some(0), ..done }, arguments.json);
     }
     if completed {
-        // A rejected image is a failed task and an answered image: only the table tells them from the rest.
+        // A rejected image is a failed task and an answered image: only the table distinguishes it from the others.
         return conclude(place, &plan, done, arguments.json).await;
     }
     if arguments.json {

@@ -86,7 +86,7 @@ impl Interrupted {
             }
             complain("Stopping: releasing the messages first.");
             flag.send_replace(true);
-            // Kept until the process ends, so that nobody takes the end of this task for an interrupt.
+            // Kept until the process ends, so that the end of this task does not look like an interrupt.
             flag.closed().await;
         });
         Ok(Self(interrupted))

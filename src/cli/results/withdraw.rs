@@ -112,6 +112,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
             action,
             reason: arguments.reason.clone(),
             by: by.clone(),
+            by_id: None,
             at: Utc::now(),
             object_version,
         };

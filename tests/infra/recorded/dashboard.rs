@@ -27,7 +27,7 @@ fn encoded(text: &str) -> String {
 
 /// What API Gateway sends of an HTTP API, format 2.0, of somebody who has signed in.
 fn event(method: &str, path: &str, query: &str, body: Option<&Value>) -> Value {
-    let claims = json!({ "sub": "1f0c", "name": "Ada", "email": "ada@lab.example" });
+    let claims = json!({ "iss": "https://id.example", "sub": "1f0c", "name": "Ada", "email": "ada@lab.example" });
     json!({
         "version": "2.0",
         "routeKey": format!("{method} /api/{{proxy+}}"),
