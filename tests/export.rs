@@ -199,7 +199,7 @@ async fn an_export_that_is_ended_leaves_no_half_file() {
     let target = folder.path().join("results.parquet");
     for signal in ["TERM", "INT"] {
         let said = ended_export(&many, &target, signal).await;
-        assert!(said.contains("results.parquet is as it was before"), "{said}");
+        assert!(said.contains("results.parquet is unchanged"), "{said}");
         assert_eq!(names_in(folder.path()), [""; 0], "not even a temporary file");
     }
     std::fs::write(&target, "as it was").unwrap();

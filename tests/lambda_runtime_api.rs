@@ -170,7 +170,7 @@ async fn events_are_answered_and_images_stored() {
     let cloud = Cloud::start().await;
     let mut api = RuntimeApi::start().await;
     let daemon = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    daemon.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    daemon.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
     let mut command = cloud.classifier(&api.address.to_string());
     let log = tempfile::NamedTempFile::new().unwrap();
     command.env("AWS_XRAY_DAEMON_ADDRESS", daemon.local_addr().unwrap().to_string());

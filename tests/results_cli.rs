@@ -356,7 +356,7 @@ async fn watch_sees_uploads_also_after_the_server_was_away() {
     assert_eq!(watch.wait_for_results(1), ["slide/one.png"]);
 
     door.set_away(true);
-    watch.wait_for_message("trying again until it works");
+    watch.wait_for_message("retrying until it works");
     upload(&stack, "slide/two.png", "slide-003-mixed-forms/cell-03.jpg").await;
     upload(&stack, "other/three.txt", "slide-005-trouble/notes.txt").await;
     stack.wait_until_answered();
@@ -364,7 +364,7 @@ async fn watch_sees_uploads_also_after_the_server_was_away() {
     let mut seen = watch.wait_for_results(3);
     seen.sort();
     assert_eq!(seen, ["other/three.txt", "slide/one.png", "slide/two.png"]);
-    watch.wait_for_message("answer again");
+    watch.wait_for_message("Reconnected");
 
     // The same key again is a new image, and a new result.
     upload(&stack, "slide/one.png", "slide-003-mixed-forms/cell-03.jpg").await;

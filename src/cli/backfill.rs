@@ -1,7 +1,7 @@
-//! `giemsa backfill`: the images that are in the input bucket already, counted, priced and answered.
+//! `giemsa backfill`: counts, prices and answers the images that were in the input bucket already.
 //!
-//! It never starts before it has said how many images and what price, and been told to. Invariant: it ends with success
-//! only if every image that it was asked for is answered.
+//! It starts only after it has shown how many images there are and what they cost, and the user agreed. Invariant: it
+//! succeeds only if every selected image is answered.
 
 mod batch;
 mod feed;
@@ -23,7 +23,7 @@ use super::model::{Place, print};
 use super::processors::Processors;
 use super::{Failed, complain, output, question};
 
-/// Images whose times are looked at for the estimate.
+/// Images whose times are used for the estimate.
 const MEASURED_IMAGES: usize = 20;
 
 /// Images named that are not answered.
@@ -31,7 +31,7 @@ const SHOWN_IMAGES: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub struct BackfillArguments {
-    /// Only images whose key starts with this; default: all of the input bucket.
+    /// Only images whose key starts with this; default: the whole input bucket.
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
     /// Also images whose current result is not by this model (lower-case hexadecimal SHA-256), which the stage must serve.
@@ -40,7 +40,7 @@ pub struct BackfillArguments {
     /// The stage.
     #[arg(long, default_value = "prod", value_parser = super::model::parse_stage)]
     stage: String,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, 24h, 7d.
     #[arg(long, value_parser = super::model::parse_since)]
     since: Option<DateTime<Utc>>,
     /// Start without asking.
@@ -49,13 +49,13 @@ pub struct BackfillArguments {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
-    /// Processors of the function on AWS, for the price.
+    /// Processor architecture of the function on AWS, for the price.
     #[arg(long, value_enum, default_value_t = Processors::Arm64)]
     architecture: Processors,
-    /// Follow a job of S3 Batch Operations that was created before, until it ends.
+    /// Follow an existing job of S3 Batch Operations until it ends.
     #[arg(long, value_name = "JOB", conflicts_with_all = ["prefix", "model_digest", "since", "yes", "stop"])]
     follow: Option<String>,
-    /// End the backfill of the stage; live uploads go on. On AWS a job can be named.
+    /// End the backfill of the stage; live uploads continue. On AWS you can name a job.
     #[arg(long, value_name = "JOB", num_args = 0..=1, conflicts_with_all = ["prefix", "model_digest", "since", "yes"])]
     stop: Option<Option<String>>,
 }
@@ -99,7 +99,7 @@ pub async fn run(arguments: &BackfillArguments) -> Result<(), Failed> {
             batch::stop(jobs, &place, &arguments.stage, job_id.as_deref(), arguments.json).await
         }
         (Means::Queue, Some(_), _) | (Means::Queue, _, Some(Some(_))) => Err(Failed::Usage(anyhow!(
-            "the embedded stack has no jobs; expected --stop without a job, or --stage"
+            "the local stack has no jobs; expected --stop without a job, or --stage"
         ))),
         (Means::Queue, _, Some(None)) => feed::stop(&place, &arguments.stage, arguments.json).await,
         (_, None, None) => start(&place, &means, arguments).await,
@@ -116,7 +116,7 @@ async fn means_of_environment() -> Result<Means, Failed> {
         None => Err(Failed::Usage(anyhow!(
             "neither GIEMSA_BATCH_ROLE_ARN and GIEMSA_BACKFILL_FUNCTION_ARN nor the endpoints of `giemsa up` are set \
              (AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL_SQS): on AWS, set the former to the outputs BatchRole and \
-             BackfillFunction of the stack; here, copy the lines that `giemsa up` prints"
+             BackfillFunction of the stack; for the local stack, copy the lines that `giemsa up` prints"
         ))),
     }
 }
@@ -171,21 +171,22 @@ async fn served_model(place: &Place, stage: &str, digest: &str) -> Result<String
     let served = pipeline.model_digest().await.map_err(|error| anyhow!("{error}"))?;
     if served != wanted {
         return Err(Failed::Work(anyhow!(
-            "{stage} serves the model {served}, not {wanted}: its answers would be by the former; promote the one that \
-             is meant (giemsa model promote, giemsa model rollback), or name the stage that serves it (--stage)"
+            "{stage} serves the model {served}, not {wanted}, and would answer with the former; promote the \
+             other one (giemsa model promote, giemsa model rollback), or name the stage that serves it \
+             (--stage)"
         )));
     }
     Ok(served)
 }
 
-/// Walks over the bucket, and gives each page to `page`.
+/// Lists the bucket, and passes each page to `page`.
 async fn walk(
     place: &Place,
     selection: &Selection,
     mut page: impl AsyncFnMut(ScannedPage) -> Result<(), anyhow::Error>,
 ) -> anyhow::Result<(Totals, Vec<Duration>)> {
     let mut scan = open_scan(place, selection).await?;
-    let style = ProgressStyle::with_template("{spinner} {human_pos} images looked at, {msg}")
+    let style = ProgressStyle::with_template("{spinner} {human_pos} images checked, {msg}")
         .expect("a valid template");
     let bar = ProgressBar::no_length().with_style(style);
     let (mut totals, mut measured) = (Totals::default(), Vec::new());
@@ -216,7 +217,7 @@ async fn measured_time(place: &Place, stage: &str, key: &str) -> anyhow::Result<
     Ok(total_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()))
 }
 
-/// Says what is to be done, and asks. Returns whether to start.
+/// Shows the plan, and asks. Returns whether to start.
 async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Failed> {
     if !arguments.json {
         say(&shown_plan(plan))?;
@@ -234,13 +235,13 @@ async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Fai
         if arguments.json {
             tell(Some(plan), None)?;
         }
-        Err(Failed::Usage(anyhow!("nothing was started: {reason}; expected --yes")))
+        Err(Failed::Usage(anyhow!("nothing was started: {reason}; pass --yes to start without a question")))
     };
     if arguments.json {
-        return stop("with --json nobody is asked");
+        return stop("--json does not ask");
     }
     if !std::io::stdin().is_terminal() {
-        return stop("there is no terminal to ask on");
+        return stop("not a terminal");
     }
     let approved = tokio::select! {
         answer = question::is_confirmed("Start?") => answer?,
@@ -272,7 +273,7 @@ fn shown_plan(plan: &Plan) -> String {
     }
     let concurrency = match plan.way {
         Way::Local { concurrency } => {
-            text.push_str("Price  0 USD: the embedded stack answers them on this machine.\n");
+            text.push_str("Price  0 USD: the local stack answers them on this machine.\n");
             concurrency
         }
         Way::S3Batch { concurrency, .. } => {
@@ -292,8 +293,8 @@ fn shown_plan(plan: &Plan) -> String {
         }
     };
     let basis = match plan.measured_images {
-        0 => "taken for an image, as none is answered yet".to_owned(),
-        measured => format!("an image, as measured on {measured} that are answered"),
+        0 => "per image, assumed because none is answered yet".to_owned(),
+        measured => format!("per image, measured on {measured} answered images"),
     };
     text.push_str(&format!(
         "Time   about {}: {:.0} ms {basis}, {concurrency} at once; live uploads go first.\n",
@@ -310,7 +311,7 @@ fn shown_quantity(charge: Charge, quantity: f64) -> String {
     }
 }
 
-/// A length of time as people say it.
+/// A duration for people.
 fn shown_length(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{:.0} s", s.ceil()),
@@ -320,7 +321,7 @@ fn shown_length(seconds: f64) -> String {
     }
 }
 
-/// Counts what is left, names some of it, and tells the end.
+/// Counts what is left, names some of it, and reports the end.
 async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
     let mut left: Vec<Upload> = Vec::new();
     let counted = walk(place, &plan.selection, async |page: ScannedPage| {
@@ -330,7 +331,8 @@ async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Res
     let (totals, _) = tokio::select! {
         counted = counted => counted?,
         _ = tokio::signal::ctrl_c() => {
-            return Err(Failed::Work(anyhow!("stopped while what is left was counted; all that was sent is answered")));
+            return Err(Failed::Work(anyhow!("stopped while counting the rest; everything that was sent is \
+                answered")));
         }
     };
     let reasons = reasons_of(place, &plan.selection, &left).await?;
@@ -342,7 +344,7 @@ async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Res
     match totals.pending {
         0 => Ok(()),
         left => Err(Failed::Work(anyhow!(
-            "{left} images are not answered; the classifier's log says more; start again to go on"
+            "{left} images are not answered; see the classifier's log, and run the command again to continue"
         ))),
     }
 }
@@ -354,12 +356,12 @@ async fn reasons_of(place: &Place, selection: &Selection, uploads: &[Upload]) ->
     let notes = place.table.failures_of(&selection.bucket, &names, &selection.stage).await?;
     let reason = |(key, version): &(&str, &str)| {
         let note = notes.get(&((*key).to_owned(), (*version).to_owned()));
-        note.map_or_else(|| "no reason is noted".to_owned(), |note| note.reason.clone())
+        note.map_or_else(|| "no reason was noted".to_owned(), |note| note.reason.clone())
     };
     Ok(names.iter().map(reason).collect())
 }
 
-/// Tells what became of a backfill whose `left` is counted.
+/// Reports what became of a backfill whose `left` is counted.
 fn tell_end(plan: &Plan, done: Done, json: bool) -> Result<(), Failed> {
     if json {
         return tell(Some(plan), Some(&done));
@@ -368,7 +370,7 @@ fn tell_end(plan: &Plan, done: Done, json: bool) -> Result<(), Failed> {
     say(&format!("{} images answered; {left} left.\n", plan.totals.pending.saturating_sub(left)))
 }
 
-/// Follows a job that is there.
+/// Follows an existing job.
 async fn follow(jobs: &BatchJobs, job_id: &str, arguments: &BackfillArguments) -> Result<(), Failed> {
     let job = batch::watch(jobs, job_id).await?;
     let done = Done { completed: job.status == "Complete", job: Some(job.clone()), left: None };
@@ -380,7 +382,8 @@ async fn follow(jobs: &BatchJobs, job_id: &str, arguments: &BackfillArguments) -
     match (done.completed, job.failed) {
         (true, 0) => Ok(()),
         (true, failed) => Err(Failed::Work(anyhow!(
-            "{failed} tasks failed, those of rejected images among them; the same backfill again takes what is not answered"
+            "{failed} tasks failed, including those of rejected images; run the same backfill again for \
+             images without an answer"
         ))),
         (false, _) => Err(batch::ended_early(&job)),
     }
@@ -427,7 +430,7 @@ Price  about 24.69 USD, by list prices of us-east-1 of 2026-11, without discount
   DynamoDB read units                     1000000       0.1250 USD
   S3 Batch Operations jobs                      1       0.2500 USD
   S3 Batch Operations objects             1000000       1.0000 USD
-Time   about 8.3 h: 300 ms an image, as measured on 20 that are answered, 10 at once; live uploads go first.
+Time   about 8.3 h: 300 ms per image, measured on 20 answered images, 10 at once; live uploads go first.
 ";
         assert_eq!(shown_plan(&plan), expected);
         let documentation = include_str!("../../docs/backfill.md");

@@ -1,7 +1,7 @@
-//! `giemsa classify`: files and folders, no stack.
+//! `giemsa classify`: files and folders, without a stack.
 //!
-//! It never uploads anything. Invariant: every file has one record on stdout, in the order of the arguments
-//! (folders sorted by name), or an error on stderr and exit code 1.
+//! Invariant: every file has one record on stdout, in the order of the arguments (folders sorted by name), or an error on
+//! stderr and exit code 1.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ fn load_model(path: Option<&Path>, limits: &Limits) -> anyhow::Result<Arc<Model>
 }
 
 /// All files below `paths`, each folder sorted by name, without hidden files and those of the system. What cannot be listed is an
-/// error in its place, so that the rest is answered all the same.
+/// error in its place, so that the rest is still answered.
 fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed> {
     let mut files = Vec::new();
     for path in paths {
@@ -127,9 +127,8 @@ fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed>
         }
     }
     if files.is_empty() {
-        let error = anyhow!(
-            "there are no files in the given folders (hidden ones and those of the system are left out)"
-        );
+        let error =
+            anyhow!("there are no files in the given folders (hidden files and system files are skipped)");
         return Err(Failed::Usage(error));
     }
     Ok(files)

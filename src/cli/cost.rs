@@ -1,6 +1,6 @@
-//! `giemsa cost`: what images cost on AWS, and at which rate of uploads which limit gives.
+//! `giemsa cost`: what images cost on AWS, and which limit is exceeded at which upload rate.
 //!
-//! It asks nobody and changes nothing. Invariant: docs/cost.md shows what this prints, which a test holds.
+//! A test compares docs/cost.md with what this prints.
 
 use std::io::Write;
 
@@ -15,13 +15,13 @@ use serde::Serialize;
 use super::processors::Processors;
 use super::{Failed, output};
 
-/// Most images, and most of any other number, that is reckoned with.
+/// Upper bound of the number of images and of every other number.
 const MAX_NUMBER: f64 = 1e12;
 
-/// How much longer a handler in Python takes where nothing was measured: as for crops.
+/// How much longer a handler in Python takes if nothing was measured: as for crops.
 const DEFAULT_PYTHON: f64 = CROPS.python_ms / CROPS.image_ms;
 
-/// Part of the images that has the most frequent label, and part that needs a look, for the rates.
+/// Share of the images with the most frequent label, and share that needs a review, for the rates.
 const COMMON_LABEL: f64 = 0.9;
 const REVIEWED: f64 = 0.1;
 
@@ -30,7 +30,7 @@ pub(super) struct CostArguments {
     /// How many images, such as 1e6.
     #[arg(long, default_value = "1e6", value_parser = parse_count, allow_negative_numbers = true)]
     images: f64,
-    /// Images as they were measured; --size-mb and --ms take the place of its figures.
+    /// Measured images; --size-mb and --ms override their figures.
     #[arg(long, value_enum)]
     preset: Option<Kind>,
     /// Size of one image file, MB.
@@ -57,13 +57,13 @@ pub(super) struct CostArguments {
     /// Months that results are kept in the table and the bucket; 0 leaves that out.
     #[arg(long, default_value = "1", value_parser = parse_months, allow_negative_numbers = true)]
     result_months: f64,
-    /// Show instead which limit of an account gives at 1 to 10,000 images a second, by a simulation.
+    /// Show which account limit is hit first at 1 to 10,000 images a second, by a simulation.
     #[arg(long)]
     rates: bool,
     /// Images of one slide, for --rates.
     #[arg(long, default_value_t = 500, requires = "rates", value_parser = clap::value_parser!(u32).range(1..))]
     slide_images: u32,
-    /// Images a second with which one slide is uploaded at most, for --rates.
+    /// Highest upload rate of one slide, images a second, for --rates.
     #[arg(long, default_value_t = 50, requires = "rates", value_parser = clap::value_parser!(u32).range(1..))]
     slide_rate: u32,
     /// Seed of the simulation.
@@ -262,7 +262,7 @@ fn shown_bill(workload: &Workload, is_measured: bool, bill: &Bill, ways: &[Alter
 fn shown_rates(assumptions: &Assumptions, reports: &[RateReport]) -> String {
     let mut text = format!(
         "Uploads of slides of {} images at {} images a second each at most, {} ms an image, {}, batches of {}, seed {}.\n\
-         Part of each limit that is used, by images a second; above 100 % it gives. Defaults of {PRICES_REGION}.\n\n",
+         Share of each limit that is used, by images a second; above 100 % it is exceeded. Defaults of {PRICES_REGION}.\n\n",
         assumptions.slide_images,
         assumptions.slide_rate,
         assumptions.image_ms,
@@ -290,11 +290,15 @@ fn shown_rates(assumptions: &Assumptions, reports: &[RateReport]) -> String {
     for report in reports {
         let rate = grouped(report.rate.into());
         match report.given().first() {
-            None => text.push_str(&format!("{rate} images a second: nothing gives.\n")),
-            Some(first) => text.push_str(&format!("{rate} images a second: first {}.\n", first.limit.name)),
+            None => text.push_str(&format!("{rate} images a second: no limit is exceeded.\n")),
+            Some(first) => text.push_str(&format!(
+                "{rate} images a second: the first limit exceeded is \
+                {}.\n",
+                first.limit.name
+            )),
         }
     }
-    text.push_str("\nWhat gives, in this order, and what moves it:\n");
+    text.push_str("\nLimits in the order in which they are exceeded, and what raises them:\n");
     if let Some(report) = reports.last() {
         for used in report.given() {
             let gives_at = grouped((f64::from(report.rate) / used.part()).floor());
@@ -390,36 +394,36 @@ mod tests {
     #[test]
     fn the_documents_show_what_is_printed() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let renewed_folder = root.join("target/documents");
-        for (document, blocks) in [("docs/cost.md", 4), ("README.md", 1)] {
-            let path = root.join(document);
-            let text = std::fs::read_to_string(&path).unwrap();
-            let (mut found, mut renewed) = (0, String::new());
-            for (index, part) in text.split("```").enumerate() {
-                let block = part.strip_prefix("\n$ giemsa cost ").filter(|_| index % 2 == 1);
-                let part = match block.and_then(|block| block.split_once('\n')) {
-                    None => part.to_owned(),
-                    Some((arguments, _)) => {
-                        found += 1;
-                        let printed = printed(arguments);
-                        let shown = match document {
-                            "README.md" => printed.split("\n\n").nth(1).unwrap().to_owned() + "\n",
-                            _ => printed,
-                        };
-                        format!("\n$ giemsa cost {arguments}\n{shown}")
-                    }
-                };
-                renewed.push_str(if index == 0 { "" } else { "```" });
-                renewed.push_str(&part);
-            }
-            assert_eq!(found, blocks, "{document}");
-            if renewed != text {
-                let renewed_path = renewed_folder.join(path.file_name().unwrap());
-                std::fs::create_dir_all(&renewed_folder).unwrap();
-                std::fs::write(&renewed_path, &renewed).unwrap();
-                panic!("{document} differs from what is printed now: take {}", renewed_path.display());
-            }
+        let text = std::fs::read_to_string(root.join("docs/cost.md")).unwrap();
+        let (mut found, mut renewed) = (0, String::new());
+        for (index, part) in text.split("```").enumerate() {
+            let block = part.strip_prefix("\n$ giemsa cost ").filter(|_| index % 2 == 1);
+            let part = match block.and_then(|block| block.split_once('\n')) {
+                None => part.to_owned(),
+                Some((arguments, _)) => {
+                    found += 1;
+                    format!("\n$ giemsa cost {arguments}\n{}", printed(arguments))
+                }
+            };
+            renewed.push_str(if index == 0 { "" } else { "```" });
+            renewed.push_str(&part);
         }
+        assert_eq!(found, 4);
+        if renewed != text {
+            let renewed_path = root.join("target/documents/cost.md");
+            std::fs::create_dir_all(root.join("target/documents")).unwrap();
+            std::fs::write(&renewed_path, &renewed).unwrap();
+            panic!("docs/cost.md differs from what is printed now: take {}", renewed_path.display());
+        }
+
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let crops = printed("--preset crops");
+        let total = crops.lines().find_map(|line| line.trim().strip_prefix("in all ")).unwrap().trim();
+        assert!(
+            readme.contains(&format!("cost {total} US dollars")),
+            "README.md: a million crops cost {total}"
+        );
+
         let text = std::fs::read_to_string(root.join("docs/cost.md")).unwrap();
         for price in giemsa::price::PRICES {
             assert!(text.contains(price.source), "docs/cost.md lacks {}", price.source);

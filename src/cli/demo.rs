@@ -1,7 +1,7 @@
-//! `giemsa demo`: sample images through the whole embedded stack, every answer checked.
+//! `giemsa demo`: sends the sample images through the whole local stack and checks every answer.
 //!
-//! It uploads as a client would, through the S3 API. Invariant: it succeeds only if every file of the folder
-//! ended in the state that `expected.csv` records for it.
+//! It uploads through the S3 API, as a client would. Invariant: it succeeds only if every file of the folder ended in the
+//! state that `expected.csv` records for it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -86,7 +86,7 @@ fn review_shown(needed: bool) -> &'static str {
 /// Runs the demo.
 pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
     let expected = read_expected(&arguments.samples).map_err(Failed::Usage)?;
-    let folder = tempfile::tempdir().context("no temporary folder can be made")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     complain("Starting S3, DynamoDB and the classifier in a temporary folder …");
     let settings = StackSettings {
         data_dir: folder.path().to_owned(),
@@ -114,7 +114,7 @@ pub async fn run(arguments: &DemoArguments) -> Result<(), Failed> {
 fn read_expected(samples: &Path) -> anyhow::Result<Vec<Expected>> {
     let path = samples.join("expected.csv");
     let mut reader = csv::Reader::from_path(&path).with_context(|| {
-        format!("{} cannot be read; run it in the project's folder, or give --samples", path.display())
+        format!("{} cannot be read; run it in the project's folder, or pass --samples", path.display())
     })?;
     let expected: Vec<Expected> = reader.deserialize().collect::<Result<_, _>>().with_context(|| {
         format!(

@@ -1,11 +1,9 @@
-//! Which files of a folder count.
-//!
-//! It reads names only. Invariant: what a person names counts, whatever its name.
+//! Which files of a folder count. A file that the user names counts whatever its name.
 
 use giemsa::object::is_system_file;
 use walkdir::DirEntry;
 
-/// Whether a walk is to show an entry: not what is hidden, which desktops leave in folders that are looked at, nor what
+/// Whether a walk shows an entry: not hidden files, which desktops leave in folders that were opened, nor files that
 /// operating systems leave.
 pub fn is_shown(entry: &DirEntry) -> bool {
     let name = entry.file_name().to_string_lossy();

@@ -1,7 +1,6 @@
-//! Form of results on stdout and in files: tables, JSON lines, and CSV for the spreadsheets of any country.
+//! Form of results on stdout and in files: tables, JSON lines, and CSV for spreadsheets of any locale.
 //!
-//! It never chooses what is written. Invariant: no cell of a CSV starts a formula, and its numbers are numbers where its
-//! separator is usual.
+//! Invariant: no cell of a CSV begins a formula, and its numbers are numbers in a locale that uses its separator.
 
 use std::io::Write;
 
@@ -46,11 +45,11 @@ enum Format {
 /// How a CSV is written.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct CsvArguments {
-    /// What separates the cells of a CSV. Excel expects ; where decimals have a comma, as in German and French; then
-    /// decimals are written with a comma, too.
+    /// Separator of CSV cells. Excel expects ; in languages with decimal commas, such as German and French; with ;
+    /// decimals have a comma as well.
     #[arg(long, value_enum, value_name = "SEPARATOR")]
     separator: Option<Separator>,
-    /// Begin a CSV with a byte order mark, by which Excel knows that it is UTF-8.
+    /// Begin a CSV with a byte order mark, so that Excel reads it as UTF-8.
     #[arg(long)]
     bom: bool,
 }
@@ -68,7 +67,7 @@ enum Separator {
     Tab,
 }
 
-/// A form, with all that was said of it.
+/// A form, with all its options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// For people.
@@ -90,7 +89,7 @@ impl FormArguments {
     /// The form.
     ///
     /// # Errors
-    /// [`Failed::Usage`] if something is said of a CSV that is not asked for.
+    /// [`Failed::Usage`] if an option for CSV is given without CSV.
     pub fn form(&self) -> Result<Form, Failed> {
         let style = self.csv.style(self.format == Format::Csv)?;
         Ok(match self.format {
@@ -109,7 +108,7 @@ impl CsvArguments {
     pub fn style(self, is_csv: bool) -> Result<CsvStyle, Failed> {
         let given = if self.separator.is_some() { Some("--separator") } else { self.bom.then_some("--bom") };
         if let Some(given) = given.filter(|_| !is_csv) {
-            return Err(Failed::Usage(anyhow!("{given} is about CSV; expected --format csv beside it")));
+            return Err(Failed::Usage(anyhow!("{given} applies only to CSV; add --format csv")));
         }
         Ok(CsvStyle { separator: self.separator.unwrap_or(Separator::Comma), has_byte_order_mark: self.bom })
     }

@@ -1,7 +1,6 @@
-//! Arguments of the `giemsa` command, and who carries them out.
+//! Arguments of the `giemsa` command, and the module that runs each command.
 //!
-//! It never does the work itself. Invariant: results go to stdout, everything else to stderr; exit code 0 is
-//! success, 1 failure, 2 wrong usage.
+//! Results go to stdout, everything else to stderr. Exit code 0 is success, 1 failure, 2 wrong usage.
 
 mod backfill;
 mod classify;
@@ -45,20 +44,21 @@ enum Command {
     Demo(DemoArguments),
     /// Ship a model: inspect, pack, push, check, list, promote, rollback, history, at, compare.
     Model(model::ModelArguments),
-    /// Answer anew exactly those images whose current result a given model made.
+    /// Answer exactly those images again whose current result a given model made.
     Reclassify(ReclassifyArguments),
-    /// Dead letters, which are uploads that were given up after all tries: list, redrive.
+    /// List uploads that were given up after all tries, and send them again: list, redrive.
     Dlq(dlq::DlqArguments),
-    /// Prove that every upload has its result, and list those that have none with the reason.
+    /// Prove that every upload has its result, and list those without one with the reason.
     Reconcile(reconcile::ReconcileArguments),
-    /// Results: list, show, slide, slides, summary, watch, export, compact.
+    /// Show results: list, show, slide, slides, summary, watch, export, compact, withdraw, restore.
     Results(results::ResultsArguments),
-    /// Answer images that are in the bucket already: those without a result, or without one by a given model.
+    /// Answer images that were in the bucket already: those without a result, or without one by a given
+    /// model.
     Backfill(backfill::BackfillArguments),
     /// Answer images for a running stack, which starts this by itself.
     #[command(hide = true)]
     ClassifierProcess(ProcessArguments),
-    /// What images cost on AWS, by service and beside other ways; with --rates, which limit gives at which rate.
+    /// Show what images cost on AWS; with --rates, which account limit is hit first, by upload rate.
     Cost(cost::CostArguments),
 }
 
@@ -79,34 +79,34 @@ struct UpArguments {
     /// Port of the dashboard.
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
-    /// Start the servers only: uploads queue up until a start without this.
+    /// Start only the servers: uploads wait until a start without this option.
     #[arg(long)]
     no_worker: bool,
-    /// Let things go wrong on purpose, by a list such as seed=7,slow-down=0.05,reset=0.03,kill=0.001, or by @FILE.
-    #[arg(long, value_name = "SPEC", long_help = format!("Let things go wrong on purpose, to see that nothing is lost: \
-        a comma-separated list, or @FILE with such lists. Values are probabilities from 0 to 1, some with a time. What \
-        was injected is counted in faults.json of the data folder.\n\n{}", giemsa::local::faults::help()))]
+    /// Inject faults, by a list such as seed=7,slow-down=0.05,reset=0.03,kill=0.001, or by @FILE.
+    #[arg(long, value_name = "SPEC", long_help = format!("Inject faults, to see that nothing is lost: a \
+        comma-separated list, or @FILE with such lists. Values are probabilities from 0 to 1, some with a \
+        time. faults.json in the data folder counts the injected faults.\n\n{}", giemsa::local::faults::help()))]
     faults: Option<String>,
-    /// Issuer of OpenID Connect: the dashboard is shown to those who sign in there, as on AWS.
+    /// OpenID Connect issuer: only people who sign in there can use the dashboard, as on AWS.
     #[arg(long, value_name = "URL", requires = "oidc_client_id")]
     oidc_issuer: Option<String>,
-    /// What the issuer calls the dashboard.
+    /// The dashboard's client id at the issuer.
     #[arg(long, value_name = "ID", requires = "oidc_issuer")]
     oidc_client_id: Option<String>,
-    /// Append metrics to this file, one JSON line each, in the form that CloudWatch reads: those of the functions, and,
-    /// five times a second, what AWS counts of queues, functions and table each minute.
+    /// Append metrics to this file, one JSON line each, in CloudWatch's format: those of the functions and, five times a
+    /// second, those that AWS publishes each minute for queues, functions and table.
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 struct ClassifyArguments {
-    /// ONNX model with giemsa.* metadata; default: the thin smear model that is built in.
+    /// ONNX model with giemsa.* metadata; default: the built-in thin smear model.
     #[arg(long)]
     model: Option<PathBuf>,
     #[command(flatten)]
     form: form::FormArguments,
-    /// Image files, and folders of them; hidden files and files of the system in folders are left out.
+    /// Image files, and folders of them; hidden files and system files in folders are skipped.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -126,10 +126,10 @@ struct ReclassifyArguments {
     /// The stage.
     #[arg(long, default_value = "prod", value_parser = model::parse_stage)]
     stage: String,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, 24h, 7d.
     #[arg(long, value_parser = model::parse_since)]
     since: Option<chrono::DateTime<chrono::Utc>>,
-    /// Only count them.
+    /// Only count the images.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document instead of text.
@@ -139,9 +139,9 @@ struct ReclassifyArguments {
 
 #[derive(Debug, clap::Args)]
 struct ProcessArguments {
-    /// What it works for, for those who look at the list of processes.
+    /// What the process works for, shown in the list of processes.
     role: String,
-    /// Least level of its log.
+    /// Minimum level of its log.
     #[arg(long)]
     log_level: String,
 }
@@ -184,7 +184,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("giemsa: the system gives no threads: {error}"));
+            complain(&format!("giemsa: cannot start the async runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -223,7 +223,7 @@ fn own_program() -> anyhow::Result<PathBuf> {
     if of_process.exists() {
         return Ok(of_process);
     }
-    std::env::current_exe().context("the system does not say which program this is")
+    std::env::current_exe().context("the system does not report the path of this program")
 }
 
 /// Writes a message to stderr: without control characters, since it quotes file names, and without a panic

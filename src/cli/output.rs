@@ -1,7 +1,7 @@
 //! Records and slides as tables, JSON lines and CSV.
 //!
-//! It never decides anything. Invariant: file names and messages are hostile text: control characters never
-//! reach a terminal, and no CSV cell starts a formula.
+//! File names and messages are hostile text. Invariant: control characters never reach a terminal, and no CSV cell begins a
+//! formula.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -32,7 +32,7 @@ pub const CSV_HEADER: [&str; 16] = [
     "outlier",
 ];
 
-/// A progress bar on stderr; nothing is drawn where stderr is no terminal.
+/// A progress bar on stderr; nothing is drawn if stderr is not a terminal.
 pub fn progress(what: &'static str, total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:>10} [{bar:40}] {pos}/{len}").expect("a valid template");
     ProgressBar::new(total as u64).with_style(style.progress_chars("=> ")).with_message(what)
@@ -141,7 +141,7 @@ pub fn records_table(records: &[Record]) -> String {
     shown.join("\n")
 }
 
-/// What is to be said of a figure beside its numbers.
+/// Remarks on a figure in addition to its numbers.
 fn figure_remark(figure: &SlideFigure) -> String {
     let withdrawn = (figure.withdrawn > 0).then(|| format!("{} withdrawn", figure.withdrawn));
     let duplicates = (figure.duplicates > 0).then(|| match figure.duplicates {
@@ -211,7 +211,7 @@ pub fn align_right(table: &mut Table, columns: &[usize]) {
     }
 }
 
-/// The end of a slide's name that fits beside its figures: the folders it is in say less than its own name.
+/// The end of a slide's name that fits beside its figures: its own name matters more than its parent folders.
 fn end_of(slide: &str) -> String {
     const LONGEST: usize = 26;
     match slide.chars().count().checked_sub(LONGEST) {

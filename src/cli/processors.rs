@@ -1,6 +1,4 @@
-//! Processors of a function on AWS, as an argument of commands that reckon with prices.
-//!
-//! It knows no price. Invariant: what may be said are the architectures that the table of prices knows.
+//! Processor architectures of a function on AWS, as an argument of commands that calculate prices.
 
 use giemsa::price::Architecture;
 

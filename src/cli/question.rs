@@ -1,6 +1,6 @@
-//! A question on the terminal, before something is done that cannot be taken back.
+//! A question on the terminal before something that cannot be undone.
 //!
-//! It never takes silence for consent. Invariant: whoever stops waiting for the answer, as at Ctrl-C, ends at once.
+//! Silence is not consent. Whoever stops waiting for the answer, as with Ctrl-C, returns at once.
 
 use std::io::Write;
 

@@ -1,7 +1,7 @@
-//! `giemsa reclassify`: the images that a model answered, answered anew by the one that the stage has now.
+//! `giemsa reclassify`: answers the images of one model again with the model that the stage has now.
 //!
-//! It never touches images whose current result another model made. Invariant: ended at any moment and started again,
-//! it goes on with what is left.
+//! It leaves out images whose current result another model made. Interrupted at any moment and run again, it continues
+//! with the rest.
 
 use anyhow::{Context, anyhow};
 use giemsa::pipeline::Pipeline;
@@ -26,7 +26,7 @@ struct Done {
     images: Reclassified,
 }
 
-/// Answers images anew.
+/// Answers images again.
 pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     let sha256 = arguments.model_digest.to_ascii_lowercase();
     if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -42,7 +42,7 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     let to_sha256 = pipeline.model_digest().await.map_err(|error| anyhow!("{error}"))?;
     if to_sha256 == query.sha256 {
         return Err(Failed::Work(anyhow!(
-            "{} serves this very model: its answers would be the same; promote another one first",
+            "{} already serves this model, so the answers would be the same; promote another one first",
             query.stage
         )));
     }
@@ -51,7 +51,7 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
         Reclassified::default()
     } else {
         let done = reclassify(&place.table, &pipeline, &query, |done| bar.set_position(done.total())).await;
-        done.context("what was answered so far stays; start again to go on")?
+        done.context("answers so far stay; run the command again to continue")?
     };
     bar.finish_and_clear();
     for unanswered in images.unanswered.iter().take(SHOWN_IMAGES) {
@@ -62,7 +62,7 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
         let (from, to) = (&done.from_sha256[..12], &done.to_sha256[..12]);
         if arguments.dry_run {
             return format!(
-                "{} images have their result from {from}; {to} would answer them anew",
+                "{} images have their result from {from}; {to} would answer them again",
                 done.found
             );
         }
@@ -74,8 +74,9 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     })?;
     match done.images.unanswered.len() {
         0 => Ok(()),
-        left => {
-            Err(Failed::Work(anyhow!("{left} images keep their old result; start again to try them again")))
-        }
+        left => Err(Failed::Work(anyhow!(
+            "{left} images keep their old result; run the command again to retry \
+                them"
+        ))),
     }
 }

@@ -1,7 +1,7 @@
-//! `giemsa reconcile`: proves that every upload has its result, and lists those that have none.
+//! `giemsa reconcile`: proves that every upload has its result, and lists those without one.
 //!
-//! Without `--fix` it never changes anything. Invariant: it ends with success only if every upload in scope was looked at
-//! and has its result.
+//! It changes nothing without `--fix`. Invariant: it succeeds only if it checked every selected upload and each has its
+//! result.
 
 mod checkpoint;
 mod report;
@@ -30,7 +30,7 @@ pub struct ReconcileArguments {
     /// Only uploads whose keys begin with this, e.g. slides/2026-11/.
     #[arg(long, default_value = "")]
     prefix: String,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, 24h, 7d.
     #[arg(long, value_parser = Since::parse)]
     since: Option<Since>,
     /// The stage.
@@ -42,10 +42,10 @@ pub struct ReconcileArguments {
     /// Uploads younger than this may still be in the queue: 15m, 2h.
     #[arg(long, default_value = DEFAULT_GRACE, value_parser = parse_grace)]
     grace: TimeDelta,
-    /// Send uploads without a result to the stage's queue again; those that may still be in it are left.
+    /// Send uploads without a result to the stage's queue again; leave out those that may still be in it.
     #[arg(long)]
     fix: bool,
-    /// Keep in this file how far the run has come; started again with it, it goes on. Removed at the end.
+    /// Record progress in this file; the same command continues from it. Removed at the end.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// Print one JSON object a line: each upload without its result, then the summary.
@@ -89,8 +89,7 @@ pub async fn run(arguments: &ReconcileArguments) -> Result<(), Failed> {
         false => None,
     };
     let done = compare(arguments, &place, inventory, queue.as_ref(), &checkpoint, progress).await;
-    let progress =
-        done.with_context(|| format!("not all uploads were looked at; {}", checkpoint.advice()))?;
+    let progress = done.with_context(|| format!("not all uploads were checked; {}", checkpoint.advice()))?;
     checkpoint.remove()?;
     match progress.counts.open() {
         0 => Ok(()),
@@ -118,7 +117,7 @@ async fn open_inventory(arguments: &ReconcileArguments, place: &Place) -> Result
     Ok(Some(inventory))
 }
 
-/// All that decides what a run finds.
+/// Everything that decides what a run finds.
 fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&Inventory>) -> Parameters {
     let config = &place.config;
     BTreeMap::from([
@@ -135,7 +134,7 @@ fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&
     ])
 }
 
-/// Looks at all uploads that are left, and prints what it finds.
+/// Checks all remaining uploads, and prints what it finds.
 async fn compare(
     arguments: &ReconcileArguments,
     place: &Place,
@@ -217,7 +216,7 @@ fn source_of(inventory: Option<Inventory>, listing: UploadListing, position: &Po
     Source::Inventory(inventory.pages(from))
 }
 
-/// How far it is, on a terminal: nobody knows how many uploads a bucket has before they are listed.
+/// Progress on a terminal: the number of uploads in a bucket is unknown before they are listed.
 struct Bar {
     bar: ProgressBar,
     files: Option<usize>,

@@ -1,7 +1,7 @@
-//! `giemsa up`: the embedded stack, kept until Ctrl-C.
+//! `giemsa up`: the local stack, which runs until Ctrl-C.
 //!
-//! It never depends on anyone reading what it prints. Invariant: Ctrl-C and SIGTERM end it with success at any
-//! moment, also while it starts; a second one ends it without waiting for work in progress.
+//! It keeps serving if nobody reads its output. Ctrl-C and SIGTERM end it with success at any moment, also while it starts;
+//! a second one ends it without waiting for work in progress.
 
 use std::io::Write;
 
@@ -51,14 +51,14 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         _ = terminate.recv() => return Ok(()),
     };
     if let Some(faults) = &stack.faults {
-        say(&format!("Things go wrong on purpose: {}\n\n", faults.spec()));
+        say(&format!("Injecting faults: {}\n\n", faults.spec()));
     }
     say(&welcome(&stack, arguments));
     let (unanswered, dead) = stack.unanswered().await.map_err(anyhow::Error::from)?;
     if unanswered > 0 && arguments.no_worker {
         say(&format!("{unanswered} uploads wait for a start without --no-worker.\n"));
     } else if unanswered > 0 {
-        say(&format!("Going on with {unanswered} uploads that are not answered yet.\n"));
+        say(&format!("Continuing with {unanswered} uploads that have no answer yet.\n"));
     }
     if dead > 0 {
         say(&format!("{dead} uploads were given up after all retries; see them with `giemsa dlq list`.\n"));
@@ -67,7 +67,10 @@ pub async fn run(arguments: &UpArguments) -> Result<(), Failed> {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    complain("Stopping; what is not answered yet goes on at the next start. Ctrl-C again: without waiting.");
+    complain(
+        "Stopping; uploads without an answer continue at the next start. Press Ctrl-C again to stop \
+        without waiting.",
+    );
     let faults = stack.faults.clone();
     tokio::select! {
         () = stack.shutdown() => {}
@@ -121,14 +124,14 @@ fn check_ports(arguments: &UpArguments) -> Result<(), Failed> {
     for (index, (flag, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..index].iter().find(|(_, other)| *port != 0 && other == port) {
             return Err(Failed::Usage(anyhow!(
-                "{other} and {flag} are both {port}; expected a port for each"
+                "{other} and {flag} are both {port}; expected different ports"
             )));
         }
     }
     Ok(())
 }
 
-/// Prints to whoever reads; that nobody does (`giemsa up | head -1`) is no reason to stop serving.
+/// Prints to stdout; a closed stdout (`giemsa up | head -1`) is not a reason to stop serving.
 fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -141,7 +144,7 @@ fn welcome(stack: &Stack, arguments: &UpArguments) -> String {
     let data_dir = output::printable(&arguments.data_dir.to_string_lossy());
     let model_key = stack.config.model_key();
     format!(
-        "Giemsa is up; everything is kept in {data_dir}
+        "Giemsa is up and keeps everything in {data_dir}
 
   S3           {s3}   buckets {INPUT_BUCKET}, {MODEL_BUCKET}, {RESULTS_BUCKET}
   DynamoDB     {dynamodb}   table {TABLE}

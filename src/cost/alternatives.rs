@@ -60,7 +60,7 @@ pub fn alternatives(workload: &Workload) -> Vec<Alternative> {
             "Giemsa on Lambda",
             workload.image_ms,
             format!(
-                "{} ms an image and {} ms an invocation; nothing while nothing arrives.",
+                "{} ms an image and {} ms an invocation; it costs nothing while nothing arrives.",
                 workload.image_ms,
                 super::INVOCATION_MS
             ),
@@ -111,7 +111,7 @@ fn sagemaker(workload: &Workload, rest: &Estimate) -> Alternative {
         rest_usd: kept.map(|line| line.usd).sum(),
         assumption: format!(
             "Giemsa's milliseconds on all {SAGEMAKER_VCPUS} vCPU of an ml.c5.xlarge, one job a day and stage with \
-             {SAGEMAKER_START_MIN} minutes of start: answers come the next day, and a program of one's own puts them into \
+             {SAGEMAKER_START_MIN} minutes of start: answers come the next day, and your own program writes them to \
              the table."
         ),
     }

@@ -58,13 +58,13 @@ pub const LIMITS: [Limit; 18] = [
     limit("DynamoDB: write units a second of a new table", 4_000.0, "WarmThroughput of the table; it grows by itself to twice the last peak"),
     limit("DynamoDB: write units a second of the table", 40_000.0, "Service Quotas, DynamoDB, Table-level write throughput"),
     limit("DynamoDB: write units a second of one index", 40_000.0, "as for the table"),
-    limit("DynamoDB: writes to the item of a day", 1_000.0, "BatchSize of the queue's mapping: a day is told once a batch"),
+    limit("DynamoDB: writes to the item of a day", 1_000.0, "BatchSize of the queue's mapping: a day is marked once for each batch"),
     limit("DynamoDB: writes to the item of a slide", 1_000.0, "smaller folders, or BatchSize"),
     limit("DynamoDB: index slide, one slide", 1_000.0, "smaller folders, or a slower upload of one folder: 500 images a second"),
     limit("DynamoDB: index label, one shard", 1_000.0, "more digits of the result id as shards in store/schema.rs"),
     limit("DynamoDB: index review, one shard", 1_000.0, "as for label"),
     limit("DynamoDB: indexes recent and model, one shard", 1_000.0, "as for label"),
-    limit("DynamoDB: index listing, one shard", 1_000.0, "BatchSize, or larger folders: a slide is told once a batch"),
+    limit("DynamoDB: index listing, one shard", 1_000.0, "BatchSize, or larger folders: a slide is marked once for each batch"),
 ];
 
 const fn limit(name: &'static str, value: f64, setting: &'static str) -> Limit {

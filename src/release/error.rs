@@ -37,7 +37,7 @@ pub enum ReleaseError {
     /// The golden set was not run on the model.
     #[error(
         "sha256 {sha256} has no report of the golden set ({location}): wait for the gate, which runs when the model is \
-         put into dev, or see what it would say with giemsa model check; to release it all the same: \
+         put into dev, or see what it would say with giemsa model check; to release it anyway: \
          --force --reason \"…\""
     )]
     NoReport {
@@ -48,7 +48,7 @@ pub enum ReleaseError {
     },
     /// The golden set refuses the model.
     #[error(
-        "sha256 {sha256} failed the golden set ({location}): {}; to release it all the same: --force --reason \"…\"",
+        "sha256 {sha256} failed the golden set ({location}): {}; to release it anyway: --force --reason \"…\"",
         reasons.join("; ")
     )]
     FailedReport {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -14,6 +16,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use giemsa::aws::Clients;
+use tokio::sync::Barrier;
 
 /// What happens to a request.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub enum Fault {
     Damage,
     /// The request arrives late.
     Delay(Duration),
+    /// The request arrives when as many have come as the barrier waits for.
+    Meet(Arc<Barrier>),
 }
 
 impl Fault {
@@ -78,8 +83,12 @@ pub fn faulty(
     // As many attempts as in production, with short waits between them.
     let retries =
         RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(10));
-    let s3 = clients.s3.config().to_builder().retry_config(retries.clone()).http_client(http()).build();
-    let dynamodb = clients.dynamodb.config().to_builder().retry_config(retries).http_client(http()).build();
+    // What is delayed stays delayed, however long, and on a busy machine too.
+    let (patient, stalls) = (TimeoutConfig::disabled(), StalledStreamProtectionConfig::disabled());
+    let s3 = clients.s3.config().to_builder().retry_config(retries.clone()).http_client(http());
+    let s3 = s3.timeout_config(patient.clone()).stalled_stream_protection(stalls.clone()).build();
+    let dynamodb = clients.dynamodb.config().to_builder().retry_config(retries).http_client(http());
+    let dynamodb = dynamodb.timeout_config(patient).stalled_stream_protection(stalls).build();
     Clients { s3: aws_sdk_s3::Client::from_conf(s3), dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb) }
 }
 
@@ -160,6 +169,13 @@ impl HttpConnector for FaultyConnector {
                     }
                     *answer.body_mut() = bytes.into();
                     Ok(answer)
+                })
+            }
+            Some(Fault::Meet(barrier)) => {
+                let inner = self.inner.clone();
+                HttpConnectorFuture::new(async move {
+                    barrier.wait().await;
+                    inner.call(request).await
                 })
             }
             Some(Fault::Delay(delay)) => {

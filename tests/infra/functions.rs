@@ -130,7 +130,7 @@ fn functions_are_told_only_what_the_code_reads_and_all_that_it_needs() {
 #[test]
 fn functions_are_what_make_package_builds() {
     let template = Template::default();
-    let makefile = read("Makefile");
+    let makefile = read("infra/Makefile");
     let line = makefile.lines().find_map(|line| line.strip_prefix("PACKAGES := ")).unwrap();
     let built: Vec<&str> = line.split(' ').collect();
     for function in template.of_type(FUNCTION) {

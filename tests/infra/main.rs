@@ -7,6 +7,7 @@ mod common;
 mod alarms;
 mod api;
 mod athena;
+mod documents;
 mod functions;
 mod permissions;
 #[cfg(feature = "local")]

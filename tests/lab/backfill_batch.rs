@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::common::uninfected_cell;
 use crate::running_stack::{PATIENCE, RunningStack, giemsa, send_signal, wait_for, wait_for_exit};
@@ -71,6 +71,8 @@ struct Service {
     jobs: Arc<Mutex<Vec<Job>>>,
     /// Bodies of the requests to create a job.
     creations: Arc<Mutex<Vec<String>>>,
+    /// How often a job was asked about.
+    descriptions: Arc<AtomicUsize>,
 }
 
 /// Text of the first element of a name.
@@ -231,6 +233,7 @@ async fn list(State(service): State<Service>, Query(query): Query<Vec<(String, S
 }
 
 async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Response {
+    service.descriptions.fetch_add(1, Ordering::SeqCst);
     let Some(job) = service.job(&id) else {
         return error(StatusCode::NOT_FOUND, "NoSuchJob", "The specified job does not exist.");
     };
@@ -302,6 +305,7 @@ impl Cloud {
             mood: Arc::new(Mutex::new(Mood::Fine)),
             jobs: Arc::default(),
             creations: Arc::default(),
+            descriptions: Arc::default(),
         };
         let router = Router::new()
             .route("/v20180820/jobs", post(create).get(list))
@@ -317,6 +321,14 @@ impl Cloud {
     async fn put(&self, key: &str, bytes: Vec<u8>) {
         let request = self.clients.s3.put_object().bucket(INPUT_BUCKET).key(key);
         request.body(ByteStream::from(bytes)).send().await.unwrap();
+    }
+
+    /// Waits until some command asks again how a job is going.
+    fn wait_until_described(&self) {
+        let before = self.service.descriptions.load(Ordering::SeqCst);
+        wait_for("a question about the job", || {
+            (self.service.descriptions.load(Ordering::SeqCst) > before).then_some(())
+        });
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -540,12 +552,13 @@ async fn a_job_outlives_its_command_and_is_followed_and_stopped() {
     wait_for("a job", || (cloud.jobs().len() == 1).then_some(()));
     let job_id = cloud.jobs()[0].id.clone();
     // It has the job's name, and looks at it.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    cloud.wait_until_described();
     send_signal(pid, "INT");
     let status = tokio::task::block_in_place(|| wait_for_exit(&mut following));
     let stderr = following.wait_with_output().unwrap().stderr;
     assert_eq!(status.code(), Some(1), "{}", text(&stderr));
-    for part in ["goes on without this command", &*format!("--follow {job_id}"), &*format!("--stop {job_id}")]
+    for part in
+        ["continues without this command", &*format!("--follow {job_id}"), &*format!("--stop {job_id}")]
     {
         assert!(text(&stderr).contains(part), "{part:?} is not in {}", text(&stderr));
     }
@@ -553,7 +566,7 @@ async fn a_job_outlives_its_command_and_is_followed_and_stopped() {
 
     // The same command again follows it instead of making a second one, until somebody ends it.
     let mut again = cloud.command(&["--yes"]).spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    cloud.wait_until_described();
     let stopped = cloud.run_json(&["--stop"], 0).await;
     assert_eq!(stopped["stopped_job"], *job_id);
     let status = tokio::task::block_in_place(|| wait_for_exit(&mut again));
@@ -640,7 +653,7 @@ async fn what_a_job_could_not_answer_is_named_and_taken_again() {
     cloud.put("s/1\u{1b}[31m.png", uninfected_cell()).await;
     let failed = cloud.run(&["--yes"], 1).await;
     assert!(text(&failed.stdout).contains("0 images answered; 1 left."), "{}", text(&failed.stdout));
-    let named = "not answered: s/1\u{fffd}[31m.png: no reason is noted";
+    let named = "not answered: s/1\u{fffd}[31m.png: no reason was noted";
     assert!(text(&failed.stderr).contains(named), "{}", text(&failed.stderr));
     assert_eq!(cloud.jobs()[0].results[0].1, "TemporaryFailure");
 

@@ -1,6 +1,7 @@
 //! Promotion, rollback, history, comparison and reclassification against real servers, with the real SDKs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::events::{Upload, s3};
@@ -19,6 +20,7 @@ use giemsa::store::{
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::Barrier;
 
 /// The sample model under another version, which is another file with another digest.
 fn version(version: &str) -> (Vec<u8>, ModelInfo) {
@@ -146,9 +148,9 @@ async fn of_concurrent_promotions_one_wins_and_the_history_tells_of_all() {
         put_candidate(&lab, &format!("dev-{rival}"), &bytes, &model).await;
     }
     // All have read what is in production before any of them writes.
-    let slow = faulty(&lab.clients, |seen| {
-        (seen.method == "PUT" && seen.uri.contains("prod/model.onnx"))
-            .then_some(Fault::Delay(Duration::from_secs(3)))
+    let have_read = Arc::new(Barrier::new(RIVALS));
+    let slow = faulty(&lab.clients, move |seen| {
+        (seen.method == "PUT" && seen.uri.contains("prod/model.onnx")).then(|| Fault::Meet(have_read.clone()))
     });
     let releaser = releaser(&slow);
     let mut promotions = tokio::task::JoinSet::new();

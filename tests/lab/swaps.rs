@@ -144,7 +144,7 @@ async fn an_invocation_that_ends_first_leaves_the_file_to_be_loaded_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_look_for_a_new_model_runs_beside_the_downloads() {
     const STAGE: &str = "beside";
-    const DELAY: Duration = Duration::from_secs(3);
+    const DELAY: Duration = Duration::from_secs(6);
     let lab = lab_of(STAGE).await;
     lab.put_model(STAGE, &toy(1)).await;
     let image = file("tests/golden/field.png");

@@ -2,7 +2,7 @@
 
     python tests/parity/engine.py --runner target/debug/examples/run_network [--only Pad] [--fixed FOLDER]
 
-Each network of `engine_cases.py` is a whole Giemsa model: an image, the operators under test, and scores. It is loaded by
+Each network of `engine_networks.py` is a whole Giemsa model: an image, the operators under test, and scores. It is loaded by
 the code that loads models in production, run on the same random pixels in both engines, and its scores are compared. It
 exits with 1 if any score differs by more than 1e-3 (relative above 1), if the engine's process ends, or if onnxruntime
 refuses what Giemsa runs. What Giemsa refuses is listed by operator with its count and its sentence.
@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-import engine_cases
+import engine_networks
 
 TOLERANCE = 1e-3
 
@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="name each case with its difference")
     parser.add_argument("--keep", type=pathlib.Path, help="keep the networks that differ in this folder")
     arguments = parser.parse_args()
-    cases = [case for case in engine_cases.all_cases() if not arguments.only or arguments.only in case.name]
+    cases = [case for case in engine_networks.all_cases() if not arguments.only or arguments.only in case.name]
     if arguments.fixed:
         return write_fixed(cases, arguments.fixed)
 
@@ -136,9 +136,9 @@ def main():
             for alike in by_sentence.values():
                 name, why = alike[0]
                 print(f"  {operator}: {len(alike)}, e.g. {name}: {' '.join(why.split())[:400]}")
-    untested = sorted(set(engine_cases.allowed_operators()) - set(differences))
+    untested = sorted(set(engine_networks.allowed_operators()) - set(differences))
     print(f"\nallowed operators without a case that was compared: {', '.join(untested) or 'none'}")
-    print(f"onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, opsets {engine_cases.OPSETS}")
+    print(f"onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, opsets {engine_networks.OPSETS}")
     print(f"{compared} networks of {len(cases)} compared, the greatest difference is {worst:.2g} ({worst_name})")
     print(f"{len(wrong)} differ by more than {TOLERANCE}, or ended the process")
     for line in wrong:

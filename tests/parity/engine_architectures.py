@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
-from engine_cases import case
+from engine_networks import case
 
 SHAPE = (1, 3, 32, 32)
 

@@ -1,11 +1,11 @@
-"""Single operators; what they are compared on, and how, is said in `engine_cases.py` and `engine.py`."""
+"""Single operators; what they are compared on, and how, is said in `engine_networks.py` and `engine.py`."""
 
 import itertools
 
 import numpy as np
 from onnx import TensorProto
 
-from engine_cases import case
+from engine_networks import case
 
 AXES_INPUT = {"ReduceSum": 13}
 

@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from engine_cases import case
+from engine_networks import case
 
 
 def simple(operator, *weights, since_kind=np.int64, **attributes):

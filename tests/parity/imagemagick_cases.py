@@ -12,6 +12,11 @@ import pictures
 NEEDS = ["convert"]
 
 
+def TOLERANCE(name):
+    """Pillow rounds down where Giemsa rounds to the nearest: 5 and 6 bits to 8, and 16 bits of a PNG in colour to 8."""
+    return 1 if "RGB5" in name or "depth 16" in name else 0
+
+
 def options(random):
     """The name of a kind, its ending, and how ImageMagick is asked for it."""
     kind = random.choice(["bmp", "gif", "png", "tiff"])
@@ -24,7 +29,8 @@ def options(random):
             arguments += ["-colors", colors, "-type", "Palette", *random.choice([[], ["-compress", "RLE"]])]
         elif subtype:
             arguments += ["-define", f"bmp:subtype={subtype}"]
-        return f"{form} {subtype} colors {colors}", form.upper(), arguments
+        # ImageMagick calls the fourth version by the plain name.
+        return f"{form} {subtype} colors {colors}", form.upper().removesuffix("4"), arguments
     if kind == "gif":
         moved = f"+{random.randint(0, 5)}+{random.randint(0, 5)}"
         return f"gif frame at {moved}", "GIF", ["-repage", f"80x80{moved}", "-interlace", random.choice(["None", "GIF"])]
@@ -37,9 +43,11 @@ def options(random):
     tile = random.choice([[], ["-define", "tiff:tile-geometry=32x16"], ["-define", "tiff:rows-per-strip=3"]])
     order = random.choice(["msb", "lsb"])
     plane = random.choice(["None", "Plane"])
+    # Pillow does not turn the bits of uncompressed planes, as libtiff and tifffile do.
+    fill_order = random.choice(["msb", "lsb"]) if (compression, plane) != ("None", "Plane") else "msb"
     orientation = random.choice(["TopLeft", "BottomRight", "LeftTop", "RightBottom"])
     arguments = ["-compress", compression, *tile, "-define", f"tiff:endian={order}", "-interlace", plane, "-orient", orientation,
-                 "-define", f"tiff:fill-order={random.choice(['msb', 'lsb'])}",
+                 "-define", f"tiff:fill-order={fill_order}",
                  *random.choice([[], ["-type", "Palette"], ["-colorspace", "Gray"], ["-type", "Bilevel"]])]
     return f"tiff {' '.join(arguments)}", "TIFF", arguments
 
@@ -80,8 +88,5 @@ def cases(count, seed):
         expected = reference(done.stdout) if done.returncode == 0 else None
         if expected is None:
             continue
-        # Eight bits of a 16-bit PNG are cut off by Pillow and rounded by Giemsa.
-        if "png" in name and "depth 16" in name and "color 0" not in name:
-            name += " jpeg"
         yield f"{made:05} {name}", done.stdout, expected, []
         made += 1

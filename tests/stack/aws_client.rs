@@ -257,11 +257,11 @@ fn versions_are_kept_listed_read_and_deleted(aws: &Aws<'_>, folder: &Path) {
     assert_eq!(left, [(&Value::from(ids[1]), &Value::from(true))]);
 }
 
-/// Runs the lines of the README as a shell does.
+/// Runs the lines of `docs/local-stack.md` as a shell does.
 fn the_space_of_old_versions_is_freed_as_documented(aws: &Aws<'_>) {
-    let readme = std::fs::read_to_string(project("README.md")).unwrap();
-    let from = readme.find("aws s3api list-object-versions --bucket").expect("the command");
-    let script = readme[from..].split("\n```").next().unwrap();
+    let page = std::fs::read_to_string(project("docs/local-stack.md")).unwrap();
+    let from = page.find("aws s3api list-object-versions --bucket").expect("the command");
+    let script = page[from..].split("\n```").next().unwrap();
     let image = project("sample-images/slide-001-healthy/cell-01.png");
     for key in ["old/replaced.png", "old/replaced.png", "old/deleted.png"] {
         aws.run(&["s3", "cp", image.to_str().unwrap(), &format!("s3://{INPUT_BUCKET}/{key}")]);

@@ -275,7 +275,7 @@ async fn a_backfill_is_stopped_and_live_uploads_stay() {
     let (code, _, stderr) = by_command.end();
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("stopped after about 0 of 700 images"), "{stderr}");
-    assert!(stderr.contains("the same command again goes on"), "{stderr}");
+    assert!(stderr.contains("run the same command again to continue"), "{stderr}");
     assert_eq!(waiting(&stack, "backfill-prod").await, 0);
 
     let by_signal = Running::start(&stack, &["--prefix", "old/", "--yes"]);
@@ -287,7 +287,7 @@ async fn a_backfill_is_stopped_and_live_uploads_stay() {
     assert_eq!(waiting(&stack, "classify-prod").await, live, "live uploads still wait");
     assert_eq!(waiting(&stack, "backfill-dev").await, 0);
     let nothing = run(&stack, &["--stop", "--stage", "prod"], 0);
-    assert!(text(&nothing.stdout).contains("0 images that waited were dropped"), "{}", text(&nothing.stdout));
+    assert!(text(&nothing.stdout).contains("0 waiting images were dropped"), "{}", text(&nothing.stdout));
     run(&stack, &["--stop", "job-1"], 2);
 }
 

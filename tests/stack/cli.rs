@@ -445,7 +445,7 @@ async fn killed_in_the_middle_every_upload_is_answered_once_and_results_persist(
 
     let killed = RunningStack::start(folder.path(), &[]);
     wait_for("the number of what waits", || {
-        killed.stdout().contains(&format!("Going on with {} uploads", keys.len())).then_some(())
+        killed.stdout().contains(&format!("Continuing with {} uploads", keys.len())).then_some(())
     });
     let clients = killed.clients();
     let first_result = async {
@@ -457,7 +457,7 @@ async fn killed_in_the_middle_every_upload_is_answered_once_and_results_persist(
     killed.stop("KILL");
 
     let again = RunningStack::start(folder.path(), &[]);
-    wait_for("what was not answered", || again.stdout().contains("Going on with").then_some(()));
+    wait_for("what was not answered", || again.stdout().contains("Continuing with").then_some(()));
     again.wait_until_answered();
     let clients = again.clients();
     let records = results(&clients).await;
@@ -468,7 +468,7 @@ async fn killed_in_the_middle_every_upload_is_answered_once_and_results_persist(
 
     let later = RunningStack::start(folder.path(), &["--no-worker"]);
     assert_eq!(later.unanswered().0, 0);
-    assert!(!later.stdout().contains("Going on"), "{}", later.stdout());
+    assert!(!later.stdout().contains("Continuing"), "{}", later.stdout());
     let clients = later.clients();
     assert_eq!(results(&clients).await, records);
     let table = TableReader::new(clients.dynamodb.clone(), TABLE);

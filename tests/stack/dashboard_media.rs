@@ -367,7 +367,7 @@ async fn links_end_when_the_settings_say() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = crate::running_stack::up(folder.path(), &["--no-worker"]);
     let stack = crate::running_stack::RunningStack::start_as({
-        command.env("GIEMSA_LINK_SECONDS", "2");
+        command.env("GIEMSA_LINK_SECONDS", "6");
         command
     });
     let address = crate::running_stack::dashboard_address(&stack.stdout()).unwrap();
@@ -381,7 +381,7 @@ async fn links_end_when_the_settings_say() {
         answer.json()["uploads"][0]["url"].as_str().unwrap().to_owned()
     };
     let link = sign().await;
-    tokio::time::sleep(std::time::Duration::from_millis(3_100)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(7_100)).await;
     let put = async |link: &str| {
         let headers = [("content-type", "image/png"), ("Origin", url.as_str())];
         ask("PUT", link, &headers, &image).await

@@ -156,7 +156,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
 
     let output =
         succeed(&stack, &["redrive", "--yes", "--match", &format!("s3://{INPUT_BUCKET}/{KEY}"), "--json"]);
-    assert!(text(&output.stderr).contains("1 letter of 3"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("1 message of 3"), "{}", text(&output.stderr));
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         done,

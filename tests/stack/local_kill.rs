@@ -101,7 +101,8 @@ type Answered = (String, u64, Option<String>);
 /// success, that of each key in order.
 async fn write_and_kill(folder: &Path, is_versioned: bool) -> Vec<Answered> {
     let answered = Arc::new(Mutex::new(Vec::<Answered>::new()));
-    for round in 0..8_u64 {
+    for round in 0..8_usize {
+        let before = answered.lock().unwrap().len();
         let (mut child, address) = spawn(folder);
         let s3 = client(&address);
         s3.create_bucket().bucket(BUCKET).send().await.unwrap();
@@ -115,7 +116,7 @@ async fn write_and_kill(folder: &Path, is_versioned: bool) -> Vec<Answered> {
                     for number in 0.. {
                         // Each writer overwrites a few keys of its own, so that replacing is killed too.
                         let key = format!("writer {writer}/{}", number % 3);
-                        let version = round * 1_000_000 + number;
+                        let version = round as u64 * 1_000_000 + number;
                         let put =
                             s3.put_object().bucket(BUCKET).key(&key).body(ByteStream::from(body(version)));
                         let Ok(put) = put.send().await else {
@@ -126,8 +127,10 @@ async fn write_and_kill(folder: &Path, is_versioned: bool) -> Vec<Answered> {
                 })
             })
             .collect();
-        // Different moments, from the first upload to some hundred later.
-        tokio::time::sleep(Duration::from_millis(40 + 61 * round)).await;
+        // Different moments, from before the first upload to some hundred later.
+        while answered.lock().unwrap().len() < before + 20 * round {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         for writer in writers {
@@ -167,14 +170,20 @@ async fn killed_at_any_moment_nothing_is_lost_or_half_there() {
     let (mut child, address) = spawn(folder.path());
     let s3 = client(&address);
     let mut visible = BTreeSet::new();
-    for (key, last_answered) in answered {
-        let object = s3.get_object().bucket(BUCKET).key(&key).send().await.expect("answered, so it is there");
+    let list = s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
+    let listed: BTreeSet<&str> = list.contents().iter().filter_map(|object| object.key()).collect();
+    assert!(answered.keys().all(|key| listed.contains(key.as_str())), "answered, so it is there");
+    for key in listed {
+        let object = s3.get_object().bucket(BUCKET).key(key).send().await.unwrap();
         let etag = object.e_tag.clone().unwrap().trim_matches('"').to_owned();
         let bytes = object.body.collect().await.unwrap().to_vec();
         // The upload in flight when the process died may have made it, or not; nothing older, nothing mixed.
-        let version = version_of(&key, &bytes);
-        assert!(version >= last_answered, "{key}: version {version}, but {last_answered} was answered");
-        visible.insert((key, etag));
+        let (version, last_answered) = (version_of(key, &bytes), answered.get(key));
+        assert!(
+            Some(&version) >= last_answered,
+            "{key}: version {version}, but {last_answered:?} was answered"
+        );
+        visible.insert((key.to_owned(), etag));
     }
     assert!(!visible.is_empty());
     child.kill().unwrap();

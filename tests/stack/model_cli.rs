@@ -94,7 +94,7 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
     let cut = folder.path().join("cut.onnx");
     std::fs::write(&cut, &std::fs::read(&packed).unwrap()[..5000]).unwrap();
     fail(None, &["model", "inspect", shown(&cut)], 1, "cannot serve");
-    fail(None, &["model", "pack", shown(&cut), "-o", shown(&packed), "--name", "x"], 1, "is not packed");
+    fail(None, &["model", "pack", shown(&cut), "-o", shown(&packed), "--name", "x"], 1, "was not packed");
     fail(
         None,
         &["model", "pack", SAMPLE, "-o", shown(&packed), "--labels", "one,two,three"],
@@ -118,7 +118,7 @@ fn files_are_inspected_packed_and_checked_without_any_stack() {
         "it would fail",
     );
     assert!(std::fs::read_to_string(&page).unwrap().starts_with("<!"), "a page");
-    fail(None, &["model", "check", SAMPLE, "--golden", "no-such-folder"], 2, "is no folder");
+    fail(None, &["model", "check", SAMPLE, "--golden", "no-such-folder"], 2, "is not a folder");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_model_is_shipped_compared_and_rolled_back_against_a_running_stack() {
     );
     let at = succeed_json(stack, &["model", "at", now]);
     assert_eq!(at["results"], done["found"]);
-    fail(stack, &["reclassify", "--model-digest", second_sha256], 1, "this very model");
+    fail(stack, &["reclassify", "--model-digest", second_sha256], 1, "already serves this model");
     fail(stack, &["reclassify", "--model-digest", "abc"], 2, "64 hexadecimal digits");
 
     let compared = succeed_json(stack, &["model", "compare", "dev", "prod", "--since", "1d"]);
@@ -272,7 +272,7 @@ fn answers_are_held_against_those_of_the_training_framework() {
 
     // The order of the labels.
     write("image,uninfected,parasitized", &|name, [a, b]| format!("{name},{a},{b}"));
-    fail(None, &check, 1, "of 4 labels; usual causes, in this order: another resize");
+    fail(None, &check, 1, "of 4 labels; usual causes, in this order: a different resize");
     let differs = text_of(&run(None, &check));
     assert!(differs.contains("ANOTHER LABEL") && differs.ends_with("DIFFERS\n"), "{differs}");
     // A little: within the tolerance, or not.
@@ -294,7 +294,7 @@ fn answers_are_held_against_those_of_the_training_framework() {
             "a column of probabilities for each of the model's labels",
         ),
         ("image,label\nslide/cell 9.png,uninfected\n", "line 2: there is no image \"slide/cell 9.png\""),
-        ("image,label\nslide/cell 0.png,healthy\n", "line 2: \"healthy\" is none of the model's labels"),
+        ("image,label\nslide/cell 0.png,healthy\n", "line 2: \"healthy\" is not one of the model's labels"),
         ("image,parasitized,uninfected\nslide/cell 0.png,2,-1\n", "expected a probability, 0 to 1"),
         ("image,label\n", "has no rows"),
     ] {

@@ -91,7 +91,7 @@ fn one_image(stack: &RunningStack) {
     let asked = run(stack, &["results", "withdraw", key, "--reason", "moved"]);
     let said = String::from_utf8(asked.stderr).unwrap();
     assert_eq!(asked.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 image will not count any more") && said.contains("prod and dev"), "{said}");
+    assert!(said.contains("1 image will no longer count") && said.contains("prod and dev"), "{said}");
     assert!(said.contains("not confirmed: nothing was changed"), "{said}");
     assert_eq!(figure(stack, "prod", SLIDE), before);
 
@@ -114,7 +114,7 @@ fn one_image(stack: &RunningStack) {
     assert!(shown.contains("withdrawn by ada: moved to slide 8"), "{shown}");
     let table = stdout(stack, &["results", "slide", SLIDE]);
     assert!(table.contains("1 withdrawn, 1 is the same bytes as another"), "{table}");
-    let (_, below) = table.split_once("withdrawn, and in no figure:").unwrap();
+    let (_, below) = table.split_once("withdrawn, not counted:").unwrap();
     assert!(below.contains(key), "{table}");
     let slides = stdout(stack, &["results", "slides", "--format", "csv", "--search", "slide 7 é"]);
     let mut reader = csv::Reader::from_reader(slides.as_bytes());
@@ -232,7 +232,7 @@ async fn deleted(stack: &RunningStack) {
     let summary = reconciled(&[]);
     assert_eq!((&summary["complete"], &summary["deleted"]), (&json!(true), &json!(1)), "{summary}");
     let text = stdout(stack, &["reconcile"]);
-    assert!(text.contains("1 of these results count though their image was deleted"), "{text}");
+    assert!(text.contains("1 of these results count although their image was deleted"), "{text}");
     let path = "/api/slide?slide=slide%207%20%C3%A9";
     assert_eq!(stack.get_json(path)["not_in_bucket"], 1);
 

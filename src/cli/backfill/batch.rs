@@ -1,7 +1,6 @@
-//! A backfill by S3 Batch Operations: manifest, job, and a look at it until it ends.
+//! A backfill by S3 Batch Operations: manifest, job, and progress until it ends.
 //!
-//! It never ends a job unless it is told to. Invariant: the manifest becomes an object, and the job is made, only after
-//! the price was agreed to.
+//! Invariant: the manifest becomes an object, and the job is created, only after the user agreed to the price.
 
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use super::super::model::{Place, print};
 use super::super::{Failed, complain, output};
 use super::{BackfillArguments, Done, approve, conclude, say, tell, tell_end, walk};
 
-/// Shortest and longest time between two looks at a job.
+/// Shortest and longest time between two checks of a job.
 const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
-/// Counts while it writes the manifest, asks, and has the job made and done.
+/// Counts while it writes the manifest, asks, and creates and follows the job.
 pub async fn start(
     place: &Place,
     jobs: &BatchJobs,
@@ -50,7 +49,7 @@ pub async fn start(
     let plan = match approved {
         Ok(Some(plan)) => plan,
         not_approved => {
-            // That it cannot be taken back is no reason to hide why: the bucket's rule removes it.
+            // If it cannot be aborted, the first error is still reported; the bucket's rule removes the upload.
             if let Err(error) = manifest.abort().await {
                 complain(&format!("giemsa: {error}"));
             }
@@ -75,7 +74,7 @@ pub async fn start(
         return tell_end(&plan, Done { left: Some(0), ..done }, arguments.json);
     }
     if completed {
-        // A rejected image is a failed task and an answered image: only the table tells them from the rest.
+        // A rejected image is a failed task and an answered image: only the table distinguishes it from the others.
         return conclude(place, &plan, done, arguments.json).await;
     }
     if arguments.json {
@@ -84,7 +83,7 @@ pub async fn start(
     Err(ended_early(&job))
 }
 
-/// Looks at a job until it is over; Ctrl-C ends the looking and not the job.
+/// Watches a job until it is over; Ctrl-C ends the watching and not the job.
 pub async fn watch(jobs: &BatchJobs, job_id: &str) -> Result<JobState, Failed> {
     let followed = async {
         let bar = output::progress("tasks", 0);
@@ -101,10 +100,11 @@ pub async fn watch(jobs: &BatchJobs, job_id: &str) -> Result<JobState, Failed> {
             interval = (interval * 2).min(LOOK_INTERVAL.1);
         }
     };
-    let how = format!("giemsa backfill --follow {job_id} shows how far it is, --stop {job_id} ends it");
+    let how = format!("giemsa backfill --follow {job_id} shows its progress, --stop {job_id} ends it");
     tokio::select! {
-        job = followed => Ok(job.with_context(|| format!("job {job_id} goes on; {how}"))?),
-        _ = tokio::signal::ctrl_c() => Err(Failed::Work(anyhow!("job {job_id} goes on without this command; {how}"))),
+        job = followed => Ok(job.with_context(|| format!("job {job_id} continues; {how}"))?),
+        _ = tokio::signal::ctrl_c() => Err(Failed::Work(anyhow!("job {job_id} continues without this \
+            command; {how}"))),
     }
 }
 
@@ -129,9 +129,9 @@ pub async fn stop(
     let stopped = serde_json::json!({ "stopped_job": job_id });
     print(json, &stopped, |_| match &job_id {
         Some(job_id) => {
-            format!("job {job_id} is being cancelled; what it has answered stays, live uploads go on")
+            format!("job {job_id} is being cancelled; its answers stay, live uploads continue")
         }
-        None => format!("no backfill of {stage} runs"),
+        None => format!("no backfill of {stage} is running"),
     })
 }
 
@@ -145,5 +145,5 @@ pub fn shown_job(job: &JobState) -> String {
 
 /// A job that did not go to its end.
 pub fn ended_early(job: &JobState) -> Failed {
-    Failed::Work(anyhow!("{}; start again to go on with what is not answered", shown_job(job)))
+    Failed::Work(anyhow!("{}; run the command again to continue with the rest", shown_job(job)))
 }

@@ -1,7 +1,7 @@
-//! A backfill by the embedded stack: its own queue, fed a little at a time.
+//! A backfill by the local stack: a separate queue, fed a little at a time.
 //!
-//! It never touches the queue of live uploads. Invariant: ended in whatever way, what still waits is little, and another
-//! run waits for it before it counts.
+//! It does not touch the queue of live uploads. However it ends, few images are left in its queue, and the next run waits
+//! for them before it counts.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::super::model::{Place, print};
 use super::super::{Failed, complain, output};
 use super::{BackfillArguments, Done, approve, conclude, open_scan, tell, walk};
 
-/// Time between two looks at what an earlier run left.
+/// Time between two checks of what an earlier run left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Waits until the queue is empty: what an earlier run has sent would be counted, and sent again.
+/// Waits until the queue is empty: otherwise the images of an earlier run would be counted, and sent again.
 pub async fn wait_for_earlier(stage: &str) -> Result<(), Failed> {
     let queue = queue_of(stage).await?;
     let mut told = false;
@@ -37,7 +37,7 @@ pub async fn wait_for_earlier(stage: &str) -> Result<(), Failed> {
     }
 }
 
-/// Counts, asks, feeds, and tells what is left.
+/// Counts, asks, feeds, and reports what is left.
 pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArguments) -> Result<(), Failed> {
     let concurrency = u32::try_from(place.config.limits.cpus.get()).unwrap_or(u32::MAX);
     let (totals, measured) = walk(place, &selection, async |_: ScannedPage| Ok(())).await?;
@@ -72,7 +72,7 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
         tell(Some(&plan), Some(&Done::default()))?;
     }
     Err(Failed::Work(anyhow!(
-        "stopped after about {reached} of {} images; what is answered stays, the same command again goes on",
+        "stopped after about {reached} of {} images; answers stay, run the same command again to continue",
         plan.totals.pending
     )))
 }
@@ -87,7 +87,7 @@ pub async fn stop(place: &Place, stage: &str, json: bool) -> Result<(), Failed> 
     queue.purge().await.map_err(anyhow::Error::from)?;
     print(json, &serde_json::json!({ "dropped": dropped }), |_| {
         format!(
-            "the backfill of {stage} is stopped, {dropped} images that waited were dropped; live uploads go on"
+            "the backfill of {stage} is stopped, {dropped} waiting images were dropped; live uploads continue"
         )
     })
 }

@@ -1,6 +1,6 @@
-//! One dead letter, explained: which uploads it tells of, why they were given up, and whether that still matters.
+//! Explains a dead letter: which uploads it is about, why they were given up, and whether that still matters.
 //!
-//! It only reads. Invariant: what cannot be read is shown with the reason, never left out.
+//! A message that cannot be read is shown with the reason, never left out.
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -15,24 +15,24 @@ use serde_json::json;
 
 use super::super::model::Place;
 
-/// Letters that are looked up at once: a page.
+/// Messages that are looked up at once: a page.
 const CONCURRENCY: usize = 10;
 
-/// Longest key that S3 takes, bytes; what is longer in a letter is no object, and too long for the table.
+/// Longest key that S3 accepts, bytes; a longer one in a message is not an object, and too long for the table.
 const MAX_KEY_BYTES: usize = 1_024;
 
 /// Longest name of a bucket that S3 takes, bytes.
 const MAX_BUCKET_BYTES: usize = 255;
 
-/// A dead letter and what is known of it.
+/// A dead letter and what is known about it.
 #[derive(Debug, Serialize)]
 pub(super) struct Explained {
     message_id: String,
-    /// The uploads it tells of; none if it cannot be read or tells of something else.
+    /// The uploads it is about; none if it cannot be read or is about something else.
     pub uploads: Vec<Upload>,
     /// Why it was given up, as far as anybody noted it.
     pub reason: Option<String>,
-    /// The letter itself, if it tells of no upload.
+    /// The message itself, if it is not about an upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     /// Tries that failed; absent if it was sent here directly.
@@ -45,7 +45,7 @@ pub(super) struct Explained {
     pub dead_since: Option<DateTime<Utc>>,
 }
 
-/// One upload of a letter.
+/// One upload of a message.
 #[derive(Debug, Serialize)]
 pub(super) struct Upload {
     pub bucket: String,
@@ -62,7 +62,7 @@ pub(super) struct Upload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum UploadState {
-    /// It has its answer meanwhile; the letter can be deleted or sent again, to the same effect.
+    /// It has its answer meanwhile; the message can be deleted or sent again, to the same effect.
     Answered,
     /// The current answer of its key is of another upload.
     OtherUploadAnswered,
@@ -106,7 +106,7 @@ impl Upload {
     }
 }
 
-/// Explains a page of letters, in their order.
+/// Explains a page of messages, in their order.
 pub(super) async fn explain_page(
     place: &Place,
     stage: &str,
@@ -138,7 +138,7 @@ async fn explain(place: &Place, stage: &str, letter: &DeadLetter) -> anyhow::Res
     })
 }
 
-/// The uploads of a letter, and what is wrong with it if it has none.
+/// The uploads of a message, and what is wrong with it if it has none.
 fn objects_of(letter: &DeadLetter) -> (Vec<ObjectRef>, Option<String>) {
     // As an event source mapping would deliver it, so that every form is read that the classifier reads.
     let record = json!({ "messageId": letter.message_id, "eventSource": "aws:sqs", "body": letter.body });
@@ -160,7 +160,7 @@ fn objects_of(letter: &DeadLetter) -> (Vec<ObjectRef>, Option<String>) {
             Err(error) => return (Vec::new(), Some(error.to_string())),
         }
     }
-    let reason = objects.is_empty().then(|| format!("it tells of no upload: {}", others.join(", ")));
+    let reason = objects.is_empty().then(|| format!("it is not about an upload: {}", others.join(", ")));
     (objects, reason)
 }
 

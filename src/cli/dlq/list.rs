@@ -1,6 +1,4 @@
-//! `giemsa dlq list`: the letters, page by page.
-//!
-//! It never removes anything. Invariant: a second list right after shows the same.
+//! `giemsa dlq list`: the dead letters, page by page. A second list right after shows the same.
 
 use std::io::{self, Write};
 
@@ -16,7 +14,7 @@ use super::{Interrupted, Selection, pass, queue_of};
 /// Rows of one table; a longer list has several.
 const ROWS: usize = 200;
 
-/// How many letters there are of each kind.
+/// How many messages there are of each kind.
 #[derive(Debug, Default, serde::Serialize)]
 struct Counts {
     letters: u64,
@@ -28,7 +26,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// A letter counts by the worst of its uploads.
+    /// A message counts by the worst of its uploads.
     fn add(&mut self, letter: &Explained) {
         self.letters += 1;
         let has = |state| letter.uploads.iter().any(|upload| upload.state == state);
@@ -49,9 +47,9 @@ impl Counts {
         let kinds = [
             (self.unanswered, "not answered"),
             (self.answered, "answered meanwhile"),
-            (self.other_upload_answered, "of keys of which another upload is answered"),
-            (self.other_bucket, "of other buckets"),
-            (self.without_upload, "of no upload"),
+            (self.other_upload_answered, "with an answer of another upload"),
+            (self.other_bucket, "for other buckets"),
+            (self.without_upload, "not about an upload"),
         ];
         let kinds =
             kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
@@ -64,7 +62,7 @@ impl Counts {
     }
 }
 
-/// Lists the letters.
+/// Lists the messages.
 pub(super) async fn run(selection: &Selection, interrupted: &Interrupted) -> Result<(), Failed> {
     let place = Place::of_environment(&selection.stage).await?;
     let letters = queue_of(selection).await?.dead_letters().await.map_err(anyhow::Error::from)?;
@@ -101,7 +99,7 @@ async fn list(
     Ok(())
 }
 
-/// Prints letters as they come, with no more than a table of them in memory.
+/// Prints messages as they come, with no more than a table of them in memory.
 struct Printer {
     is_json: bool,
     queue: String,

@@ -1,7 +1,7 @@
-//! `giemsa dlq …`: what was given up, why, and sending it to its queue again.
+//! `giemsa dlq …`: shows what was given up and why, and sends it to its queue again.
 //!
-//! It never removes a letter that its queue does not have again. Invariant: however a command ends, short of being
-//! killed, every letter that it looked at and left is visible again at once; killed, within five minutes.
+//! Invariant: however a command ends, every message that it read and left is visible again at once, or within five minutes
+//! if the command is killed.
 
 mod explain;
 mod list;
@@ -26,16 +26,18 @@ pub struct DlqArguments {
     verb: Verb,
 }
 
-/// Which letters.
+/// Which messages.
 #[derive(Debug, clap::Args)]
 struct Selection {
     /// The stage.
     #[arg(long, global = true, default_value = PROD, value_parser = parse_stage)]
     stage: String,
-    /// Name of the queue whose dead letters are meant, e.g. backfill-prod or gate; default: the stage's classifier's.
+    /// Queue whose dead letters to use, e.g. backfill-prod or gate; default: the queue of the stage's
+    /// classifier.
     #[arg(long, global = true, value_name = "NAME")]
     queue: Option<String>,
-    /// Only letters with this text in s3://<bucket>/<key> of an image in them, in their reason or in their message id.
+    /// Only messages with this text in s3://<bucket>/<key> of an image in them, in their reason or in their
+    /// message id.
     #[arg(long = "match", global = true, value_name = "TEXT")]
     text: Option<String>,
     /// Print one JSON document instead of text (docs/dead-letters.md describes it).
@@ -47,7 +49,7 @@ struct Selection {
 enum Verb {
     /// Show what is in the dead-letter queue, why, how often it was tried and since when. Removes nothing.
     List,
-    /// Send letters to their queue again; those that --match leaves out stay where they are.
+    /// Send messages to their queue again; those that --match does not select stay.
     Redrive(RedriveArguments),
 }
 
@@ -67,8 +69,8 @@ pub async fn run(arguments: &DlqArguments) -> Result<(), Failed> {
     }
 }
 
-/// Whether somebody wants the command to end. It is looked at between pages: a request that was cut off would leave
-/// its letters hidden.
+/// Whether the user wants the command to end. It is checked between pages: an interrupted request would leave
+/// its messages hidden.
 #[derive(Debug, Clone)]
 struct Interrupted(watch::Receiver<bool>);
 
@@ -82,9 +84,9 @@ impl Interrupted {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            complain("Stopping: giving the letters back first.");
+            complain("Stopping: releasing the messages first.");
             flag.send_replace(true);
-            // Kept until the process ends, so that nobody takes the end of this task for an interrupt.
+            // Kept until the process ends, so that the end of this task does not look like an interrupt.
             flag.closed().await;
         });
         Ok(Self(interrupted))
@@ -94,14 +96,14 @@ impl Interrupted {
         *self.0.borrow()
     }
 
-    /// Returns when somebody wants the command to end.
+    /// Returns when the user wants the command to end.
     async fn wait(&self) {
         // An error means that the other side is gone, which is as good a reason to end.
         let _ = self.0.clone().wait_for(|is_set| *is_set).await;
     }
 }
 
-/// Goes through the dead letters of the selected queue: gives every letter back at the end, however `work` ended.
+/// Goes through the dead letters of the selected queue: releases every message at the end, however `work` ended.
 async fn pass<T, F>(letters: DeadLetters, work: impl FnOnce(DeadLetters) -> F) -> Result<T, Failed>
 where
     F: Future<Output = (DeadLetters, Result<T, Failed>)>,

@@ -1,7 +1,7 @@
-//! `giemsa dlq redrive`: letters back to their queue, all or those that match.
+//! `giemsa dlq redrive`: sends all dead letters, or those that match, back to their queue.
 //!
-//! It never deletes a letter before its queue has it again. Invariant: ended at any moment, each letter is in at least
-//! one of the two queues, and a second run goes on with the rest.
+//! Invariant: a message is deleted only after its queue has it again. Interrupted at any moment, each message is in at least
+//! one of the two queues, and a second run continues with the rest.
 
 use std::io::IsTerminal;
 
@@ -21,19 +21,19 @@ struct Done {
     queue: String,
     dead_letter_queue: String,
     redriven: u64,
-    /// Letters that did not match, or came while it ran.
+    /// Messages that did not match, or came while it ran.
     left: u64,
     complete: bool,
 }
 
-/// Sends letters to their queue.
+/// Sends messages to their queue.
 pub(super) async fn run(
     selection: &Selection,
     is_agreed: bool,
     interrupted: &Interrupted,
 ) -> Result<(), Failed> {
     if !is_agreed && !std::io::stdin().is_terminal() {
-        return Err(Failed::Usage(anyhow!("nobody is there to be asked; expected --yes")));
+        return Err(Failed::Usage(anyhow!("not a terminal: pass --yes to skip confirmation")));
     }
     let place = Place::of_environment(&selection.stage).await?;
     let queue = queue_of(selection).await?;
@@ -80,10 +80,17 @@ pub(super) async fn run(
         format!("{} sent to {to}, {} left in {from}", letters_text(done.redriven), done.left)
     })?;
     ended?;
-    if done.complete { Ok(()) } else { Err(Failed::Work(anyhow!("interrupted; start again to go on"))) }
+    if done.complete {
+        Ok(())
+    } else {
+        Err(Failed::Work(anyhow!(
+            "interrupted; run the command again to \
+        continue"
+        )))
+    }
 }
 
-/// How many letters match, and how many there are.
+/// How many messages match, and how many there are.
 async fn count(
     place: &Place,
     selection: &Selection,
@@ -121,7 +128,10 @@ async fn redrive(
         // What this run has sent and is dead again already would go round for ever.
         page.retain(|letter| letter.sent_at.is_none_or(|sent_at| sent_at <= started_at));
         let wanted = matching(place, selection, page).await?;
-        letters.redrive(&wanted).await.context("the letters that are not sent stay; start again to go on")?;
+        letters.redrive(&wanted).await.context(
+            "messages that were not sent stay; run the command again to \
+            continue",
+        )?;
         done.redriven += wanted.len() as u64;
         done.left += seen - wanted.len() as u64;
         progress(done.redriven);
@@ -129,7 +139,7 @@ async fn redrive(
     Ok(())
 }
 
-/// The letters of a page that are selected.
+/// The messages of a page that are selected.
 async fn matching(
     place: &Place,
     selection: &Selection,
@@ -142,13 +152,13 @@ async fn matching(
 }
 
 fn letters_text(count: u64) -> String {
-    if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
-/// Asks on the terminal. Nothing is held back meanwhile, so that nobody has to hurry.
+/// Asks on the terminal. No messages are hidden meanwhile, so there is no hurry.
 async fn is_confirmed(interrupted: &Interrupted) -> anyhow::Result<bool> {
     tokio::select! {
-        answer = question::is_confirmed("Send them?") => answer,
+        answer = question::is_confirmed("Send?") => answer,
         () = interrupted.wait() => Ok(false),
     }
 }

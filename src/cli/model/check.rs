@@ -1,7 +1,7 @@
-//! `giemsa model check`: the golden gate on this machine, before any upload; or the training framework's answers.
+//! `giemsa model check`: the golden gate on this machine, or a comparison with the training framework's answers.
 //!
-//! It never talks to a bucket. Invariant: the same images, rules and model give the figures that the gate function
-//! reports, by the same code.
+//! It uses the gate function's code, so the same images, rules and model have the same figures. It does not access a
+//! bucket.
 
 use std::path::{Path, PathBuf};
 
@@ -25,14 +25,15 @@ pub struct CheckArguments {
     /// Folder of labelled images, DIR/<label>/<image>, with the floors in DIR/gate.json if there are any.
     #[arg(long, value_name = "DIR", required_unless_present = "expect")]
     golden: Option<PathBuf>,
-    /// What the training framework answered: a CSV file with the column image (paths beside the file), and a column of
+    /// The training framework's answers: a CSV file with the column image (paths relative to the file), and a column of
     /// probabilities for each label, or one named label.
     #[arg(long, value_name = "CSV", conflicts_with_all = ["golden", "html"])]
     expect: Option<PathBuf>,
-    /// With --expect: how far a probability may be from the framework's. Resizing differs by a level or two of 255.
+    /// With --expect: allowed difference of a probability from the framework's. Resizing differs by a level
+    /// or two of 255.
     #[arg(long, value_name = "P", default_value_t = 0.01, requires = "expect")]
     tolerance: f64,
-    /// Write the report as a page for people, too.
+    /// Also write the report as a page for people.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -62,7 +63,7 @@ pub async fn run(arguments: &CheckArguments, json: bool) -> Result<(), Failed> {
 fn read_golden(folder: &Path) -> anyhow::Result<(GoldenSet, Option<GateRules>)> {
     if !folder.is_dir() {
         bail!(
-            "--golden {} is no folder; expected one with a folder of images for each label",
+            "--golden {} is not a folder; expected one with a folder of images for each label",
             folder.display()
         );
     }

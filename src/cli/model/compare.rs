@@ -1,6 +1,6 @@
 //! `giemsa model compare`: the models of two stages on the same uploads.
 //!
-//! It never decides which model serves. Invariant: the sentence at the end follows from the numbers above it.
+//! The sentence at the end follows from the numbers above it.
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
@@ -19,10 +19,10 @@ pub struct CompareArguments {
     /// The stage whose model may become the next, e.g. dev.
     #[arg(value_parser = parse_stage)]
     candidate: String,
-    /// The stage it is held against, e.g. prod.
+    /// The stage to compare it with, e.g. prod.
     #[arg(value_parser = parse_stage)]
     reference: String,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, 24h, 7d.
     #[arg(long, value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Only images of this slide: the folder part of their keys.
@@ -57,7 +57,7 @@ fn shown(comparison: &Comparison) -> String {
     let Comparison { candidate, reference, .. } = comparison;
     let mut lines = vec![shown_side(candidate), shown_side(reference)];
     let excluded = format!(
-        "{} not answered by the model of {}, {} classified by one of the two only",
+        "{} not answered by the model of {}, {} classified by only one of the two",
         comparison.without_reference, reference.stage, comparison.classified_by_one
     );
     lines.push(format!("images      {} that both classified ({excluded})", comparison.images));
@@ -121,7 +121,7 @@ fn shown(comparison: &Comparison) -> String {
 
 fn shown_side(side: &Side) -> String {
     let speed = side.speed.map_or_else(
-        || "no times known".to_owned(),
+        || "times unknown".to_owned(),
         |Speed { median_ms, p95_ms }| format!("{median_ms:.1} ms an image, 95 % within {p95_ms:.1} ms"),
     );
     format!("{:<10}  {}, {speed}", side.stage, shown_model(&side.model))
@@ -146,7 +146,7 @@ fn sentence(comparison: &Comparison) -> String {
             )
         }
         Conclusion::NoVerdicts => {
-            "Which of the two is right where they differ, nobody said yet: have these images reviewed."
+            "Nobody has said yet which of the two is right where they differ: have these images reviewed."
                 .to_owned()
         }
         Conclusion::CandidateBetter => {

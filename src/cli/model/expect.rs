@@ -1,6 +1,6 @@
-//! `giemsa model check --expect`: Giemsa's answers beside those of the training framework, on the lab's own images.
+//! `giemsa model check --expect`: Giemsa's answers compared with the training framework's, on your own images.
 //!
-//! It never talks to a bucket. Invariant: what agrees here was decoded, resized and scored as the pipeline does.
+//! Images are decoded, resized and scored as in the pipeline.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const IMAGE: &str = "image";
 /// Column of the framework's answer.
 const LABEL: &str = "label";
 
-/// What the framework said of one image.
+/// The framework's answer for one image.
 struct Expectation {
     image: String,
     path: PathBuf,
@@ -52,7 +52,7 @@ struct Beside {
     found: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     expected_probabilities: BTreeMap<String, f64>,
-    /// Not calibrated: at temperature 1, as the framework gives them.
+    /// Not calibrated: at temperature 1, as the framework computes them.
     found_probabilities: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     difference: Option<f64>,
@@ -100,8 +100,9 @@ pub fn run(file: &Path, expected: &Path, tolerance: f64, json: bool) -> Result<(
         format!("probabilities by up to {greatest:.4}, more than {tolerance}, and ")
     });
     Err(Failed::Work(anyhow!(
-        "{} and Giemsa differ: {worst}{labels_differ} of {} labels; usual causes, in this order: another resize than in \
-         training, scale, mean or std, BGR for RGB, the order of the labels (models/README.md)",
+        "{} and Giemsa differ: {worst}{labels_differ} of {} labels; usual causes, in this order: a \
+         different resize, scale, mean or std than in training, BGR instead of RGB, the order of the labels \
+         (models/README.md)",
         expected.display(),
         agreement.images.len()
     )))
@@ -174,7 +175,7 @@ fn read_expectations(path: &Path, labels: &[String]) -> anyhow::Result<Vec<Expec
         }
         let label = label_column.map(|at| cell(at).to_owned());
         if let Some(label) = label.as_ref().filter(|label| !labels.contains(label)) {
-            bail!("--expect {shown}, line {line}: {label:?} is none of the model's labels {labels:?}");
+            bail!("--expect {shown}, line {line}: {label:?} is not one of the model's labels {labels:?}");
         }
         let image = cell(image_column).to_owned();
         let path = folder.join(image.replace('\\', "/"));

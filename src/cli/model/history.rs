@@ -1,6 +1,4 @@
-//! `giemsa model history` and `at`.
-//!
-//! It never changes anything. Invariant: what is shown is what commands and functions recorded, nothing is filled in.
+//! `giemsa model history` and `at`: only what commands and functions recorded; nothing is filled in.
 
 use chrono::{DateTime, Utc};
 use giemsa::release::{Event, HistoryEntry};
@@ -81,7 +79,7 @@ pub async fn at(arguments: &AtArguments, json: bool) -> Result<(), Failed> {
             let who = entry.who.as_ref().map(|who| format!(" by {who}")).unwrap_or_default();
             let why = entry.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             output::printable(&format!(
-                "at {} {} had {}, since {} ({}{who}{why})",
+                "at {} {} served {}, since {} ({}{who}{why})",
                 shown_time(at.time),
                 at.stage,
                 shown_model(&entry.model),
@@ -102,7 +100,7 @@ fn shown_event(entry: &HistoryEntry) -> String {
     match entry.state {
         ReleaseState::Released => event.to_owned(),
         ReleaseState::Started => format!("{event}, no end recorded"),
-        ReleaseState::Lost => format!("{event}, lost to another"),
+        ReleaseState::Lost => format!("{event}, lost to another release"),
         ReleaseState::Failed => format!("{event}, failed"),
     }
 }

@@ -1,7 +1,7 @@
-//! `giemsa model inspect`: what a model file is, without any bucket.
+//! `giemsa model inspect`: describes a model file, without a bucket.
 //!
-//! It never hides what is wrong: a file that cannot serve is shown as far as it can be read, with the reason and exit
-//! code 1. Invariant: memory and milliseconds are measured here and now, never guessed.
+//! A file that cannot serve is shown as far as it can be read, with the reason and exit code 1. Memory and milliseconds are
+//! measured, never estimated from a table.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -55,7 +55,7 @@ struct Inspection {
 struct Estimated {
     /// Weights and constants.
     weights_bytes: u64,
-    /// What one image holds beside them.
+    /// What one image takes in addition.
     run_bytes: u64,
 }
 
@@ -208,7 +208,7 @@ fn shown(inspection: &Inspection) -> String {
         line("estimate", format!("{weights} of weights, and at most {run} for each image"));
     }
     if let Some(measured) = &inspection.measured {
-        let build = if measured.optimised_build { "" } else { ", a build for development" };
+        let build = if measured.optimised_build { "" } else { ", a development build" };
         line(
             "speed",
             format!(

@@ -1,7 +1,6 @@
-//! `giemsa model list`: what is in the model bucket.
+//! `giemsa model list`: the models in the model bucket.
 //!
-//! It never changes anything. Invariant: a model of a stage is named by the digest of its bytes, not by what somebody
-//! noted beside it.
+//! Invariant: a model of a stage is named by the digest of its bytes.
 
 use std::collections::BTreeMap;
 

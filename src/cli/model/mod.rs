@@ -1,6 +1,6 @@
-//! `giemsa model …`: arguments, the place they work on, and who carries them out.
+//! `giemsa model …`: arguments, and the buckets and table that the commands use.
 //!
-//! It never decides about a release; `giemsa::release` does. Invariant: with `--json` stdout is one JSON document.
+//! `giemsa::release` decides about releases. Invariant: with `--json` stdout is one JSON document.
 
 mod check;
 mod compare;
@@ -49,19 +49,19 @@ pub struct ModelArguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show what a model file is: labels, shapes, metadata, operators, memory and speed on this machine.
+    /// Describe a model file: labels, shapes, metadata, operators, memory and speed on this machine.
     Inspect(inspect::InspectArguments),
     /// Write giemsa.* metadata into an ONNX file.
     Pack(Box<pack::PackArguments>),
-    /// Put a model file into a stage of the model bucket; the gate tries it there.
+    /// Copy a model file to a stage of the model bucket; the gate tries it there.
     Push(push::PushArguments),
-    /// Try a model file on a folder of labelled images, or beside the training framework's answers, on this machine.
+    /// Try a model file on this machine, on labelled images or against the training framework's answers.
     Check(check::CheckArguments),
     /// List the models of the model bucket: in stages and in the archive, with their reports.
     List,
     /// Copy a model that passed the golden set from one stage to another.
     Promote(release::PromoteArguments),
-    /// Put an archived model back: the one before the present, or the one with the given digest.
+    /// Restore an archived model: the previous one, or the one with the given digest.
     Rollback(release::RollbackArguments),
     /// Show who released what, when and why.
     History(history::HistoryArguments),
@@ -106,7 +106,8 @@ impl Place {
         let names = [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE];
         let config = Config::for_command(stage, names).map_err(|error| {
             Failed::Usage(anyhow!(
-                "{error}\nFor `giemsa up`, copy the lines that it prints; on AWS, set what the function has."
+                "{error}\nFor `giemsa up`, copy the lines that it prints; on AWS, set the function's \
+                 variables."
             ))
         })?;
         let clients = Clients::from_env().await;
@@ -141,7 +142,7 @@ fn limits() -> Result<Limits, Failed> {
     Limits::from_env().map_err(|error| Failed::Usage(error.into()))
 }
 
-/// What a file says of itself; one that cannot be read has a digest all the same.
+/// A file's metadata; one that cannot be read still has a digest.
 fn info_of(bytes: &[u8], limits: &LoadLimits) -> ModelInfo {
     let properties = OnnxFile::parse_within(bytes, limits).map(|file| file.properties()).unwrap_or_default();
     let text = |key: &str, default: &str| properties.get(key).cloned().unwrap_or_else(|| default.to_owned());
@@ -193,7 +194,7 @@ fn shown_size(bytes: u64) -> String {
 /// What became of a model's own proof, as text.
 fn shown_proof(proof: Option<&ProofOutcome>) -> String {
     proof.map_or_else(
-        || "none: nothing shows that weights, input and engine are those of the training".to_owned(),
+        || "none: nothing proves that weights, input and engine are those of the training".to_owned(),
         |p| {
             let ProofOutcome { by, inputs, greatest_difference, bound } = p;
             format!("holds: {inputs} inputs differ by {greatest_difference:.1e} at most from {by} (allowed: {bound})")

@@ -1,7 +1,6 @@
-//! `giemsa model pack`: metadata into an ONNX file.
+//! `giemsa model pack`: writes metadata into an ONNX file.
 //!
-//! It never writes a file that could not serve. Invariant: the output is there whole
-//! or not at all.
+//! Invariant: the output can serve, and it is complete or absent.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,7 +21,7 @@ use super::{FileArgument, limits, print, read_file, shown_model, shown_proof, sh
 pub struct PackArguments {
     #[command(flatten)]
     file: FileArgument,
-    /// Where to write; the input file itself is replaced only if it is named here.
+    /// Output file; the input file is replaced only if you name it here.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Name shown to people.
@@ -37,19 +36,19 @@ pub struct PackArguments {
     /// Labels that count as positive in a slide's figure.
     #[arg(long, value_delimiter = ',', value_name = "LABEL,…")]
     positive: Vec<String>,
-    /// Order of the input's dimensions: nchw (PyTorch) or nhwc (Keras); where the graph does not answer it.
+    /// Order of the input's dimensions: nchw (PyTorch) or nhwc (Keras); if the graph does not show it.
     #[arg(long, value_parser = parse_word::<Layout>)]
     layout: Option<Layout>,
-    /// Columns of the input, pixels; where the graph leaves them open.
+    /// Columns of the input, pixels; if the graph leaves them open.
     #[arg(long)]
     width: Option<u32>,
-    /// Rows of the input, pixels; where the graph leaves them open.
+    /// Rows of the input, pixels; if the graph leaves them open.
     #[arg(long)]
     height: Option<u32>,
-    /// Channels: rgb or gray; where the graph does not answer it.
+    /// Channels: rgb or gray; if the graph does not show it.
     #[arg(long, value_parser = parse_word::<ColorMode>)]
     color: Option<ColorMode>,
-    /// How the size is reached, as in training: stretch, fit or crop.
+    /// How images are resized, as in training: stretch, fit or crop.
     #[arg(long, value_parser = parse_word::<Resize>)]
     resize: Option<Resize>,
     /// Red, green and blue of the padding of `fit`, 0 to 255.
@@ -64,19 +63,19 @@ pub struct PackArguments {
     /// Divided by after that, one for each channel.
     #[arg(long, value_delimiter = ',', value_name = "X,…")]
     std: Vec<f32>,
-    /// What the network gives: logits or probabilities.
+    /// What the network outputs: logits or probabilities.
     #[arg(long = "scores", value_name = "KIND")]
     scores: Option<String>,
     /// Temperature of the calibration, > 0.
     #[arg(long)]
     temperature: Option<f32>,
-    /// Ask for a human look below this confidence, 0 to 1.
+    /// Ask for a review below this confidence, 0 to 1.
     #[arg(long, value_name = "P")]
     review_below: Option<f64>,
-    /// Ask for a human look if this label is above this probability, e.g. parasitized=0.1; repeatable.
+    /// Ask for a review if this label is above this probability, e.g. parasitized=0.1; repeatable.
     #[arg(long, value_parser = parse_label_limit, value_name = "LABEL=P")]
     review_above: Vec<(String, f64)>,
-    /// Ask for a human look above this outlier score.
+    /// Ask for a review above this outlier score.
     #[arg(long, allow_hyphen_values = true, value_name = "X")]
     outlier_above: Option<f64>,
     /// The training framework's scores for a few pictures, as JSON (models/README.md); the file is written only if they
@@ -103,17 +102,17 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
     let mut changes = arguments.changes();
     if let Some(path) = &arguments.proof {
         let text = String::from_utf8(read_file(path)?);
-        let text = text.with_context(|| format!("--proof {} is not a text", path.display()));
+        let text = text.with_context(|| format!("--proof {} is not text", path.display()));
         changes.proof = Some(text.map_err(Failed::Usage)?.trim().to_owned());
     }
     if changes == MetadataChanges::default() {
         return Err(Failed::Usage(anyhow!(
-            "nothing to write; give at least one of --labels, --resize, --mean, …"
+            "nothing to write; pass at least one of --labels, --resize, --mean, …"
         )));
     }
     let limits = LoadLimits::from(&limits()?);
     let (packed, model) = pack_within(&bytes, &changes, &limits)
-        .with_context(|| format!("{} is not packed", path.display()))?;
+        .with_context(|| format!("{} was not packed", path.display()))?;
     write_whole(&arguments.output, &packed)?;
     let file = OnnxFile::parse_within(&packed, &limits).map_err(anyhow::Error::from)?;
     let done = Packed {
@@ -144,7 +143,7 @@ pub fn run(arguments: &PackArguments, json: bool) -> Result<(), Failed> {
     })
 }
 
-/// Writes beside the place and moves into it, so that nobody finds half a model.
+/// Writes a temporary file and renames it, so that nobody finds half a model.
 fn write_whole(path: &std::path::Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("{} cannot be written", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,7 +1,6 @@
-//! `giemsa model push`: a file into a stage of the model bucket.
+//! `giemsa model push`: copies a file to a stage of the model bucket, but not to production, which is `promote`.
 //!
-//! It never uploads a file that could not serve, and never releases to production: that is `promote`. Invariant: the
-//! bytes in the bucket are those that were checked.
+//! Invariant: the uploaded bytes are those that were checked.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +47,7 @@ pub async fn run(arguments: &PushArguments, json: bool) -> Result<(), Failed> {
     }
     let bytes = read_file(path)?;
     let model = Model::load_within(&bytes, &LoadLimits::from(&limits()?))
-        .with_context(|| format!("{} is not pushed: it cannot serve", path.display()))?;
+        .with_context(|| format!("{} was not pushed: it cannot serve", path.display()))?;
     let place = Place::of_environment(&arguments.stage).await?;
     let key = model_key(&arguments.stage);
     place.models.put(&key, bytes.into()).await.map_err(anyhow::Error::from)?;
@@ -57,7 +56,7 @@ pub async fn run(arguments: &PushArguments, json: bool) -> Result<(), Failed> {
     print(json, &pushed, |pushed| {
         let report = match &pushed.report {
             ReportState::Passed => "it passed the golden set; next: giemsa model promote",
-            ReportState::Waived => "it failed the golden set, and was released all the same before",
+            ReportState::Waived => "it failed the golden set, but was released with a waiver before",
             ReportState::Failed(_) => "it failed the golden set",
             ReportState::Missing => "the gate has not reported on it yet: giemsa model list",
         };

@@ -1,6 +1,4 @@
-//! `giemsa model promote` and `rollback`.
-//!
-//! It never decides; `giemsa::release` does. Invariant: what was released is printed only after it was.
+//! `giemsa model promote` and `rollback`. `giemsa::release` decides; a release is printed only after it happened.
 
 use giemsa::config::user_name;
 use giemsa::release::{Author, ReleaseError, Released};

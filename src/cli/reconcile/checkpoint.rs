@@ -1,7 +1,6 @@
-//! How far a run has come, in a file, so that a run that was ended goes on.
+//! Progress of a run in a file, so that an interrupted run can continue.
 //!
-//! It never holds what was found, only the counts. Invariant: the file is whole at every moment, and of a page that was
-//! checked, printed and sent as a whole.
+//! Invariant: the file is complete at every moment, and stands after a page that was checked, printed and sent completely.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -68,11 +67,11 @@ impl Checkpoint {
             Err(error) => return Err(error).with_context(|| format!("--checkpoint {name} cannot be read")),
         };
         let progress: Progress = serde_json::from_slice(&bytes).map_err(|e| {
-            anyhow!("--checkpoint {name} is no checkpoint of giemsa reconcile: {e}; name another file")
+            anyhow!("--checkpoint {name} is not a checkpoint of giemsa reconcile: {e}; name another file")
         })?;
         if progress.schema != SCHEMA {
             bail!(
-                "--checkpoint {name} is of the form {:?}; expected {SCHEMA:?}: name another file",
+                "--checkpoint {name} has the format {:?}; expected {SCHEMA:?}; name another file",
                 progress.schema
             );
         }
@@ -80,20 +79,20 @@ impl Checkpoint {
         for (name, asked) in parameters {
             let found = progress.parameters.get(*name).map_or("", String::as_str);
             if found != asked {
-                differences.push(format!("{name} was {found:?} and is {asked:?}"));
+                differences.push(format!("{name} was {found:?} and is now {asked:?}"));
             }
         }
         if !differences.is_empty() {
             bail!(
-                "--checkpoint {name} is of another run: {}; start with the arguments of that run to go on with it, name \
-                 another file, or remove it to start anew",
+                "--checkpoint {name} belongs to another run: {}; use that run's arguments to continue it, \
+                 name another file, or remove the file to start over",
                 differences.join(", ")
             );
         }
         Ok(Some(progress))
     }
 
-    /// Writes the file anew, so that a reader finds the old or the new one whole.
+    /// Replaces the file, so that a reader finds the old or the new one complete.
     pub fn save(&self, progress: &Progress) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         self.replace(path, progress).with_context(|| {
@@ -114,7 +113,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Takes the file away: the run is over, and the next one starts anew.
+    /// Removes the file: the run is over, and the next one starts from the beginning.
     pub fn remove(&self) -> anyhow::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         match std::fs::remove_file(path) {
@@ -125,11 +124,11 @@ impl Checkpoint {
         }
     }
 
-    /// How to go on after an error.
+    /// How to continue after an error.
     pub fn advice(&self) -> String {
         match &self.path {
-            Some(path) => format!("start again with --checkpoint {} to go on where it ended", path.display()),
-            None => "start again; with --checkpoint FILE a run can go on where it ended".to_owned(),
+            Some(path) => format!("run it again with --checkpoint {} to continue", path.display()),
+            None => "run it again; with --checkpoint FILE a run can continue where it ended".to_owned(),
         }
     }
 }
@@ -160,7 +159,7 @@ mod tests {
         assert_eq!(checkpoint.load(&parameters("a/")).unwrap().unwrap(), progress);
         let refused = checkpoint.load(&parameters("b/")).unwrap_err().to_string();
         assert!(
-            refused.contains("--prefix was \"a/\" and is \"b/\"") && !refused.contains("--stage"),
+            refused.contains("--prefix was \"a/\" and is now \"b/\"") && !refused.contains("--stage"),
             "{refused}"
         );
         checkpoint.remove().unwrap();

@@ -1,7 +1,7 @@
 //! What `giemsa reconcile` prints.
 //!
-//! It never holds more than a line. Invariant: stdout has a line for each upload that is not fine, then the summary; in
-//! JSON the keys are exact, in text they are shown so that they can do nothing.
+//! Stdout has a line for each upload that is not in order, then the summary. In JSON the keys are exact; text shows them
+//! without control characters.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -141,15 +141,17 @@ impl Report {
         if counts.sent > 0 {
             writeln!(
                 text,
-                "\n{} uploads sent to the queue again; run without --fix in a while to see them answered.",
+                "\n{} uploads sent to the queue again; run again later without --fix to see whether they \
+                 are answered.",
                 counts.sent
             )?;
         }
         if counts.deleted > 0 {
             writeln!(
                 text,
-                "\n{} of these results count though their image was deleted from the bucket. Where they should not:\n\
-                 giemsa results withdraw KEY (or FOLDER/) --reason … takes them out of every figure.",
+                "\n{} of these results count although their image was deleted from the bucket. To remove \
+                 them from every figure:\n\
+                 giemsa results withdraw KEY (or FOLDER/) --reason …",
                 counts.deleted
             )?;
         }
@@ -175,7 +177,7 @@ fn write_out(text: &str) -> anyhow::Result<()> {
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => {
-            anyhow!("nobody reads the output any more: ended before every upload was looked at")
+            anyhow!("the output was closed: ended before every upload was checked")
         }
         _ => error.into(),
     })

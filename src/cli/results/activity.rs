@@ -1,7 +1,6 @@
-//! Slides on which something happened lately.
+//! Slides with recent activity.
 //!
-//! It never reads a result. Invariant: a slide of which an image was answered since the given time is among them, once
-//! the table's indexes show it.
+//! A slide with an image that was answered since the given time is included once the table's indexes show it.
 
 use chrono::{DateTime, Utc};
 use giemsa::store::{QueryError, SlideEntry, TableReader};

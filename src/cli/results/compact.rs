@@ -1,6 +1,4 @@
-//! `giemsa results compact`: days of the results prefix as Parquet.
-//!
-//! It decides nothing about objects; `giemsa::export` does. Invariant: a day that is printed is whole.
+//! `giemsa results compact`: days of the results prefix as Parquet. `giemsa::export` decides about objects.
 
 use std::io::Write;
 
@@ -16,7 +14,8 @@ use super::super::{Failed, complain};
 use super::{place_of, rows, until_interrupted};
 
 /// What is left of a run that somebody ended.
-const LEFT: &str = "every result is where it was or in a file that was read back; run it again to go on";
+const LEFT: &str = "every result is in its JSON object or in a file that was read back; run it again to \
+    continue";
 
 #[derive(Debug, clap::Args)]
 pub struct CompactArguments {
@@ -68,10 +67,10 @@ async fn compact(stage: &str, arguments: &CompactArguments) -> Result<(), Failed
             });
         };
         let compacted = compactor.compact(day, arguments.delete_json, seen).await;
-        let compacted = compacted.with_context(|| format!("{} {} is not compacted", day.stage, day.date))?;
+        let compacted = compacted.with_context(|| format!("{} {} was not compacted", day.stage, day.date))?;
         bar.suspend(|| -> anyhow::Result<()> {
             for reason in &compacted.left_out_examples {
-                complain(&format!("giemsa: left as it is: {reason}"));
+                complain(&format!("giemsa: left unchanged: {reason}"));
             }
             match &mut csv {
                 Some(csv) => {

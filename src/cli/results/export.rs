@@ -1,7 +1,7 @@
 //! `giemsa results export`: current results into one file, however many there are.
 //!
-//! It never holds more than a few pages, and 16 bytes or so for each result that lands while it runs. Invariant: a file is
-//! there only if every image has a result in it that was current while it was written.
+//! It holds only a few pages, and about 16 bytes for each result that arrives while it runs. Invariant: the file appears only
+//! if it has, for every image, a result that was current while it was written.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -80,8 +80,8 @@ impl Sink {
 /// Writes the file.
 pub(super) async fn run(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> {
     let left = match arguments.output == Path::new("-") {
-        true => "what was written so far is not all".to_owned(),
-        false => format!("{} is as it was before", arguments.output.display()),
+        true => "the output is incomplete".to_owned(),
+        false => format!("{} is unchanged", arguments.output.display()),
     };
     until_interrupted(export(stage, arguments), &left).await
 }
@@ -91,7 +91,7 @@ async fn export(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> 
     let place = place_of(stage).await?;
     let target = Target::open(&arguments.output, arguments.format == FileFormat::Parquet)?;
     let shown = arguments.output.display();
-    let unwritten = || format!("{shown} is not written");
+    let unwritten = || format!("{shown} was not written");
     let sink = Sink::new(target, arguments.format, style).with_context(unwritten)?;
     let bar = progress();
     let mut writer = Writer { sink, bar: &bar, landing_since: Utc::now() - LAG, landed: HashSet::new() };
@@ -123,7 +123,7 @@ impl Writer<'_> {
             self.bar.inc(page.len() as u64);
             for record in page {
                 self.note_landed(&record);
-                self.sink.write(record).context("the file is not written")?;
+                self.sink.write(record).context("the file was not written")?;
             }
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Writer<'_> {
                 for record in page {
                     if self.note_landed(&record) {
                         self.bar.inc(1);
-                        self.sink.write(record).context("the file is not written")?;
+                        self.sink.write(record).context("the file was not written")?;
                     }
                 }
             }

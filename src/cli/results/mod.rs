@@ -1,8 +1,7 @@
 //! `giemsa results …`: what became of images, as a list, a figure, a file or live.
 //!
-//! It never changes a result; `withdraw` and `restore` append what a person says of one, and `compact --delete-json` alone
-//! deletes, what it has kept elsewhere. Invariant: stdout has
-//! nothing but results, in the form that `--format` names.
+//! `withdraw` and `restore` append a person's decision, and only `compact --delete-json` deletes what it has stored elsewhere.
+//! Invariant: stdout has only results, in the form that `--format` names.
 
 mod activity;
 mod compact;
@@ -98,7 +97,7 @@ struct Filters {
     /// The images that somebody withdrew, which no other list has, instead of those that count.
     #[arg(long)]
     withdrawn: bool,
-    /// Only images uploaded since a time, or so long ago: 2026-11-22, "2026-11-22 14:30" (UTC), 24h, 7d.
+    /// Only images uploaded since a time or within a period: 2026-11-22, "2026-11-22 14:30" (UTC), 24h, 7d.
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     since: Option<DateTime<Utc>>,
     /// Only images uploaded before a time, or so long ago.

@@ -1,6 +1,6 @@
-//! Results of the table, page after page.
+//! Results of the table, page after page; at most three pages are in memory.
 //!
-//! It never holds more than three pages. Invariant: what is not read to its end is an error, never a shorter list.
+//! Invariant: an incomplete read is an error, never a shorter list.
 
 use giemsa::classification::Record;
 use giemsa::store::{QueryError, ResultQuery, TableReader};

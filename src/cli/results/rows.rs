@@ -1,7 +1,6 @@
 //! Results as rows: for people, as JSON lines, and as CSV by RFC 4180.
 //!
-//! It never holds more than a table of rows. Invariant: the columns that `giemsa classify` has too are the first, and mean
-//! the same.
+//! The first columns are those of `giemsa classify`, with the same meaning.
 
 use std::io::Write;
 
@@ -176,7 +175,7 @@ pub(super) fn line(record: &Record) -> String {
         .to_owned()
 }
 
-/// What was answered and what is to be said of it, both printable.
+/// The answer and the remark, both printable.
 pub(super) fn answer_and_remark(record: &Record) -> (String, String) {
     let answer = match record.status {
         Status::Rejected => "rejected",

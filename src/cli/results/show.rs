@@ -1,6 +1,4 @@
-//! `giemsa results show`: one image.
-//!
-//! It never looks for similar names. Invariant: an image without a result is a failure that says what to do.
+//! `giemsa results show`: one image. An image without a result is a failure that says what to do.
 
 use std::io::Write;
 
@@ -36,7 +34,7 @@ pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
     if history.results.is_empty() {
         return Err(Failed::Work(anyhow!(
             "s3://{bucket}/{key} has no result; expected the key of an image that was answered: `giemsa results list` \
-             shows keys, `giemsa reconcile --prefix '{key}'` tells why an upload has no answer"
+             shows keys, `giemsa reconcile --prefix '{key}'` shows why an upload has no answer"
         )));
     }
     match form {

@@ -1,6 +1,4 @@
-//! `giemsa results slide` and `slides`: figures of slides, and the images of one.
-//!
-//! It never adds up a figure itself. Invariant: images come most suspicious first.
+//! `giemsa results slide` and `slides`: figures of slides, and the images of one, most suspicious first.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -88,7 +86,7 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
         writeln!(out, "the same bytes: {}", keys.join(", ")).map_err(io)?;
     }
     if entry.figure.withdrawn > 0 {
-        writeln!(out, "withdrawn, and in no figure:\n").map_err(io)?;
+        writeln!(out, "withdrawn, not counted:\n").map_err(io)?;
     }
     let mut rows = Rows::new(out, Form::Table)?;
     while let Some(page) = withdrawn.next().await? {

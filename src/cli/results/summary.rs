@@ -1,6 +1,4 @@
-//! `giemsa results summary`: how many results of each label there are, by upload day.
-//!
-//! It never counts itself. Invariant: every day that has results is a row.
+//! `giemsa results summary`: the number of results of each label, by upload day.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,7 +1,6 @@
-//! Where an export goes: stdout, or a file that appears when it is whole.
+//! Where an export goes: stdout, or a file that appears when it is complete.
 //!
-//! It never leaves half a file under the name that was asked for. Invariant: what was there before stays until the new
-//! file is complete and on the disk.
+//! Invariant: the previous file stays until the new one is complete and on the disk.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
@@ -27,7 +26,10 @@ impl Target {
     pub(super) fn open(path: &Path, is_binary: bool) -> Result<Self, Failed> {
         if path == Path::new("-") {
             if is_binary && io::stdout().is_terminal() {
-                let error = anyhow!("Parquet is nothing for a terminal; name a file with -o, or pipe it");
+                let error = anyhow!(
+                    "refusing to write Parquet to a terminal; name a file with -o, or pipe \
+                    it"
+                );
                 return Err(Failed::Usage(error));
             }
             return Ok(Self::Stdout(BufWriter::new(io::stdout())));

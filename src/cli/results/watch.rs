@@ -1,7 +1,7 @@
-//! `giemsa results watch`: results as they land.
+//! `giemsa results watch`: results as they arrive.
 //!
-//! It never takes an upload's time for that of its answer: an old image that is answered now is shown now. Invariant: a
-//! result that landed since the start is printed once, also when the servers were away meanwhile.
+//! The time of the answer counts, not that of the upload: an old image that is answered now is shown now. Invariant: a result
+//! since the start is printed once, also if the servers were unreachable meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +24,7 @@ use super::rows::{Rows, line};
 /// Images of a slide that are asked for at once.
 const CELLS: usize = 1_000;
 
-/// How long after its last activity a slide is still looked at: indexes lag, and clocks differ.
+/// How long after its last activity a slide is still checked: indexes lag, and clocks differ.
 const LAG: TimeDelta = TimeDelta::seconds(15);
 
 /// Longest pause while the servers are away.
@@ -97,14 +97,14 @@ async fn watch(stage: &str, arguments: &WatchArguments) -> Result<(), Failed> {
         match watcher.look(&mut printer).await {
             Ok(()) => {
                 if pause > interval {
-                    complain("The servers answer again; what landed meanwhile is above.");
+                    complain("Reconnected. Results that arrived meanwhile are above.");
                 }
                 pause = interval;
             }
             Err(Looked::Unprinted(error)) => return Err(error.into()),
             Err(Looked::Unread(error)) => {
                 if pause == interval {
-                    complain(&format!("giemsa: {error}; trying again until it works"));
+                    complain(&format!("giemsa: {error}; retrying until it works"));
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE.max(2 * interval));
             }

@@ -1,7 +1,7 @@
-//! `giemsa results withdraw` and `restore`: images taken out of what counts, and brought back.
+//! `giemsa results withdraw` and `restore`: remove images from what counts, and bring them back.
 //!
-//! It never deletes anything and never changes what a model said. Invariant: nothing is written before a person has seen
-//! how many images of which slides are concerned, unless `--yes` says so.
+//! Neither deletes anything or changes a model's answer. Invariant: nothing is written before the user has seen how many
+//! images of which slides are concerned, unless `--yes` is given.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ fn parse_reason(text: &str) -> Result<String, String> {
 struct Done {
     /// Images that were withdrawn, or brought back.
     changed: u64,
-    /// Images that were so already.
+    /// Images that already were in that state.
     unchanged: u64,
     /// Images that could not be, with the reason.
     failed: Vec<NotDone>,
@@ -76,7 +76,7 @@ pub(super) async fn run(
     arguments: &WithdrawArguments,
     action: WithdrawalAction,
 ) -> Result<(), Failed> {
-    let left = "what was done so far stays; run it again to go on";
+    let left = "changes so far stay; run it again to continue";
     until_interrupted(change(stage, arguments, action), left).await
 }
 
@@ -124,7 +124,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
             }
             Err(error) => {
                 let said = format!("{} images {}, then: {error}", done.changed, words(action).1);
-                return Err(Failed::Work(anyhow!("{said}; run it again to go on")));
+                return Err(Failed::Work(anyhow!("{said}; run it again to continue")));
             }
         }
         bar.inc(1);
@@ -136,7 +136,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
     print(arguments.json, &done, |done| told(done, arguments, action))?;
     match done.failed.len() {
         0 => Ok(()),
-        left => Err(Failed::Work(anyhow!("{left} images were replaced meanwhile and stay as they are"))),
+        left => Err(Failed::Work(anyhow!("{left} images were replaced meanwhile and were not changed"))),
     }
 }
 
@@ -185,7 +185,7 @@ fn plan(found: &BTreeMap<String, String>, stages: &[String], action: WithdrawalA
         lines.push(format!("  and {} more slides", slides.len() - SHOWN));
     }
     let what = match action {
-        WithdrawalAction::Withdraw => "will not count any more, in figures, lists, queues and exports of",
+        WithdrawalAction::Withdraw => "will no longer count in figures, lists, queues and exports of",
         WithdrawalAction::Restore => "will count again, in",
     };
     let images = images_text(found.len() as u64);
@@ -195,12 +195,12 @@ fn plan(found: &BTreeMap<String, String>, stages: &[String], action: WithdrawalA
 fn told(done: &Done, arguments: &WithdrawArguments, action: WithdrawalAction) -> String {
     let mut text = format!("{} {}", images_text(done.changed), words(action).0);
     if done.unchanged > 0 {
-        text.push_str(&format!(", {} were so already", done.unchanged));
+        text.push_str(&format!(", {} already were", done.unchanged));
     }
     if action == WithdrawalAction::Withdraw {
         let prefix = if arguments.prefix { " --prefix" } else { "" };
         let key = output::printable(&arguments.key);
-        text.push_str(&format!("; this undoes it: giemsa results restore '{key}'{prefix} --reason …"));
+        text.push_str(&format!("; to undo: giemsa results restore '{key}'{prefix} --reason …"));
     }
     text
 }
