@@ -10,10 +10,10 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_s3::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::Builder;
-#[cfg(feature = "dashboard")]
+#[cfg(feature = "local")]
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-#[cfg(feature = "dashboard")]
+#[cfg(feature = "local")]
 use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 
