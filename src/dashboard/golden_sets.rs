@@ -50,8 +50,9 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewSet {
+pub(super) struct NewSet {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]

@@ -36,8 +36,9 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+pub(super) struct Wanted {
     images: Vec<WantedImage>,
     kind: Kind,
     /// How long to wait for thumbnails that have to be made; later ones are answered as pending, and go on being made.
@@ -46,14 +47,16 @@ struct Wanted {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct WantedImage {
+pub(super) struct WantedImage {
     key: String,
     #[serde(default)]
     version_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Image,

@@ -1,7 +1,7 @@
 //! The description of the API, for programs and for the test that holds it against the implementation.
 //!
 //! Invariant: it is the file `docs/openapi.json`, byte for byte, so that what is promised to others changes only where
-//! somebody sees it; the parameters in it are those that the code takes, which the test below makes of the types.
+//! somebody sees it; the parameters and bodies in it are those that the code takes, which tests make of its types.
 
 use std::sync::Arc;
 
@@ -30,10 +30,13 @@ pub(super) mod tests {
 
     use schemars::generate::SchemaSettings;
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-    use serde_json::{Map, Value};
+    use serde_json::{Map, Value, json};
 
     use crate::dashboard::parameters::{Cursor, Date, Limit, Sha256, Slide, Stage, Text, Time, Whole};
-    use crate::dashboard::{agreement, image, models, pyramids, results, reviews, slides, summary};
+    use crate::dashboard::{
+        agreement, golden_sets, image, links, models, pyramids, results, reviews, slides, summary,
+    };
+    use crate::dashboard::{uploads, withdrawals};
 
     /// A type of parameters and what the document says of it, its description included.
     macro_rules! described {
@@ -80,10 +83,70 @@ pub(super) mod tests {
     pub(in crate::dashboard) struct OrderWords;
     described!(OrderWords: { "type": "string", "enum": ["newest", "suspicion"], "default": "newest" });
 
+    fn schema_of<T: JsonSchema>() -> Value {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        settings.into_generator().into_root_schema_for::<T>().to_value()
+    }
+
+    /// The fields of a body, what kind each is of, and which have to be there; bounds are checked by the routes.
+    fn fields(schema: &Value) -> Value {
+        let sorted = |list: &Value| -> Value {
+            let one = std::slice::from_ref(list);
+            let mut list = list.as_array().map_or(one, Vec::as_slice).to_vec();
+            list.sort_by_key(Value::to_string);
+            list.into()
+        };
+        match schema["type"].as_str() {
+            Some("object") => json!({
+                "required": sorted(schema.get("required").unwrap_or(&json!([]))),
+                "is_closed": schema["additionalProperties"] == false,
+                "fields": Map::from_iter(
+                    schema["properties"].as_object().unwrap().iter().map(|(name, field)| (name.clone(), fields(field)))
+                ),
+            }),
+            Some("array") => json!([fields(&schema["items"])]),
+            _ => {
+                json!({ "type": sorted(&schema["type"]), "enum": schema["enum"], "format": match schema["format"].as_str() {
+                Some("date-time") => "date-time",
+                _ => "any",
+            } })
+            }
+        }
+    }
+
+    #[test]
+    fn the_bodies_are_those_of_the_code() {
+        let document: Value = serde_json::from_str(super::OPENAPI).unwrap();
+        let made = BTreeMap::from([
+            ("/api/golden-sets", schema_of::<golden_sets::NewSet>()),
+            ("/api/links", schema_of::<links::Wanted>()),
+            ("/api/reviews", schema_of::<reviews::NewReview>()),
+            ("/api/reviews/undo", schema_of::<reviews::Undo>()),
+            ("/api/uploads", schema_of::<uploads::Uploads>()),
+            ("/api/uploads/abort", schema_of::<uploads::OpenUpload>()),
+            ("/api/uploads/complete", schema_of::<uploads::Completion>()),
+            ("/api/uploads/parts", schema_of::<uploads::MoreParts>()),
+            ("/api/withdrawals", schema_of::<withdrawals::NewWithdrawal>()),
+            ("/api/withdrawals/restore", schema_of::<withdrawals::Restoration>()),
+        ]);
+        let mut described = 0;
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            let body = methods.pointer("/post/requestBody/content/application~1json/schema/$ref");
+            let Some(name) = body.and_then(Value::as_str) else { continue };
+            let schema = document.pointer(name.trim_start_matches('#')).unwrap();
+            assert_eq!(
+                made.get(path.as_str()).map(fields),
+                Some(fields(schema)),
+                "{path}: docs/openapi.json is right"
+            );
+            described += 1;
+        }
+        assert_eq!(described, made.len());
+    }
+
     /// The parameters of a route as a document has them, by name.
     fn parameters_of<T: JsonSchema>() -> BTreeMap<String, Value> {
-        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+        let schema = schema_of::<T>();
         assert_eq!(schema["additionalProperties"], false, "{schema}");
         let is_required =
             |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name));

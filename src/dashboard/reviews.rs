@@ -39,8 +39,9 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewReview {
+pub(super) struct NewReview {
     key: String,
     stage: String,
     /// The result that the reviewer looked at.
@@ -56,6 +57,7 @@ struct NewReview {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 enum NewAction {
     Confirm,
@@ -63,8 +65,9 @@ enum NewAction {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Undo {
+pub(super) struct Undo {
     key: String,
     reviewer: String,
 }

@@ -50,15 +50,17 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Uploads {
+pub(super) struct Uploads {
     files: Vec<NewFile>,
 }
 
 /// A file as the browser knows it.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewFile {
+pub(super) struct NewFile {
     /// Its path in what was dropped, e.g. `slide-001/cell.png`; it becomes the key.
     name: String,
     size_bytes: u64,
@@ -110,31 +112,35 @@ struct PartLink {
 
 /// An upload in parts as the page names it.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct OpenUpload {
+pub(super) struct OpenUpload {
     key: String,
     upload_id: String,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct MoreParts {
+pub(super) struct MoreParts {
     key: String,
     upload_id: String,
     parts: Vec<u64>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Completion {
+pub(super) struct Completion {
     key: String,
     upload_id: String,
     parts: Vec<DonePart>,
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct DonePart {
+pub(super) struct DonePart {
     number: u64,
     etag: String,
 }

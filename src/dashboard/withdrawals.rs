@@ -29,8 +29,9 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewWithdrawal {
+pub(super) struct NewWithdrawal {
     key: String,
     stage: String,
     /// The result that the person looked at.
@@ -41,8 +42,9 @@ struct NewWithdrawal {
 }
 
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Restoration {
+pub(super) struct Restoration {
     key: String,
     reason: String,
     reviewer: String,
