@@ -1,7 +1,6 @@
 //! Deletions: of a key, of one version of it, and of many at once.
 //!
-//! Never removes a version that was not named in a versioned bucket: there a deletion is a delete marker. Invariant: the
-//! file of what was removed is listed as left over before anything touches it.
+//! In a versioned bucket a deletion is a delete marker, unless it names a version.
 
 use chrono::Utc;
 use s3s::dto::{
@@ -80,9 +79,7 @@ impl LocalS3 {
                 index::delete(tx, &in_bucket, &of_key, wanted, &conditions, Utc::now())
             })
             .await?;
-        if let Some(file) = deleted.removed.take() {
-            self.discard(bucket, &file).await;
-        }
+        self.blobs.remove(std::mem::take(&mut deleted.unused)).await;
         Ok(deleted)
     }
 }

@@ -193,7 +193,7 @@ fn begun_key(connection: &Connection, listing: &Listing) -> rusqlite::Result<Opt
 fn keys_sql(shown: Shown) -> String {
     // The planner is not asked: without its index a page of a bucket full of deleted keys would read them all.
     let (index, order) = match shown {
-        Shown::Objects => ("INDEXED BY version_shown WHERE is_latest = 1 AND file IS NOT NULL AND", "key"),
+        Shown::Objects => ("INDEXED BY version_shown WHERE is_latest = 1 AND blob IS NOT NULL AND", "key"),
         Shown::Versions { .. } => ("WHERE", "key, number DESC"),
     };
     format!(
@@ -225,13 +225,13 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::state::VERSIONS;
+    use crate::local::state::LAYOUT;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     fn empty_index() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(VERSIONS).unwrap();
+        connection.execute_batch(LAYOUT).unwrap();
         connection
     }
 
@@ -239,11 +239,11 @@ mod tests {
     fn add_latest(connection: &Connection, key: &str, number: i64, is_marker: bool) {
         let key = key.as_bytes();
         connection.execute("UPDATE version SET is_latest = 0 WHERE key = ?1", [key]).unwrap();
-        let file = (!is_marker).then_some("f");
+        let blob = (!is_marker).then_some(1);
         connection
             .execute(
-                "INSERT INTO version VALUES ('b', ?1, ?2, 0, 1, 0, ?3, ?4, ?3)",
-                params![key, number, file, file.map(|_| 1)],
+                "INSERT INTO version VALUES ('b', ?1, ?2, 0, 1, 0, ?3, ?3, ?4, ?4)",
+                params![key, number, blob, blob.map(|_| "e")],
             )
             .unwrap();
     }

@@ -1,37 +1,36 @@
-//! The S3 of the local stack: s3s speaks the protocol, s3s-fs keeps the bytes, this module adds what they lack.
+//! The S3 of the local stack: s3s speaks the protocol, this module keeps the objects.
 //!
-//! | file | what it adds |
+//! | file | what it does |
 //! |---|---|
 //! | `service.rs` | the operations of S3, each in a few lines, in terms of the rest |
-//! | `startup.rs` | opening the folder, and clearing what a dead process left |
 //! | `objects.rs`, `reads.rs` | writes that take effect at once or not at all, reads that never see half an object |
+//! | `blobs.rs`, `digests.rs`, `about.rs` | the bytes of objects, what they are checked by, and what is known of them |
 //! | `deletes.rs` | deletions, which in a versioned bucket keep what was there |
 //! | `multipart.rs` | uploads in parts, checked before they are completed |
-//! | `versions.rs`, `index.rs` | which file holds which version of a key; how writes and deletions change that |
+//! | `versions.rs`, `index.rs` | which blob holds which version of a key; how writes and deletions change that |
 //! | `buckets.rs`, `uploads.rs` | which buckets there are, and which are versioned; which uploads are open |
 //! | `listing.rs`, `list_answers.rs` | pages of a listing, for any key, in S3's order; what S3 says of them |
 //! | `browsers.rs` | which pages may use it, and that a presigned link does nothing else |
 //! | `forms.rs` | `${filename}` in the fields of an HTML form |
 //! | `conditions.rs` | `If-Match` and its relatives |
 //! | `notify.rs` | the event notification of a write |
-//! | `keys.rs` | any key → a safe, readable file name |
-//! | `leftovers.rs` | the files of s3s-fs on disk, synced and removed |
 //!
-//! Every version of an object gets a file of its own, written by s3s-fs under a name that is used once. One
-//! transaction then makes it the latest version in the index and queues its notification. Killed before it, the
-//! upload never happened and its file is removed at the next start; killed after it, nothing is missing. In a bucket
-//! with versioning the file of the version before stays; in any other it goes.
+//! The bytes of each upload are a blob, a file whose name is a number that is used once; everything else is a row. One
+//! transaction makes the blob the latest version of its key and queues its notification. Killed before it, the upload
+//! never happened and its blob is removed at the next start; killed after it, nothing is missing. In a bucket with
+//! versioning the blob of the previous version stays; in any other it goes.
 //!
-//! Never answers "200" for a write before bytes, index and notification are on disk. Never serves an unsigned request.
+//! Invariant: a write is answered with "200" when bytes, index and notification are on disk.
 
+mod about;
+mod blobs;
 mod browsers;
 mod buckets;
 mod conditions;
 mod deletes;
+mod digests;
 mod forms;
 mod index;
-mod keys;
-mod leftovers;
 mod list_answers;
 mod listing;
 mod multipart;
@@ -39,7 +38,6 @@ mod notify;
 mod objects;
 mod reads;
 mod service;
-mod startup;
 mod uploads;
 mod versions;
 
@@ -82,6 +80,13 @@ pub enum StoreError {
         /// What the queue said.
         #[from]
         source: QueueError,
+    },
+    /// What is known of an object cannot be written or read.
+    #[error("the index of the local S3 does not say what an object is")]
+    About {
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
     },
     /// A file or folder of the data folder failed.
     #[error("cannot use `{}` in the data folder", path.display())]
@@ -150,6 +155,9 @@ pub enum StoreError {
         /// When the object was deleted, seconds since 1970.
         modified_s: i64,
     },
+    /// The source of a copy is a delete marker.
+    #[error("the source of a copy is a delete marker: name a version with content")]
+    SourceIsMarker,
     /// The upload does not exist, or not for this key, or is completed or aborted.
     #[error("there is no open upload `{id}` for this key")]
     NoSuchUpload {
@@ -193,6 +201,7 @@ impl From<StoreError> for S3Error {
         let code = match &error {
             StoreError::Index { .. }
             | StoreError::Queue { .. }
+            | StoreError::About { .. }
             | StoreError::File { .. }
             | StoreError::ForeignIndex { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "local s3 failed");
@@ -203,6 +212,7 @@ impl From<StoreError> for S3Error {
             StoreError::NoSuchKey { .. } | StoreError::Deleted { .. } => S3ErrorCode::NoSuchKey,
             StoreError::NoSuchVersion { .. } => S3ErrorCode::NoSuchVersion,
             StoreError::DeleteMarker { .. } => S3ErrorCode::MethodNotAllowed,
+            StoreError::SourceIsMarker => S3ErrorCode::InvalidRequest,
             StoreError::NoSuchUpload { .. } => S3ErrorCode::NoSuchUpload,
             StoreError::ConditionFailed { .. } => S3ErrorCode::PreconditionFailed,
             StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,

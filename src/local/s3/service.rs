@@ -1,7 +1,6 @@
-//! The operations of S3 that the local stack answers, each in terms of the index, s3s-fs and the modules beside this one.
+//! The operations of S3 that the local stack answers, each in terms of the index, the blobs and the modules beside this one.
 //!
-//! Never implements an operation halfway: what is not here is answered with `NotImplemented` by s3s.
-//! Invariant: every key in an answer is the user's key, never the name of a file.
+//! What is not here, s3s answers with `NotImplemented`.
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -19,11 +18,11 @@ use s3s::dto::{
     PutBucketVersioningInput, PutBucketVersioningOutput, PutObjectInput, PutObjectOutput,
     UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput, VersioningConfiguration,
 };
-use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
 use super::buckets::{self, Versioning};
 use super::list_answers::owner;
-use super::objects::{LocalS3, explain, timestamp};
+use super::objects::{LocalS3, timestamp};
 use super::versions::Wanted;
 use crate::local::state::Survives;
 
@@ -33,14 +32,8 @@ impl S3 for LocalS3 {
         &self,
         request: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
-        let bucket = request.input.bucket.clone();
-        match self.files.create_bucket(request).await {
-            // Creating one's own bucket again is no error in us-east-1, and scripts count on it.
-            Err(error) if *error.code() != S3ErrorCode::BucketAlreadyExists => {
-                return Err(explain(error));
-            }
-            _ => {}
-        }
+        let bucket = request.input.bucket;
+        // Creating one's own bucket again is not an error in us-east-1, and scripts count on it.
         let location = Some(format!("/{bucket}"));
         self.state.write(Survives::PowerLoss, move |tx| buckets::add(tx, &bucket, Utc::now())).await?;
         Ok(S3Response::new(CreateBucketOutput { location }))
@@ -50,9 +43,9 @@ impl S3 for LocalS3 {
         &self,
         request: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        let bucket = request.input.bucket.clone();
+        let bucket = request.input.bucket;
         self.state.write(Survives::PowerLoss, move |tx| buckets::remove(tx, &bucket)).await?;
-        self.files.delete_bucket(request).await.map_err(explain)
+        Ok(S3Response::new(DeleteBucketOutput {}))
     }
 
     async fn head_bucket(

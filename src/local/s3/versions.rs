@@ -13,9 +13,11 @@ use s3s::{S3Result, s3_error};
 
 use super::StoreError;
 use super::buckets::{self, Versioning};
+use super::conditions::{ReadConditions, Verdict};
+use super::objects::timestamp;
 
 /// The columns of [`version_row`], in its order.
-pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, file, size_bytes, etag";
+pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, blob, size_bytes, etag, about";
 
 /// The id of what was written without versioning.
 const NULL: &str = "null";
@@ -79,11 +81,12 @@ pub(super) struct ObjectRow {
     pub(super) key: String,
     pub(super) id: VersionId,
     pub(super) is_latest: bool,
-    /// Relative to the bucket's folder.
-    pub(super) file: String,
+    pub(super) blob: i64,
     pub(super) size_bytes: u64,
     /// Without quotes.
     pub(super) etag: String,
+    /// An [`About`](super::about::About) as JSON.
+    pub(super) about: String,
     /// Seconds since 1970, because HTTP dates have no fractions and all answers must agree.
     pub(super) modified_s: i64,
 }
@@ -151,12 +154,11 @@ pub(super) fn version_row(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
     })?;
     let id = if row.get(2)? { VersionId::Null } else { VersionId::Numbered(row.get(1)?) };
     let (is_latest, modified_s) = (row.get(3)?, row.get(4)?);
-    let file: Option<String> = row.get(5)?;
-    let Some(file) = file else {
+    let Some(blob) = row.get(5)? else {
         return Ok(VersionRow::Marker(MarkerRow { key, id, is_latest, modified_s }));
     };
-    let (size_bytes, etag) = (row.get(6)?, row.get(7)?);
-    Ok(VersionRow::Object(ObjectRow { key, id, is_latest, file, size_bytes, etag, modified_s }))
+    let (size_bytes, etag, about) = (row.get(6)?, row.get(7)?, row.get(8)?);
+    Ok(VersionRow::Object(ObjectRow { key, id, is_latest, blob, size_bytes, etag, about, modified_s }))
 }
 
 /// The version that is asked for; a delete marker is an error that names it.
@@ -182,6 +184,26 @@ pub(super) fn find(
         (None, Wanted::Version(id)) => {
             Err(StoreError::NoSuchVersion { key: key.to_owned(), version_id: id.to_string() })
         }
+    }
+}
+
+/// Finds the source of a copy; conditions that do not hold are one error, whichever way.
+pub(super) fn find_source(
+    connection: &Connection,
+    bucket: &str,
+    key: &str,
+    wanted: Wanted,
+    conditions: &ReadConditions,
+) -> Result<Found, StoreError> {
+    let source = find(connection, bucket, key, wanted).map_err(|error| match error {
+        // The method is allowed, the source is not; and the headers would speak of the copy.
+        StoreError::DeleteMarker { .. } => StoreError::SourceIsMarker,
+        StoreError::Deleted { key, .. } => StoreError::NoSuchKey { key },
+        error => error,
+    })?;
+    match conditions.judge(&source.object.etag, &timestamp(source.object.modified_s)) {
+        Verdict::Proceed => Ok(source),
+        Verdict::NotModified | Verdict::Failed => Err(StoreError::ConditionFailed { key: key.to_owned() }),
     }
 }
 
