@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::StoreError;
 use super::buckets::{self, Versioning};
-use super::conditions::WriteConditions;
+use super::conditions::{WriteConditions, failed};
 use super::notify::{Created, Creation, notification};
 use super::versions::{self, ObjectRow, VersionId, VersionRow, Wanted};
 use crate::local::Subscription;
@@ -224,6 +224,6 @@ pub(super) fn judge(
     if conditions.allow(latest.as_ref().map(|object| object.etag.as_str())) {
         Ok(versioning)
     } else {
-        Err(StoreError::ConditionFailed { key: key.to_owned() })
+        Err(failed(key).into())
     }
 }

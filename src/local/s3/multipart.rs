@@ -211,8 +211,11 @@ impl LocalS3 {
             // It may have been completed or aborted meanwhile, or a part of it replaced.
             let unused = uploads::close(tx, &upload)?;
             if parts.iter().any(|part| !unused.contains(&part.blob)) {
-                let message = "a part was uploaded again while the upload was completed".to_owned();
-                return Err(StoreError::InvalidPart { message });
+                return Err(s3_error!(
+                    InvalidPart,
+                    "a part was uploaded again while the upload was completed"
+                )
+                .into());
             }
             Ok(unused)
         };
@@ -245,7 +248,7 @@ impl LocalS3 {
             Ok(file) => Ok(chunks(file, 0..part.size_bytes).map_err(|error| read_failed(error))),
             // A blob goes when its row has gone.
             Err(StoreError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::NoSuchUpload { id: id.clone() }.into())
+                Err(uploads::no_such_upload(&id))
             }
             Err(error) => Err(S3Error::from(error)),
         };

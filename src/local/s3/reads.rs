@@ -6,21 +6,21 @@ use std::fs::File;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use hyper::header::{ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
+use hyper::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use rusqlite::Connection;
 use s3s::dto::{
     Checksum, ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, StreamingBlob,
     TimestampFormat,
 };
-use s3s::header::X_AMZ_VERSION_ID;
+use s3s::header::{X_AMZ_DELETE_MARKER, X_AMZ_VERSION_ID};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::StoreError;
 use super::about::{About, move_checksums, move_headers};
 use super::blobs::chunks;
-use super::conditions::{ReadConditions, Verdict};
+use super::conditions::{ReadConditions, Verdict, failed};
 use super::objects::{LocalS3, timestamp};
-use super::versions::{self, Found, ObjectRow, Wanted};
+use super::versions::{self, Found, ObjectRow, VersionId, Wanted};
 
 /// What S3 answers for objects that were stored without a type.
 const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
@@ -37,7 +37,7 @@ macro_rules! check {
         match conditions.judge(&$found.object.etag, &timestamp($found.object.modified_s)) {
             Verdict::Proceed => {}
             Verdict::NotModified => return Err(not_modified(&$found)),
-            Verdict::Failed => return Err(StoreError::ConditionFailed { key: $found.object.key }.into()),
+            Verdict::Failed => return Err(failed(&$found.object.key)),
         }
         check_part_number($input.part_number, &$found.object)?;
     };
@@ -159,24 +159,48 @@ fn override_headers(asked: &GetObjectInput, answer: &mut GetObjectOutput) {
 }
 
 /// A time in seconds since 1970 as HTTP headers have it.
-pub(super) fn http_date(seconds: i64) -> Option<HeaderValue> {
+fn http_date(seconds: i64) -> Option<HeaderValue> {
     let mut date = Vec::new();
     timestamp(seconds).format(TimestampFormat::HttpDate, &mut date).ok()?;
     HeaderValue::from_bytes(&date).ok()
 }
 
+/// The answer to a reader of a key whose latest version is the delete marker `id`.
+pub(super) fn deleted(key: &str, id: VersionId) -> S3Error {
+    let mut answer =
+        s3_error!(NoSuchKey, "there is no object `{key}`: it is deleted, by the delete marker `{id}`");
+    answer.set_headers(marker_headers(id));
+    answer
+}
+
+/// The answer to a reader of the delete marker `id`, made at `modified_s` (seconds since 1970).
+pub(super) fn delete_marker(key: &str, id: VersionId, modified_s: i64) -> S3Error {
+    let mut answer = s3_error!(
+        MethodNotAllowed,
+        "version `{id}` of `{key}` is a delete marker: it has no content and can only be deleted"
+    );
+    let mut headers = marker_headers(id);
+    headers.insert(ALLOW, HeaderValue::from_static("DELETE"));
+    headers.extend(http_date(modified_s).map(|date| (LAST_MODIFIED, date)));
+    answer.set_headers(headers);
+    answer
+}
+
+/// By these headers a reader sees that there is a delete marker and not nothing; they replace all others of s3s.
+fn marker_headers(id: VersionId) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.insert(X_AMZ_DELETE_MARKER, HeaderValue::from_static("true"));
+    headers.extend(HeaderValue::try_from(id.to_string()).map(|id| (X_AMZ_VERSION_ID, id)));
+    headers
+}
+
 /// The answer to a reader that has this version already; it repeats the headers by which the reader knows.
 fn not_modified(Found { object, version_id }: &Found) -> S3Error {
     let mut headers = HeaderMap::new();
-    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", object.etag)) {
-        headers.insert(ETAG, etag);
-    }
-    if let Some(date) = http_date(object.modified_s) {
-        headers.insert(LAST_MODIFIED, date);
-    }
-    if let Some(Ok(version_id)) = version_id.as_ref().map(HeaderValue::try_from) {
-        headers.insert(X_AMZ_VERSION_ID, version_id);
-    }
+    headers.extend(HeaderValue::try_from(format!("\"{}\"", object.etag)).map(|etag| (ETAG, etag)));
+    headers.extend(http_date(object.modified_s).map(|date| (LAST_MODIFIED, date)));
+    headers.extend(version_id.iter().flat_map(HeaderValue::try_from).map(|id| (X_AMZ_VERSION_ID, id)));
     let mut error = S3Error::new(S3ErrorCode::NotModified);
     error.set_status_code(StatusCode::NOT_MODIFIED);
     error.set_headers(headers);

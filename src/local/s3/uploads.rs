@@ -4,6 +4,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use s3s::dto::CompletedPart;
+use s3s::{S3Error, S3Result, s3_error};
 
 use super::StoreError;
 use super::buckets;
@@ -56,7 +57,7 @@ pub(super) fn find(
             Ok(UploadRow { id, bucket, key, about: row.get(0)?, created_s: row.get(1)? })
         })
         .optional()?
-        .ok_or_else(|| StoreError::NoSuchUpload { id: id.to_owned() })
+        .ok_or_else(|| no_such_upload(id).into())
 }
 
 /// The open uploads of a bucket, in the order of their keys.
@@ -118,7 +119,7 @@ pub(super) fn chosen(
     upload: &str,
     listed: &[CompletedPart],
 ) -> Result<Vec<PartRow>, StoreError> {
-    choose(parts(connection, upload)?, listed)
+    Ok(choose(parts(connection, upload)?, listed)?)
 }
 
 /// Ends an upload; returns the blobs of its parts.
@@ -129,42 +130,49 @@ pub(super) fn close(tx: &Transaction<'_>, upload: &UploadRow) -> Result<Vec<i64>
     Ok(blobs)
 }
 
-fn choose(arrived: Vec<PartRow>, listed: &[CompletedPart]) -> Result<Vec<PartRow>, StoreError> {
-    let refuse = |message: String| Err(StoreError::InvalidPart { message });
-    let mut chosen = Vec::with_capacity(listed.len());
+fn choose(arrived: Vec<PartRow>, listed: &[CompletedPart]) -> S3Result<Vec<PartRow>> {
     if listed.is_empty() {
-        return refuse("the list of parts is empty, it must name at least one".to_owned());
+        return Err(s3_error!(InvalidPart, "the list of parts is empty, it must name at least one"));
     }
     let number_of = |part: &CompletedPart| part.part_number.unwrap_or_default();
-    if let Some([before, part]) =
-        listed.array_windows().find(|[before, part]| number_of(part) <= number_of(before))
-    {
-        return Err(StoreError::PartOrder { number: number_of(part), after: number_of(before) });
+    if let Some([after, part]) = listed.array_windows().find(|[a, b]| number_of(b) <= number_of(a)) {
+        return Err(s3_error!(
+            InvalidPartOrder,
+            "part {} is listed after part {}; expected the parts in ascending order",
+            number_of(part),
+            number_of(after)
+        ));
     }
+    let mut chosen = Vec::with_capacity(listed.len());
     for (index, part) in listed.iter().enumerate() {
         let number = number_of(part);
-        let Some(found) = arrived.iter().find(|arrived| arrived.number == number) else {
-            return refuse(format!("part {number} is listed but was never uploaded"));
+        let Ok(found) = arrived.binary_search_by_key(&number, |arrived| arrived.number) else {
+            return Err(s3_error!(InvalidPart, "part {number} is listed but was never uploaded"));
         };
-        if let Some(etag) = &part.e_tag
-            && etag.value() != found.etag
-        {
-            return refuse(format!(
+        let found = &arrived[found];
+        if let Some(etag) = part.e_tag.as_ref().filter(|etag| etag.value() != found.etag) {
+            return Err(s3_error!(
+                InvalidPart,
                 "part {number} is listed with ETag {}, the one uploaded has {}",
                 etag.value(),
                 found.etag
             ));
         }
         if index + 1 < listed.len() && found.size_bytes < MIN_PART_BYTES {
-            return Err(StoreError::PartTooSmall {
-                number,
-                size_bytes: found.size_bytes,
-                min_bytes: MIN_PART_BYTES,
-            });
+            return Err(s3_error!(
+                EntityTooSmall,
+                "part {number} has {} bytes, every part but the last needs at least {MIN_PART_BYTES}",
+                found.size_bytes
+            ));
         }
         chosen.push(found.clone());
     }
     Ok(chosen)
+}
+
+/// The answer to whoever names an upload that does not exist, or not for this key, or is completed or aborted.
+pub(super) fn no_such_upload(id: &str) -> S3Error {
+    s3_error!(NoSuchUpload, "there is no open upload `{id}` for this key")
 }
 
 #[cfg(test)]
@@ -187,26 +195,24 @@ mod tests {
     #[test]
     fn only_what_was_uploaded_can_be_completed() {
         let parts = [arrived(1, MIN_PART_BYTES), arrived(2, 1), arrived(3, 1)];
-        assert!(choose(parts.clone(), &[listed(1, "e1"), listed(2, "e2")]).is_ok());
-        assert!(choose(parts.clone(), &[listed(1, "e1")]).is_ok());
+        let choose = |list: &[CompletedPart]| match choose(parts.to_vec(), list) {
+            Ok(chosen) => Ok(chosen.iter().map(|part| part.number).collect::<Vec<_>>()),
+            Err(refused) => Err(refused.code().as_str().to_owned()),
+        };
+        assert_eq!(choose(&[listed(1, "e1"), listed(2, "e2")]), Ok(vec![1, 2]));
+        assert_eq!(choose(&[listed(1, "e1")]), Ok(vec![1]));
         // Numbers may have gaps.
-        assert!(choose(parts.clone(), &[listed(1, "e1"), listed(3, "e3")]).is_ok());
-        assert!(choose(parts.clone(), &[listed(2, "e2")]).is_ok());
-        let invalid: [&[CompletedPart]; 3] =
-            [&[], &[listed(1, "other")], &[listed(1, "e1"), listed(4, "e4")]];
-        for list in invalid {
-            assert!(matches!(choose(parts.clone(), list), Err(StoreError::InvalidPart { .. })), "{list:?}");
+        assert_eq!(choose(&[listed(1, "e1"), listed(3, "e3")]), Ok(vec![1, 3]));
+        assert_eq!(choose(&[listed(2, "e2")]), Ok(vec![2]));
+        for (list, code) in [
+            (&[][..], "InvalidPart"),
+            (&[listed(1, "other")], "InvalidPart"),
+            (&[listed(1, "e1"), listed(4, "e4")], "InvalidPart"),
+            (&[listed(3, "e3"), listed(1, "e1")], "InvalidPartOrder"),
+            (&[listed(1, "e1"), listed(1, "e1")], "InvalidPartOrder"),
+            (&[listed(1, "e1"), listed(2, "e2"), listed(3, "e3")], "EntityTooSmall"),
+        ] {
+            assert_eq!(choose(list), Err(code.to_owned()), "{list:?}");
         }
-        for (list, number) in
-            [([listed(3, "e3"), listed(1, "e1")], 1), ([listed(1, "e1"), listed(1, "e1")], 1)]
-        {
-            let refused = choose(parts.clone(), &list);
-            assert!(
-                matches!(refused, Err(StoreError::PartOrder { number: n, .. }) if n == number),
-                "{list:?}"
-            );
-        }
-        let all = [listed(1, "e1"), listed(2, "e2"), listed(3, "e3")];
-        assert!(matches!(choose(parts.clone(), &all), Err(StoreError::PartTooSmall { number: 2, .. })));
     }
 }

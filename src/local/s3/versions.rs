@@ -9,12 +9,12 @@
 use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
-use super::StoreError;
 use super::buckets::{self, Versioning};
-use super::conditions::{ReadConditions, Verdict};
+use super::conditions::{ReadConditions, Verdict, failed};
 use super::objects::timestamp;
+use super::{StoreError, reads};
 
 /// The columns of [`version_row`], in its order.
 pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, blob, size_bytes, etag, about";
@@ -68,9 +68,7 @@ impl Wanted {
         match version_id {
             None => Ok(Self::Latest),
             Some("") => Err(s3_error!(InvalidArgument, "the version id is empty, it must name a version")),
-            Some(text) => VersionId::parse(text).map(Self::Version).ok_or_else(|| {
-                StoreError::NoSuchVersion { key: key.to_owned(), version_id: text.to_owned() }.into()
-            }),
+            Some(text) => VersionId::parse(text).map(Self::Version).ok_or_else(|| no_such_version(key, text)),
         }
     }
 }
@@ -175,16 +173,22 @@ pub(super) fn find(
             Ok(Found { object, version_id })
         }
         (Some(VersionRow::Marker(MarkerRow { key, id, .. })), Wanted::Latest) => {
-            Err(StoreError::Deleted { key, version_id: id.to_string() })
+            Err(reads::deleted(&key, id).into())
         }
         (Some(VersionRow::Marker(MarkerRow { key, id, modified_s, .. })), Wanted::Version(_)) => {
-            Err(StoreError::DeleteMarker { key, version_id: id.to_string(), modified_s })
+            Err(reads::delete_marker(&key, id, modified_s).into())
         }
-        (None, Wanted::Latest) => Err(StoreError::NoSuchKey { key: key.to_owned() }),
-        (None, Wanted::Version(id)) => {
-            Err(StoreError::NoSuchVersion { key: key.to_owned(), version_id: id.to_string() })
-        }
+        (None, Wanted::Latest) => Err(no_such_key(key).into()),
+        (None, Wanted::Version(id)) => Err(no_such_version(key, &id.to_string()).into()),
     }
+}
+
+fn no_such_key(key: &str) -> S3Error {
+    s3_error!(NoSuchKey, "there is no object `{key}`")
+}
+
+fn no_such_version(key: &str, version_id: &str) -> S3Error {
+    s3_error!(NoSuchVersion, "there is no version `{version_id}` of `{key}`")
 }
 
 /// Finds the source of a copy; conditions that do not hold are one error, whichever way.
@@ -197,13 +201,16 @@ pub(super) fn find_source(
 ) -> Result<Found, StoreError> {
     let source = find(connection, bucket, key, wanted).map_err(|error| match error {
         // The method is allowed, the source is not; and the headers would speak of the copy.
-        StoreError::DeleteMarker { .. } => StoreError::SourceIsMarker,
-        StoreError::Deleted { key, .. } => StoreError::NoSuchKey { key },
+        StoreError::Refused(answer) if *answer.code() == S3ErrorCode::MethodNotAllowed => {
+            s3_error!(InvalidRequest, "the source of a copy is a delete marker: name a version with content")
+                .into()
+        }
+        StoreError::Refused(answer) if *answer.code() == S3ErrorCode::NoSuchKey => no_such_key(key).into(),
         error => error,
     })?;
     match conditions.judge(&source.object.etag, &timestamp(source.object.modified_s)) {
         Verdict::Proceed => Ok(source),
-        Verdict::NotModified | Verdict::Failed => Err(StoreError::ConditionFailed { key: key.to_owned() }),
+        Verdict::NotModified | Verdict::Failed => Err(failed(key).into()),
     }
 }
 
