@@ -8,7 +8,7 @@ use s3s::dto::{
     ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
     ObjectVersion, ObjectVersionStorageClass, Owner,
 };
-use s3s::{S3Response, S3Result, s3_error};
+use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::listing::{self, Entry, Listing, MAX_PAGE_ENTRIES, Page, Resume, Shown};
 use super::notify::encode_key;
@@ -19,8 +19,9 @@ use super::{LOCAL_ACCESS_KEY_ID, StoreError};
 impl LocalS3 {
     pub(super) async fn list_by_token(
         &self,
-        input: ListObjectsV2Input,
+        request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|delimiter| !delimiter.is_empty());
@@ -58,8 +59,9 @@ impl LocalS3 {
 
     pub(super) async fn list_by_marker(
         &self,
-        input: ListObjectsInput,
+        request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
+        let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|delimiter| !delimiter.is_empty());
@@ -87,8 +89,9 @@ impl LocalS3 {
     /// Lists versions; newest first, and delete markers in an element of their own, as the types of S3 have them.
     pub(super) async fn list_versions(
         &self,
-        input: ListObjectVersionsInput,
+        request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|delimiter| !delimiter.is_empty());
