@@ -1,4 +1,4 @@
-//! The one SQLite file of the local stack: it holds the queues and the index of S3 objects.
+//! The one SQLite file of the local stack: it holds the queues and everything of S3 but the bytes.
 //!
 //! Both live in one file so that "this upload is visible" and "its notification is queued" are one transaction:
 //! a process killed at any moment leaves both or neither.

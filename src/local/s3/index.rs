@@ -15,7 +15,7 @@ use super::StoreError;
 use super::buckets::{self, Versioning};
 use super::conditions::{WriteConditions, failed};
 use super::notify::{Created, Creation, notification};
-use super::versions::{self, ObjectRow, VersionId, VersionRow, Wanted};
+use super::versions::{self, VersionId, VersionRow, Wanted};
 use crate::local::Subscription;
 use crate::local::queue;
 use crate::local::state::next_number;
@@ -108,7 +108,7 @@ pub(super) fn delete(
             remove_version(tx, bucket, key, VersionId::Null)?
         }
     };
-    let was_marker = matches!(removed, Some(VersionRow::Marker(_)));
+    let was_marker = removed.as_ref().is_some_and(|version| version.content.is_none());
     let mut deleted = Deleted { unused: unused(tx, removed)?, ..Default::default() };
     match (wanted, versioning) {
         (Wanted::Version(id), _) => {
@@ -176,7 +176,7 @@ fn remove_version(
     };
     tx.prepare_cached("DELETE FROM version WHERE bucket = ?1 AND key = ?2 AND number = ?3")?
         .execute(params![bucket, key.as_bytes(), number])?;
-    if version.is_latest() {
+    if version.is_latest {
         set_latest(tx, bucket, key, true)?;
     }
     Ok(Some(version))
@@ -194,7 +194,7 @@ fn set_latest(tx: &Transaction<'_>, bucket: &str, key: &str, is_latest: bool) ->
 
 /// The blob of a removed version, unless a copy of it is still there.
 fn unused(tx: &Transaction<'_>, removed: Option<VersionRow>) -> rusqlite::Result<Vec<i64>> {
-    let Some(object) = removed.and_then(VersionRow::into_object) else {
+    let Some(object) = removed.and_then(|version| version.content) else {
         return Ok(Vec::new());
     };
     let is_used = tx.prepare_cached("SELECT 1 FROM version WHERE blob = ?1")?.exists([object.blob])?;
@@ -219,8 +219,8 @@ pub(super) fn judge(
     conditions: &WriteConditions,
 ) -> Result<Versioning, StoreError> {
     let versioning = buckets::require(connection, bucket)?;
-    let latest: Option<ObjectRow> =
-        versions::lookup(connection, bucket, key, Wanted::Latest)?.and_then(VersionRow::into_object);
+    let latest =
+        versions::lookup(connection, bucket, key, Wanted::Latest)?.and_then(|version| version.content);
     if conditions.allow(latest.as_ref().map(|object| object.etag.as_str())) {
         Ok(versioning)
     } else {

@@ -69,7 +69,7 @@ impl Page {
     /// Where the next page of a listing of keys begins; `None` if this is the last page.
     pub(super) fn next(&self) -> Option<Resume> {
         self.resume_entry().map(|entry| match entry {
-            Entry::Version(version) => Resume::AfterKey(version.key().to_owned()),
+            Entry::Version(version) => Resume::AfterKey(version.key.clone()),
             Entry::Prefix(prefix) => Resume::AfterPrefix(prefix.clone()),
         })
     }
@@ -156,7 +156,7 @@ pub(super) fn page(connection: &Connection, listing: &Listing) -> rusqlite::Resu
                 return Ok(page);
             }
             let version = version_row(row)?;
-            match delimiter.as_deref().and_then(|d| common_prefix(version.key(), prefix, d)) {
+            match delimiter.as_deref().and_then(|d| common_prefix(&version.key, prefix, d)) {
                 None => page.entries.push(Entry::Version(version)),
                 Some(common) => {
                     behind_prefix = successor(common.as_bytes());
@@ -263,7 +263,7 @@ mod tests {
 
     fn text(entry: &Entry) -> String {
         match entry {
-            Entry::Version(version) => version.key().to_owned(),
+            Entry::Version(version) => version.key.clone(),
             Entry::Prefix(prefix) => format!("{prefix} (prefix)"),
         }
     }
@@ -305,17 +305,17 @@ mod tests {
             assert!(page.entries.len() <= max_entries);
             found.extend(page.entries.iter().map(|entry| match entry {
                 Entry::Version(version) => {
-                    let latest = if version.is_latest() { " latest" } else { "" };
-                    let marker = if matches!(version, VersionRow::Marker(_)) { " marker" } else { "" };
-                    format!("{} {}{latest}{marker}", text(entry), version.id())
+                    let latest = if version.is_latest { " latest" } else { "" };
+                    let marker = if version.content.is_none() { " marker" } else { "" };
+                    format!("{} {}{latest}{marker}", text(entry), version.id)
                 }
                 Entry::Prefix(_) => text(entry),
             }));
             match page.resume_entry() {
                 None => return found,
                 Some(Entry::Version(version)) => {
-                    listing.resume = Some(Resume::AfterKey(version.key().to_owned()));
-                    listing.shown = Shown::Versions { behind: Some(version.id()) };
+                    listing.resume = Some(Resume::AfterKey(version.key.clone()));
+                    listing.shown = Shown::Versions { behind: Some(version.id) };
                 }
                 Some(Entry::Prefix(prefix)) => {
                     listing.resume = Some(Resume::after(prefix, &listing.prefix, delimiter));

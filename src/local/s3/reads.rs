@@ -20,7 +20,7 @@ use super::about::{About, move_checksums, move_headers};
 use super::blobs::chunks;
 use super::conditions::{ReadConditions, Verdict, failed};
 use super::objects::{LocalS3, timestamp};
-use super::versions::{self, Found, ObjectRow, VersionId, Wanted};
+use super::versions::{self, Content, Found, VersionId, Wanted};
 
 /// What S3 answers for objects that were stored without a type.
 const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
@@ -34,10 +34,10 @@ macro_rules! check {
             if_modified_since: $input.if_modified_since.take(),
             if_unmodified_since: $input.if_unmodified_since.take(),
         };
-        match conditions.judge(&$found.object.etag, &timestamp($found.object.modified_s)) {
+        match conditions.judge(&$found.object.etag, &timestamp($found.modified_s)) {
             Verdict::Proceed => {}
             Verdict::NotModified => return Err(not_modified(&$found)),
-            Verdict::Failed => return Err(failed(&$found.object.key)),
+            Verdict::Failed => return Err(failed(&$found.key)),
         }
         check_part_number($input.part_number, &$found.object)?;
     };
@@ -46,13 +46,13 @@ macro_rules! check {
 /// An answer that says everything of an object but its bytes.
 macro_rules! describe {
     ($output:ident, $found:expr) => {{
-        let Found { object, version_id } = $found;
+        let Found { object, modified_s, version_id, .. } = $found;
         let mut about = About::from_json(&object.about)?;
         let mut output = $output {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(object.size_bytes).ok(),
             e_tag: Some(ETag::Strong(object.etag)),
-            last_modified: Some(timestamp(object.modified_s)),
+            last_modified: Some(timestamp(modified_s)),
             version_id,
             ..Default::default()
         };
@@ -129,7 +129,7 @@ impl LocalS3 {
 }
 
 /// An object that was not uploaded in parts is its own part 1; where one ended in the others is not remembered.
-fn check_part_number(asked: Option<i32>, object: &ObjectRow) -> S3Result<()> {
+fn check_part_number(asked: Option<i32>, object: &Content) -> S3Result<()> {
     match asked {
         None => Ok(()),
         Some(_) if object.etag.contains('-') => Err(s3_error!(
@@ -196,10 +196,10 @@ fn marker_headers(id: VersionId) -> HeaderMap {
 }
 
 /// The answer to a reader that has this version already; it repeats the headers by which the reader knows.
-fn not_modified(Found { object, version_id }: &Found) -> S3Error {
+fn not_modified(Found { object, modified_s, version_id, .. }: &Found) -> S3Error {
     let mut headers = HeaderMap::new();
     headers.extend(HeaderValue::try_from(format!("\"{}\"", object.etag)).map(|etag| (ETAG, etag)));
-    headers.extend(http_date(object.modified_s).map(|date| (LAST_MODIFIED, date)));
+    headers.extend(http_date(*modified_s).map(|date| (LAST_MODIFIED, date)));
     headers.extend(version_id.iter().flat_map(HeaderValue::try_from).map(|id| (X_AMZ_VERSION_ID, id)));
     let mut error = S3Error::new(S3ErrorCode::NotModified);
     error.set_status_code(StatusCode::NOT_MODIFIED);
