@@ -138,13 +138,15 @@ impl Blobs {
         if unused.is_empty() {
             return;
         }
-        let removed = self.on_disk(move |blobs| {
-            let _lock = blobs.removal.write().unwrap_or_else(PoisonError::into_inner);
-            unused.iter().try_for_each(|&blob| fs::remove_file(blobs.path(blob)))
-        });
-        if let Err(error) = removed.await {
+        let removed = self.on_disk(move |blobs| blobs.remove_files(&unused)).await;
+        if let Err(error) = removed {
             tracing::warn!(error = &error as &dyn std::error::Error, "a file of no object is not removed");
         }
+    }
+
+    fn remove_files(&self, unused: &[i64]) -> io::Result<()> {
+        let _lock = self.removal.write().unwrap_or_else(PoisonError::into_inner);
+        unused.iter().try_for_each(|&blob| fs::remove_file(self.path(blob)))
     }
 
     fn path(&self, blob: i64) -> PathBuf {
@@ -198,6 +200,22 @@ fn sync_folder(_folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_stays_while_a_reader_goes_from_its_row_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("1"), "x").unwrap();
+        let blobs = Blobs::open(folder.path(), &BTreeSet::from([1])).unwrap();
+        std::thread::scope(|scope| {
+            let reading = blobs.reading();
+            let removal = scope.spawn(|| blobs.remove_files(&[1]));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            blobs.file(1).expect("the row was read before the file is removed");
+            drop(reading);
+            removal.join().unwrap().unwrap();
+        });
+        blobs.file(1).unwrap_err();
+    }
 
     #[tokio::test]
     async fn a_start_removes_what_no_row_refers_to_and_nothing_else() {
