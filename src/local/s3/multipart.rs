@@ -100,7 +100,7 @@ impl LocalS3 {
                 range.check(size_bytes)?
             }
         };
-        let body = chunks(file, positions).map_err(|error| read_failed(error));
+        let body = chunks(file, positions).map_err(read_failed);
         let stored = self.blobs.store(body, Digests::default()).await?;
         let e_tag = Some(ETag::Strong(stored.md5.clone()));
         let modified_s = self.record_part(upload, number, stored).await?;
@@ -245,7 +245,7 @@ impl LocalS3 {
     fn joined(&self, upload_id: &str, parts: Vec<PartRow>) -> impl Stream<Item = S3Result<Bytes>> {
         let (blobs, id) = (Arc::clone(&self.blobs), upload_id.to_owned());
         let open = move |part: PartRow| match blobs.file(part.blob) {
-            Ok(file) => Ok(chunks(file, 0..part.size_bytes).map_err(|error| read_failed(error))),
+            Ok(file) => Ok(chunks(file, 0..part.size_bytes).map_err(read_failed)),
             // A blob goes when its row has gone.
             Err(StoreError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Err(uploads::no_such_upload(&id))
