@@ -270,7 +270,9 @@ impl LocalS3 {
         let unused = match &recorded {
             Ok(replaced) => *replaced,
             // The upload ended meanwhile.
-            Err(_) => Some(blob),
+            Err(StoreError::Refused(_)) => Some(blob),
+            // Whether the row is there is not known when the disk fails; the next start looks.
+            Err(_) => None,
         };
         self.blobs.remove(unused.into_iter().collect()).await;
         recorded.map(|_| modified_s)

@@ -185,7 +185,9 @@ impl LocalS3 {
         let mut committed = committed.await;
         let unused = match &mut committed {
             Ok(committed) => std::mem::take(&mut committed.unused),
-            Err(_) => vec![blob],
+            Err(StoreError::Refused(_)) => vec![blob],
+            // Whether the row is there is not known when the disk fails; the next start looks.
+            Err(_) => Vec::new(),
         };
         self.blobs.remove(unused).await;
         committed
