@@ -170,6 +170,21 @@ async fn what_is_said_of_an_object_agrees_everywhere() {
         assert_eq!(content_type, Some("image/png"));
         assert_eq!(metadata.unwrap()["slide"], "s-1");
     }
+
+    let put = stack.s3.put_object().bucket(INPUT).key("headers").body(ByteStream::from_static(b"x"));
+    let put = put.cache_control("no-store").content_disposition("inline").content_encoding("identity");
+    put.content_language("de").website_redirect_location("/k.png").send().await.unwrap();
+    let get = stack.s3.get_object().bucket(INPUT).key("headers").send().await.unwrap();
+    let head = stack.s3.head_object().bucket(INPUT).key("headers").send().await.unwrap();
+    for (header, of_get, of_head) in [
+        ("no-store", get.cache_control(), head.cache_control()),
+        ("inline", get.content_disposition(), head.content_disposition()),
+        ("identity", get.content_encoding(), head.content_encoding()),
+        ("de", get.content_language(), head.content_language()),
+        ("/k.png", get.website_redirect_location(), head.website_redirect_location()),
+    ] {
+        assert_eq!((of_get, of_head), (Some(header), Some(header)));
+    }
 }
 
 #[tokio::test]
