@@ -197,7 +197,7 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["lambda_runtime", "lambda_http"], &["src/bin/"], "the handler is the same outside Lambda"),
     (
-        &["hyper", "hyper_util", "s3s", "s3s_fs", "dynoxide", "rusqlite"],
+        &["hyper", "hyper_util", "s3s", "dynoxide", "rusqlite"],
         &["src/local/", "src/cli/"],
         "Lambda packages contain none of the local stack",
     ),

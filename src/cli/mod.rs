@@ -172,8 +172,7 @@ pub fn main() -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,giemsa={default_level},tract=error")))
-        .add_directive("s3s=off".parse().expect("a valid directive"))
-        .add_directive("s3s_fs=off".parse().expect("a valid directive"));
+        .add_directive("s3s=off".parse().expect("a valid directive"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -1,8 +1,8 @@
 //! The local stack: S3, DynamoDB and a queue on this machine, so that the same code runs here as in the cloud.
 //!
 //! ```text
-//! aws client, SDK ──HTTP──▶ listener ─▶ s3 ──bytes──▶ s3s-fs ─▶ <data>/s3
-//!                                       └─index + notification, one transaction─▶ <data>/queue.sqlite ─▶ queue ─▶ worker
+//! aws client, SDK ──HTTP──▶ listener ─▶ s3 ──bytes──▶ <data>/s3
+//!                                       └─rows + notification, one transaction─▶ <data>/queue.sqlite ─▶ queue ─▶ worker
 //!                 ──HTTP──▶ sqs ─▶ queue
 //!                 ──HTTP──▶ dynamodb ─▶ dynoxide ─▶ <data>/dynamodb.sqlite
 //! ```

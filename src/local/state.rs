@@ -1,10 +1,9 @@
-//! The one SQLite file of the local stack: it holds the queues and the index of S3 objects.
+//! The one SQLite file of the local stack: it holds the queues and everything of S3 but the bytes.
 //!
 //! Both live in one file so that "this upload is visible" and "its notification is queued" are one transaction:
 //! a process killed at any moment leaves both or neither.
 //!
 //! Never runs SQL on the async executor: a commit may wait for the disk, so every call goes to the blocking pool.
-//! A file of an earlier layout is brought up to date when it is opened, in one transaction.
 //! Invariant: one writer at a time (a mutex, and `BEGIN IMMEDIATE`); readers use a second connection and see
 //! only committed states.
 
@@ -17,10 +16,9 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 /// The layout this program reads and writes, kept in SQLite's `user_version`.
-const LAYOUT_VERSION: i32 = 2;
+const LAYOUT_VERSION: i32 = 3;
 
-/// What is in every file, whatever its layout.
-const LAYOUT: &str = "
+pub(crate) const LAYOUT: &str = "
 CREATE TABLE setting (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE queue (
@@ -45,53 +43,19 @@ CREATE TABLE message (
 ) STRICT;
 CREATE INDEX message_by_visibility ON message (queue, visible_ms);
 
--- Every file that no version points to: half written, replaced or deleted for good.
-CREATE TABLE leftover (
-    bucket TEXT NOT NULL,
-    file TEXT NOT NULL,
-    PRIMARY KEY (bucket, file)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE upload (
-    id TEXT PRIMARY KEY,
-    bucket TEXT NOT NULL,
-    key BLOB NOT NULL,
-    file TEXT NOT NULL,
-    created_s INTEGER NOT NULL,
-    completing INTEGER NOT NULL DEFAULT 0
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE part (
-    upload TEXT NOT NULL REFERENCES upload (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    etag TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    modified_s INTEGER NOT NULL,
-    PRIMARY KEY (upload, number)
-) STRICT, WITHOUT ROWID;
-";
-
-/// How many messages were ever sent to each queue; to be moved between queues is not to be sent. Added to any layout:
-/// what does not know it leaves it alone.
-const SENT: &str = "
-CREATE TABLE IF NOT EXISTS sent (queue TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS message_sent AFTER INSERT ON message BEGIN
+-- How many messages were ever sent to each queue; to be moved between queues is not to be sent.
+CREATE TABLE sent (queue TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TRIGGER message_sent AFTER INSERT ON message BEGIN
     INSERT INTO sent VALUES (new.queue, 1) ON CONFLICT (queue) DO UPDATE SET count = count + 1;
 END;
-";
 
-/// The buckets of layout 2.
-const BUCKETS: &str = "
 CREATE TABLE bucket (
     name TEXT PRIMARY KEY,
     created_s INTEGER NOT NULL,
     versioning TEXT CHECK (versioning IN ('Enabled', 'Suspended'))
 ) STRICT, WITHOUT ROWID;
-";
 
-/// The versions of layout 2, of which layout 1 knew one a key.
-pub(crate) const VERSIONS: &str = "
--- What a key is and was, newest first. A version without a file is a delete marker.
+-- What a key is and was, newest first. A version without a blob is a delete marker; copies share a blob.
 CREATE TABLE version (
     bucket TEXT NOT NULL,
     key BLOB NOT NULL,
@@ -99,23 +63,35 @@ CREATE TABLE version (
     is_null INTEGER NOT NULL CHECK (is_null IN (0, 1)),
     is_latest INTEGER NOT NULL CHECK (is_latest IN (0, 1)),
     modified_s INTEGER NOT NULL,
-    file TEXT,
+    blob INTEGER,
     size_bytes INTEGER,
     etag TEXT,
-    CHECK ((file IS NULL) = (size_bytes IS NULL) AND (file IS NULL) = (etag IS NULL)),
+    about TEXT,
+    CHECK ((blob IS NULL) = (size_bytes IS NULL) AND (blob IS NULL) = (etag IS NULL) AND (blob IS NULL) = (about IS NULL)),
     PRIMARY KEY (bucket, key, number DESC)
 ) STRICT, WITHOUT ROWID;
 -- What a listing shows: the latest version of a key, unless it is a delete marker.
-CREATE UNIQUE INDEX version_shown ON version (bucket, key) WHERE is_latest = 1 AND file IS NOT NULL;
+CREATE UNIQUE INDEX version_shown ON version (bucket, key) WHERE is_latest = 1 AND blob IS NOT NULL;
 CREATE UNIQUE INDEX version_null ON version (bucket, key) WHERE is_null = 1;
-";
+CREATE INDEX version_blob ON version (blob) WHERE blob IS NOT NULL;
 
-/// Layout 1 to layout 2: what was there without versioning is the version `null`, older than all that follow.
-const TO_LAYOUT_2: &str = "
-ALTER TABLE bucket ADD COLUMN versioning TEXT CHECK (versioning IN ('Enabled', 'Suspended'));
-INSERT INTO version (bucket, key, number, is_null, is_latest, modified_s, file, size_bytes, etag)
-    SELECT bucket, key, 0, 1, 1, modified_s, file, size_bytes, etag FROM object;
-DROP TABLE object;
+CREATE TABLE upload (
+    id TEXT PRIMARY KEY,
+    bucket TEXT NOT NULL,
+    key BLOB NOT NULL,
+    about TEXT NOT NULL,
+    created_s INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE part (
+    upload TEXT NOT NULL REFERENCES upload (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    blob INTEGER NOT NULL,
+    etag TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    modified_s INTEGER NOT NULL,
+    PRIMARY KEY (upload, number)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Why the state file of the local stack could not be opened.
@@ -130,12 +106,13 @@ pub enum StateError {
         #[source]
         source: rusqlite::Error,
     },
-    /// The file was written by a later version of the program.
+    /// The file was written by another version of the program.
     #[error(
-        "`{}` has layout {found}, this version of giemsa knows layouts up to {LAYOUT_VERSION}: use the newer version that wrote it",
+        "`{}` has layout {found}, this version of giemsa reads layout {LAYOUT_VERSION} only: use the version that wrote \
+         it, or move the data folder away and upload the images again",
         path.display()
     )]
-    NewerLayout {
+    OtherLayout {
         /// The file.
         path: PathBuf,
         /// The layout found in it.
@@ -170,13 +147,13 @@ impl StateFile {
     /// Opens or creates the state file.
     ///
     /// # Errors
-    /// [`StateError`] if it cannot be opened or was written by a later version.
+    /// [`StateError`] if it cannot be opened or was written by another version.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let open_error = |source| StateError::Open { path: path.to_owned(), source };
         let mut writer = connect(path).map_err(open_error)?;
         let found = prepare_layout(&mut writer).map_err(open_error)?;
-        if found > LAYOUT_VERSION {
-            return Err(StateError::NewerLayout { path: path.to_owned(), found });
+        if found != LAYOUT_VERSION {
+            return Err(StateError::OtherLayout { path: path.to_owned(), found });
         }
         let reader = connect(path).map_err(open_error)?;
         reader.pragma_update(None, "query_only", true).map_err(open_error)?;
@@ -307,20 +284,14 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Creates the tables in an empty file, brings those of an earlier layout up to date, and returns the layout that is in
-/// the file now.
+/// Creates the tables in an empty file, and returns the layout that is in the file now.
 fn prepare_layout(writer: &mut Connection) -> rusqlite::Result<i32> {
     let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let parts: &[&str] = match found {
-        0 => &[LAYOUT, BUCKETS, VERSIONS],
-        1 => &[VERSIONS, TO_LAYOUT_2],
-        LAYOUT_VERSION => &[],
-        _ => return Ok(found),
-    };
-    for part in parts.iter().chain(&[SENT]) {
-        transaction.execute_batch(part)?;
+    if found != 0 {
+        return Ok(found);
     }
+    transaction.execute_batch(LAYOUT)?;
     transaction.pragma_update(None, "user_version", LAYOUT_VERSION)?;
     transaction.commit()?;
     Ok(LAYOUT_VERSION)
@@ -358,12 +329,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_file_of_a_later_version() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.sqlite");
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-        let error = StateFile::open(&path).unwrap_err();
-        assert!(matches!(error, StateError::NewerLayout { found: 99, .. }), "{error}");
+    fn refuses_a_file_of_another_version() {
+        for other in [1, 2, 99] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state.sqlite");
+            Connection::open(&path).unwrap().pragma_update(None, "user_version", other).unwrap();
+            let error = StateFile::open(&path).unwrap_err();
+            assert!(matches!(error, StateError::OtherLayout { found, .. } if found == other), "{error}");
+        }
     }
 
     #[test]
@@ -372,79 +345,6 @@ mod tests {
         let path = folder.path().join("state.sqlite");
         std::fs::write(&path, vec![b'x'; 4096]).unwrap();
         assert!(matches!(StateFile::open(&path), Err(StateError::Open { .. })));
-    }
-
-    /// A file as the first layout made it, with two objects, a leftover and a message; `more` is SQL run in it.
-    fn first_layout(path: &Path, more: &str) {
-        let connection = Connection::open(path).unwrap();
-        connection
-            .execute_batch(
-                "CREATE TABLE bucket (name TEXT PRIMARY KEY, created_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-                 CREATE TABLE object (
-                     bucket TEXT NOT NULL, key BLOB NOT NULL, file TEXT NOT NULL, size_bytes INTEGER NOT NULL,
-                     etag TEXT NOT NULL, modified_s INTEGER NOT NULL, PRIMARY KEY (bucket, key)
-                 ) STRICT, WITHOUT ROWID;
-                 INSERT INTO bucket VALUES ('b', 7);
-                 INSERT INTO object VALUES ('b', x'61ff', 'a~01', 3, 'e1', 10), ('b', x'62', 'b~02', 4, 'e2', 11);",
-            )
-            .unwrap();
-        connection.execute_batch(LAYOUT).unwrap();
-        connection
-            .execute_batch(
-                "INSERT INTO leftover VALUES ('b', 'c~03');
-                 INSERT INTO message (id, queue, body, sent_ms, visible_ms) VALUES ('m', 'q', 'body', 1, 2);",
-            )
-            .unwrap();
-        connection.execute_batch(more).unwrap();
-        connection.pragma_update(None, "user_version", 1).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_file_of_layout_1_keeps_everything_and_its_objects_become_null_versions() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.sqlite");
-        first_layout(&path, "");
-        // The second time it is a file of layout 2 like any other.
-        for _ in 0..2 {
-            let state = StateFile::open(&path).unwrap();
-            let texts = |sql: &'static str| {
-                state.read(move |connection| {
-                    let mut statement = connection.prepare(sql).unwrap();
-                    let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
-                    Ok::<_, rusqlite::Error>(rows.map(Result::unwrap).collect::<Vec<_>>())
-                })
-            };
-            let versions = texts(
-                "SELECT concat_ws('|', bucket, hex(key), number, is_null, is_latest, modified_s, file, size_bytes, etag)
-                 FROM version ORDER BY key",
-            );
-            assert_eq!(
-                versions.await.unwrap(),
-                ["b|61FF|0|1|1|10|a~01|3|e1", "b|62|0|1|1|11|b~02|4|e2"],
-                "all objects, as version null"
-            );
-            let rest = texts(
-                "SELECT concat_ws('|', name, created_s, coalesce(versioning, 'never')) FROM bucket
-                 UNION ALL SELECT file FROM leftover UNION ALL SELECT body FROM message
-                 UNION ALL SELECT name FROM sqlite_schema WHERE name = 'object'",
-            );
-            assert_eq!(rest.await.unwrap(), ["b|7|never", "c~03", "body"]);
-        }
-    }
-
-    #[test]
-    fn a_migration_that_fails_halfway_leaves_the_file_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.sqlite");
-        // A view cannot be dropped as a table: the last statement of the migration fails.
-        first_layout(&path, "ALTER TABLE object RENAME TO kept; CREATE VIEW object AS SELECT * FROM kept;");
-        let error = StateFile::open(&path).unwrap_err();
-        assert!(matches!(error, StateError::Open { .. }), "{error}");
-        let connection = Connection::open(&path).unwrap();
-        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(number("SELECT user_version FROM pragma_user_version"), 1);
-        assert_eq!(number("SELECT count(*) FROM object"), 2);
-        assert_eq!(number("SELECT count(*) FROM sqlite_schema WHERE name = 'version'"), 0);
     }
 
     #[tokio::test]

@@ -100,7 +100,7 @@ impl Stack {
         keys
     }
 
-    /// Files of objects and their side files, without the folders and the stack's own mark.
+    /// Files of objects and parts, without the stack's own mark.
     pub fn files(&self) -> BTreeSet<String> {
         let root = self.folder.join("s3");
         walkdir::WalkDir::new(&root)

@@ -170,6 +170,21 @@ async fn what_is_said_of_an_object_agrees_everywhere() {
         assert_eq!(content_type, Some("image/png"));
         assert_eq!(metadata.unwrap()["slide"], "s-1");
     }
+
+    let put = stack.s3.put_object().bucket(INPUT).key("headers").body(ByteStream::from_static(b"x"));
+    let put = put.cache_control("no-store").content_disposition("inline").content_encoding("identity");
+    put.content_language("de").website_redirect_location("/k.png").send().await.unwrap();
+    let get = stack.s3.get_object().bucket(INPUT).key("headers").send().await.unwrap();
+    let head = stack.s3.head_object().bucket(INPUT).key("headers").send().await.unwrap();
+    for (header, of_get, of_head) in [
+        ("no-store", get.cache_control(), head.cache_control()),
+        ("inline", get.content_disposition(), head.content_disposition()),
+        ("identity", get.content_encoding(), head.content_encoding()),
+        ("de", get.content_language(), head.content_language()),
+        ("/k.png", get.website_redirect_location(), head.website_redirect_location()),
+    ] {
+        assert_eq!((of_get, of_head), (Some(header), Some(header)));
+    }
 }
 
 #[tokio::test]
@@ -190,6 +205,12 @@ async fn ranges_and_conditions_are_honoured() {
         assert_eq!(part.body.collect().await.unwrap().to_vec(), expected.as_bytes(), "{range}");
     }
     assert_eq!(status(&get().range("bytes=10-").send().await.unwrap_err()), 416);
+    stack.put("empty", b"").await;
+    let empty = || stack.s3.get_object().bucket(INPUT).key("empty");
+    assert_eq!(empty().send().await.unwrap().content_length(), Some(0));
+    for range in ["bytes=0-", "bytes=-3"] {
+        assert_eq!(status(&empty().range(range).send().await.unwrap_err()), 416, "{range}");
+    }
 
     assert_eq!(status(&get().if_none_match(&etag).send().await.unwrap_err()), 304);
     assert_eq!(status(&head().if_none_match(&etag).send().await.unwrap_err()), 304);
@@ -207,7 +228,7 @@ async fn ranges_and_conditions_are_honoured() {
     put("k").if_match(&etag).send().await.unwrap();
     assert_eq!(stack.get("k").await.unwrap(), b"new");
     assert_eq!(status(&head().if_match(&etag).send().await.unwrap_err()), 412);
-    assert_eq!(stack.notifications("prod").await.len(), 3, "a refused write is not notified");
+    assert_eq!(stack.notifications("prod").await.len(), 4, "a refused write is not notified");
 }
 
 #[tokio::test]
@@ -357,7 +378,7 @@ async fn multipart_uploads_are_checked_joined_and_notified() {
     assert_eq!(record["s3"]["object"]["size"], (5 << 20) + 1_000);
     assert_eq!(format!("{:?}", record["s3"]["object"]["eTag"].as_str().unwrap()), done.e_tag().unwrap());
     let before = stack.files();
-    assert_eq!(before.len(), 3, "one object and its two side files: {before:?}");
+    assert_eq!(before.len(), 1, "one object, no part: {before:?}");
 
     let (id, parts) = upload(&stack, "aborted", &[vec![0; 10]]).await;
     stack.s3.abort_multipart_upload().bucket(INPUT).key("aborted").upload_id(&id).send().await.unwrap();
@@ -382,6 +403,39 @@ async fn multipart_uploads_are_checked_joined_and_notified() {
     stack.s3.abort_multipart_upload().bucket(INPUT).key("too small").upload_id(&id).send().await.unwrap();
     assert_eq!(stack.files(), before, "aborted uploads leave nothing on disk");
     assert!(stack.notifications("prod").await.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_completed_now_stays_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = Stack::start(folder.path()).await;
+    stack.put("k", b"there").await;
+    let (id, parts) = upload(&stack, "k", &[vec![7; 100]]).await;
+    let complete = || {
+        let complete = stack.s3.complete_multipart_upload().bucket(INPUT).key("k").upload_id(&id);
+        complete.multipart_upload(parts.clone())
+    };
+    assert_eq!(status(&complete().if_none_match("*").send().await.unwrap_err()), 412);
+    assert_eq!(status(&complete().if_match("\"other\"").send().await.unwrap_err()), 412);
+    assert_eq!(stack.get("k").await.unwrap(), b"there");
+    assert_eq!(stack.files().len(), 2, "the object and the part: {:?}", stack.files());
+
+    // A part that is sent again replaces the one before; one that is damaged on the way does not.
+    let part = || stack.s3.upload_part().bucket(INPUT).key("k").upload_id(&id).part_number(1);
+    let damaged = part().body(ByteStream::from_static(b"new")).checksum_crc32("AAAAAA==").send().await;
+    assert_eq!(damaged.unwrap_err().code(), Some("BadDigest"));
+    part().body(ByteStream::from(vec![7; 100])).send().await.unwrap();
+    assert_eq!(stack.files().len(), 2, "the object and the part: {:?}", stack.files());
+    // Of two that complete it at once, one does.
+    let (one, other) = tokio::join!(complete().send(), complete().send());
+    let refused = match (one, other) {
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => error,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(refused.code(), Some("NoSuchUpload"));
+    assert_eq!(stack.get("k").await.unwrap(), vec![7; 100]);
+    assert_eq!(stack.notifications("prod").await.len(), 2);
+    assert_eq!(stack.files().len(), 1, "{:?}", stack.files());
 }
 
 #[tokio::test]
@@ -520,7 +574,7 @@ async fn the_last_of_concurrent_writers_has_the_greatest_sequencer_and_readers_s
         .unwrap();
     let head = stack.s3.head_object().bucket(INPUT).key("k").send().await.unwrap();
     assert_eq!(last["Records"][0]["s3"]["object"]["eTag"], head.e_tag().unwrap().trim_matches('"'));
-    assert_eq!(stack.files().len(), 3, "replaced versions are gone from disk: {:?}", stack.files());
+    assert_eq!(stack.files().len(), 1, "replaced versions are gone from disk: {:?}", stack.files());
 }
 
 #[tokio::test]
@@ -560,7 +614,7 @@ async fn a_body_that_does_not_match_its_checksum_changes_nothing() {
     assert_eq!(error.code(), Some("BadDigest"));
     assert_eq!(stack.get("k").await.unwrap(), b"old");
     assert_eq!(stack.notifications("prod").await.len(), 1);
-    assert_eq!(stack.files().len(), 3);
+    assert_eq!(stack.files().len(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Versioning of the local S3 over real HTTP with the real SDK: what AWS documents of versions, delete markers and the
-//! version `null`; what is kept on disk; and a data folder from before there was versioning.
+//! version `null`; and what is kept on disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -137,7 +137,7 @@ async fn every_write_is_a_version_with_its_own_content_and_notification() {
         ids.iter().rev().map(|id| (key.to_owned(), (*id).clone(), *id == &fourth, false)).collect();
     assert_eq!(all_versions(&stack).await, listed);
     assert_eq!(stack.listed().await, [key], "a listing of objects shows the latest only");
-    assert_eq!(stack.files().len(), 4 * 3, "each version is a file with its two side files");
+    assert_eq!(stack.files().len(), 3, "each version is a file, a copy shares that of its source");
 
     for queue in ["dev", "prod"] {
         let events = stack.notifications(queue).await;
@@ -198,7 +198,7 @@ async fn a_deletion_hides_and_a_deleted_version_is_gone() {
     assert_eq!(all_versions(&stack).await, [k(&first, true, false)]);
     let gone = get_version(&stack, "k", &second).await.unwrap_err();
     assert_eq!((status(&gone), gone.code()), (404, Some("NoSuchVersion")));
-    assert_eq!(stack.files().len(), 3, "a version deleted for good frees its file");
+    assert_eq!(stack.files().len(), 1, "a version deleted for good frees its file");
     // What is not there is deleted already.
     assert_eq!(delete(&stack, "k", Some(&second)).await, (Some(second), None));
     assert_eq!(delete(&stack, "k", Some(&first)).await, (Some(first), None));
@@ -281,7 +281,7 @@ async fn null_versions_are_kept_replaced_and_deleted_by_the_state_of_the_bucket(
     assert_eq!(put(&stack, "k", "third").await.as_deref(), Some("null"));
     assert_eq!(stack.get("k").await.unwrap(), b"third", "the version null is the latest now");
     assert_eq!(get_version(&stack, "k", &second).await.unwrap().0, "second");
-    assert_eq!(stack.files().len(), 6, "suspended: the version null before is gone");
+    assert_eq!(stack.files().len(), 2, "suspended: the version null before is gone");
     let events = stack.notifications("prod").await;
     assert_eq!(events.len(), 1);
     assert!(events[0]["Records"][0]["s3"]["object"].get("versionId").is_none(), "{}", events[0]);
@@ -298,7 +298,7 @@ async fn null_versions_are_kept_replaced_and_deleted_by_the_state_of_the_bucket(
     assert_eq!(listed.delete_markers().len(), 1);
     assert_eq!(delete(&stack, "k", Some("null")).await, (Some("null".into()), Some(true)));
     assert_eq!(stack.get("k").await.unwrap(), b"second");
-    assert_eq!(stack.files().len(), 3);
+    assert_eq!(stack.files().len(), 1);
 
     // Everything of it outlives a restart.
     let stack = stack.restart().await;
@@ -339,6 +339,17 @@ async fn a_copy_names_its_version_and_brings_an_old_one_back() {
     let elsewhere = stack.s3.copy_object().bucket(MODELS).key("k");
     let elsewhere = elsewhere.copy_source(format!("{INPUT}/k?versionId={first}")).send().await.unwrap();
     assert_eq!((elsewhere.version_id(), elsewhere.copy_source_version_id()), (None, Some(first.as_str())));
+
+    // The three of them share a file, which goes with the last of them.
+    assert_eq!(stack.files().len(), 2);
+    for id in [first.as_str(), back.version_id().unwrap()] {
+        delete(&stack, "k", Some(id)).await;
+    }
+    let stack = stack.restart().await;
+    let copy = stack.s3.get_object().bucket(MODELS).key("k").send().await.unwrap();
+    assert_eq!(copy.body.collect().await.unwrap().to_vec(), b"first");
+    stack.s3.put_object().bucket(MODELS).key("k").body(ByteStream::from_static(b"new")).send().await.unwrap();
+    assert_eq!(stack.files().len(), 2, "the second version and what replaced the copy");
 }
 
 #[tokio::test]
@@ -512,48 +523,6 @@ async fn concurrent_writers_all_have_their_version_in_the_order_of_their_sequenc
     let page = stack.s3.list_object_versions().bucket(INPUT).send().await.unwrap();
     let as_listed: Vec<&str> = page.versions().iter().map(|version| version.version_id().unwrap()).collect();
     assert_eq!(as_listed, newest_first);
-}
-
-#[tokio::test]
-async fn a_data_folder_of_the_first_layout_is_served_on_and_can_be_versioned() {
-    let folder = tempfile::tempdir().unwrap();
-    let stack = Stack::start(folder.path()).await;
-    let etag = stack.put("slide/é.png", b"old image").await;
-    let Stack { servers, queue, s3, .. } = stack;
-    drop((queue, s3));
-    servers.shutdown().await;
-    // The reverse of the migration: the file as a version without versions left it.
-    let state = rusqlite::Connection::open(folder.path().join("queue.sqlite")).unwrap();
-    state
-        .execute_batch(
-            "CREATE TABLE object (
-                 bucket TEXT NOT NULL, key BLOB NOT NULL, file TEXT NOT NULL, size_bytes INTEGER NOT NULL,
-                 etag TEXT NOT NULL, modified_s INTEGER NOT NULL, PRIMARY KEY (bucket, key)
-             ) STRICT, WITHOUT ROWID;
-             INSERT INTO object SELECT bucket, key, file, size_bytes, etag, modified_s FROM version;
-             DROP TABLE version;
-             CREATE TABLE kept AS SELECT name, created_s FROM bucket;
-             DROP TABLE bucket;
-             CREATE TABLE bucket (name TEXT PRIMARY KEY, created_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-             INSERT INTO bucket SELECT * FROM kept;
-             DROP TABLE kept;
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    drop(state);
-
-    let stack = versioned(folder.path()).await;
-    assert_eq!(stack.get("slide/é.png").await.unwrap(), b"old image");
-    assert_eq!(stack.notifications("prod").await.len(), 1, "what waited in the queue still waits");
-    let new = put(&stack, "slide/é.png", "new image").await.unwrap();
-    let old = stack.s3.get_object().bucket(INPUT).key("slide/é.png").version_id("null").send().await.unwrap();
-    assert_eq!((old.e_tag(), old.version_id()), (Some(etag.as_str()), Some("null")));
-    let entry = |id: &str, latest| ("slide/é.png".to_owned(), id.to_owned(), latest, false);
-    assert_eq!(all_versions(&stack).await, [entry(&new, true), entry("null", false)]);
-    let stack = stack.restart().await;
-    assert_eq!(delete(&stack, "slide/é.png", Some("null")).await, (Some("null".into()), None));
-    assert_eq!(stack.get("slide/é.png").await.unwrap(), b"new image");
-    assert_eq!(stack.files().len(), 3);
 }
 
 async fn versioning_of(clients: &Clients, bucket: &str) -> Option<BucketVersioningStatus> {

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use s3s::dto::BucketVersioningStatus;
+use s3s::s3_error;
 
 use super::StoreError;
 
@@ -56,7 +57,7 @@ pub(super) fn require(connection: &Connection, bucket: &str) -> Result<Versionin
         .prepare_cached("SELECT versioning FROM bucket WHERE name = ?1")?
         .query_row([bucket], |row| row.get(0))
         .optional()?
-        .ok_or_else(|| StoreError::NoSuchBucket { bucket: bucket.to_owned() })
+        .ok_or_else(|| s3_error!(NoSuchBucket, "there is no bucket `{bucket}`").into())
 }
 
 pub(super) fn set_versioning(
@@ -88,7 +89,11 @@ pub(super) fn remove(tx: &Transaction<'_>, bucket: &str) -> Result<(), StoreErro
     require(tx, bucket)?;
     let used = "SELECT 1 FROM version WHERE bucket = ?1 UNION ALL SELECT 1 FROM upload WHERE bucket = ?1";
     if tx.prepare(used)?.exists([bucket])? {
-        return Err(StoreError::BucketNotEmpty { bucket: bucket.to_owned() });
+        return Err(s3_error!(
+            BucketNotEmpty,
+            "bucket `{bucket}` holds objects, versions, delete markers or open uploads: delete them first"
+        )
+        .into());
     }
     tx.execute("DELETE FROM bucket WHERE name = ?1", [bucket])?;
     Ok(())

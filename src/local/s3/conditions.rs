@@ -3,6 +3,7 @@
 //! Pure. Invariant: the precedence is that of RFC 9110 and S3: an ETag condition overrides the date condition beside it.
 
 use s3s::dto::{ETag, ETagCondition, Timestamp};
+use s3s::{S3Error, s3_error};
 
 /// The conditions under which an object is read or used as the source of a copy.
 #[derive(Debug, Default, Clone)]
@@ -55,6 +56,11 @@ impl WriteConditions {
         let holds = |condition: &ETagCondition| existing_etag.is_some_and(|etag| matches(condition, etag));
         self.if_match.as_ref().is_none_or(holds) && !self.if_none_match.as_ref().is_some_and(holds)
     }
+}
+
+/// The answer to a request whose conditions do not hold.
+pub(super) fn failed(key: &str) -> S3Error {
+    s3_error!(PreconditionFailed, "the condition of the request does not hold for `{key}`")
 }
 
 fn matches(condition: &ETagCondition, etag: &str) -> bool {

@@ -1,14 +1,13 @@
 //! Deletions: of a key, of one version of it, and of many at once.
 //!
-//! Never removes a version that was not named in a versioned bucket: there a deletion is a delete marker. Invariant: the
-//! file of what was removed is listed as left over before anything touches it.
+//! In a versioned bucket a deletion is a delete marker, unless it names a version.
 
 use chrono::Utc;
 use s3s::dto::{
     DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, Error,
     ObjectIdentifier,
 };
-use s3s::{S3Response, S3Result};
+use s3s::{S3Request, S3Response, S3Result};
 
 use super::conditions::WriteConditions;
 use super::index::{self, Deleted};
@@ -19,9 +18,9 @@ use crate::local::state::Survives;
 impl LocalS3 {
     pub(super) async fn delete_one(
         &self,
-        input: DeleteObjectInput,
+        request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let DeleteObjectInput { bucket, key, version_id, if_match, .. } = input;
+        let DeleteObjectInput { bucket, key, version_id, if_match, .. } = request.input;
         let conditions = WriteConditions { if_match, if_none_match: None };
         let deleted = self.delete(&bucket, &key, version_id.as_deref(), conditions).await?;
         Ok(S3Response::new(DeleteObjectOutput {
@@ -33,9 +32,9 @@ impl LocalS3 {
 
     pub(super) async fn delete_all(
         &self,
-        input: DeleteObjectsInput,
+        request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        let DeleteObjectsInput { bucket, delete, .. } = input;
+        let DeleteObjectsInput { bucket, delete, .. } = request.input;
         self.require_bucket(&bucket).await?;
         let quiet = delete.quiet.unwrap_or(false);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
@@ -80,9 +79,7 @@ impl LocalS3 {
                 index::delete(tx, &in_bucket, &of_key, wanted, &conditions, Utc::now())
             })
             .await?;
-        if let Some(file) = deleted.removed.take() {
-            self.discard(bucket, &file).await;
-        }
+        self.blobs.remove(std::mem::take(&mut deleted.unused)).await;
         Ok(deleted)
     }
 }

@@ -1,33 +1,35 @@
-//! The index as writes change it: a file becomes the latest version of its key, a key or a version is deleted.
+//! The index as writes change it: a blob becomes the latest version of its key, a key or a version is deleted.
 //!
-//! SQL only: never touches an object's file. A write takes effect with the commit of its index row, in the same
-//! transaction as its notification: nothing is visible without its notification, and nothing half written is visible.
+//! SQL only: it touches no file, and returns which blobs no row refers to any more. A write takes effect with the commit
+//! of its index row, in the same transaction as its notification: nothing is visible without its notification, and
+//! nothing half written is visible.
 //!
-//! Invariant: every file that s3s-fs was ever asked to write belongs to exactly one version, or to an open upload, or is
-//! listed as a leftover; and the version of a key with the greatest number is the one that is marked as its latest.
+//! Invariant: the version of a key with the greatest number is the one that is marked as its latest.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Transaction, params};
 
 use super::StoreError;
 use super::buckets::{self, Versioning};
-use super::conditions::WriteConditions;
-use super::keys::file_for;
+use super::conditions::{WriteConditions, failed};
 use super::notify::{Created, Creation, notification};
-use super::versions::{self, ObjectRow, VersionId, VersionRow, Wanted};
+use super::versions::{self, VersionId, VersionRow, Wanted};
 use crate::local::Subscription;
 use crate::local::queue;
 use crate::local::state::next_number;
 
-/// A version whose file is complete, about to become the latest one.
+/// A version whose blob is on disk, about to become the latest one.
 #[derive(Debug, Clone)]
 pub(super) struct NewObject {
     pub(super) creation: Creation,
     pub(super) bucket: String,
     pub(super) key: String,
-    pub(super) file: String,
+    pub(super) blob: i64,
     pub(super) size_bytes: u64,
     pub(super) etag: String,
+    pub(super) about: String,
     pub(super) conditions: WriteConditions,
 }
 
@@ -37,8 +39,8 @@ pub(super) struct Committed {
     pub(super) modified_s: i64,
     /// The id that answers name.
     pub(super) version_id: Option<String>,
-    /// The file of the version that it replaced, now a leftover.
-    pub(super) replaced: Option<String>,
+    /// Blobs that no row refers to any more.
+    pub(super) unused: Vec<i64>,
 }
 
 /// What a deletion did.
@@ -48,46 +50,27 @@ pub(super) struct Deleted {
     pub(super) version_id: Option<String>,
     /// Whether that version is, or was, a delete marker.
     pub(super) is_marker: bool,
-    /// The file of what was removed, now a leftover.
-    pub(super) removed: Option<String>,
+    /// Blobs that no row refers to any more.
+    pub(super) unused: Vec<i64>,
 }
 
-/// Names the file for a new version; until the commit it counts as a leftover.
-pub(super) fn begin_write(
-    tx: &Transaction<'_>,
-    bucket: &str,
-    key: &str,
-    conditions: &WriteConditions,
-    now: DateTime<Utc>,
-) -> Result<String, StoreError> {
-    buckets::require(tx, bucket)?;
-    // Also judged at the commit, which decides; here it spares the client from sending the body.
-    judge(tx, bucket, key, conditions)?;
-    let file = file_for(bucket, key, next_number(tx, now)?);
-    add_leftover(tx, bucket, &file)?;
-    Ok(file)
-}
-
-/// Makes a complete file the latest version of its key and queues its notifications.
+/// Makes a blob the latest version of its key and queues its notifications.
 pub(super) fn commit(
     tx: &Transaction<'_>,
     new: &NewObject,
     subscriptions: &[Subscription],
     now: DateTime<Utc>,
 ) -> Result<Committed, StoreError> {
-    let NewObject { creation, bucket, key, file, size_bytes, etag, conditions } = new;
-    let versioning = buckets::require(tx, bucket)?;
-    judge(tx, bucket, key, conditions)?;
+    let NewObject { creation, bucket, key, size_bytes, etag, conditions, .. } = new;
+    let versioning = judge(tx, bucket, key, conditions)?;
     let replaced = match versioning {
         Versioning::Enabled => None,
         Versioning::Never | Versioning::Suspended => remove_version(tx, bucket, key, VersionId::Null)?,
     };
-    let replaced = replaced.and_then(VersionRow::into_object).map(|object| object.file);
     // Drawn here and not when the upload began: writes of one key are numbered in the order of their commits.
     let number = next_number(tx, now)?;
     let (id, modified_s) = (new_id(versioning, number), now.timestamp());
-    insert_latest(tx, bucket, key, number, id, modified_s, Some((file, *size_bytes, etag)))?;
-    remove_leftover(tx, bucket, file)?;
+    insert_latest(tx, bucket, key, number, id, modified_s, Some(new))?;
     for subscription in subscriptions.iter().filter(|subscription| subscription.bucket == *bucket) {
         // As in S3, a version that the next write replaces is not named.
         let version_id = (id != VersionId::Null).then(|| id.to_string());
@@ -103,7 +86,7 @@ pub(super) fn commit(
         };
         queue::insert(tx, &subscription.queue, &notification(&created), now)?;
     }
-    Ok(Committed { modified_s, version_id: id.shown(versioning), replaced })
+    Ok(Committed { modified_s, version_id: id.shown(versioning), unused: unused(tx, replaced)? })
 }
 
 /// Deletes a key, which in a versioned bucket makes a delete marker, or one version of it for good.
@@ -117,8 +100,7 @@ pub(super) fn delete(
     conditions: &WriteConditions,
     now: DateTime<Utc>,
 ) -> Result<Deleted, StoreError> {
-    let versioning = buckets::require(tx, bucket)?;
-    judge(tx, bucket, key, conditions)?;
+    let versioning = judge(tx, bucket, key, conditions)?;
     let removed = match (wanted, versioning) {
         (Wanted::Version(id), _) => remove_version(tx, bucket, key, id)?,
         (Wanted::Latest, Versioning::Enabled) => None,
@@ -126,11 +108,8 @@ pub(super) fn delete(
             remove_version(tx, bucket, key, VersionId::Null)?
         }
     };
-    let was_marker = matches!(removed, Some(VersionRow::Marker(_)));
-    let mut deleted = Deleted {
-        removed: removed.and_then(VersionRow::into_object).map(|object| object.file),
-        ..Default::default()
-    };
+    let was_marker = removed.as_ref().is_some_and(|version| version.content.is_none());
+    let mut deleted = Deleted { unused: unused(tx, removed)?, ..Default::default() };
     match (wanted, versioning) {
         (Wanted::Version(id), _) => {
             (deleted.version_id, deleted.is_marker) = (Some(id.to_string()), was_marker);
@@ -153,7 +132,7 @@ fn new_id(versioning: Versioning, number: i64) -> VersionId {
     }
 }
 
-/// Adds a version, which has the greatest number of all; without content (file, size in bytes, ETag) a delete marker.
+/// Adds a version, which has the greatest number of all; without content a delete marker.
 fn insert_latest(
     tx: &Transaction<'_>,
     bucket: &str,
@@ -161,12 +140,12 @@ fn insert_latest(
     number: i64,
     id: VersionId,
     modified_s: i64,
-    content: Option<(&String, u64, &String)>,
+    content: Option<&NewObject>,
 ) -> rusqlite::Result<()> {
     set_latest(tx, bucket, key, false)?;
     tx.prepare_cached(
-        "INSERT INTO version (bucket, key, number, is_null, is_latest, modified_s, file, size_bytes, etag)
-         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8)",
+        "INSERT INTO version (bucket, key, number, is_null, is_latest, modified_s, blob, size_bytes, etag, about)
+         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         bucket,
@@ -174,14 +153,15 @@ fn insert_latest(
         number,
         id == VersionId::Null,
         modified_s,
-        content.map(|(file, ..)| file),
-        content.map(|(_, size_bytes, _)| size_bytes),
-        content.map(|(.., etag)| etag),
+        content.map(|new| new.blob),
+        content.map(|new| new.size_bytes),
+        content.map(|new| &new.etag),
+        content.map(|new| &new.about),
     ])
     .map(|_| ())
 }
 
-/// Removes a version for good, its file becomes a leftover; the next older one is the latest if this one was.
+/// Removes a version for good; the next older one is the latest if this one was.
 fn remove_version(
     tx: &Transaction<'_>,
     bucket: &str,
@@ -196,10 +176,7 @@ fn remove_version(
     };
     tx.prepare_cached("DELETE FROM version WHERE bucket = ?1 AND key = ?2 AND number = ?3")?
         .execute(params![bucket, key.as_bytes(), number])?;
-    if let VersionRow::Object(object) = &version {
-        add_leftover(tx, bucket, &object.file)?;
-    }
-    if version.is_latest() {
+    if version.is_latest {
         set_latest(tx, bucket, key, true)?;
     }
     Ok(Some(version))
@@ -215,35 +192,38 @@ fn set_latest(tx: &Transaction<'_>, bucket: &str, key: &str, is_latest: bool) ->
     .map(|_| ())
 }
 
-/// Bucket and file of everything that no version points to.
-pub(super) fn leftovers(connection: &Connection) -> Result<Vec<(String, String)>, StoreError> {
-    let mut statement = connection.prepare("SELECT bucket, file FROM leftover")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// The blob of a removed version, unless a copy of it is still there.
+fn unused(tx: &Transaction<'_>, removed: Option<VersionRow>) -> rusqlite::Result<Vec<i64>> {
+    let Some(object) = removed.and_then(|version| version.content) else {
+        return Ok(Vec::new());
+    };
+    let is_used = tx.prepare_cached("SELECT 1 FROM version WHERE blob = ?1")?.exists([object.blob])?;
+    Ok(if is_used { Vec::new() } else { vec![object.blob] })
+}
+
+/// All blobs that a version or a part refers to.
+pub(super) fn blobs_in_use(connection: &Connection) -> Result<BTreeSet<i64>, StoreError> {
+    let mut statement =
+        connection.prepare("SELECT blob FROM version WHERE blob IS NOT NULL UNION SELECT blob FROM part")?;
+    let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn add_leftover(tx: &Transaction<'_>, bucket: &str, file: &str) -> rusqlite::Result<()> {
-    tx.prepare_cached("INSERT INTO leftover VALUES (?1, ?2)")?.execute([bucket, file]).map(|_| ())
-}
-
-pub(super) fn remove_leftover(tx: &Transaction<'_>, bucket: &str, file: &str) -> rusqlite::Result<()> {
-    tx.prepare_cached("DELETE FROM leftover WHERE bucket = ?1 AND file = ?2")?
-        .execute([bucket, file])
-        .map(|_| ())
-}
-
-/// Conditions of a write are about what a reader would get: a deleted key is one that is not there.
-fn judge(
+/// Judges the conditions of a write by what a reader would get: a deleted key is one that is not there.
+///
+/// Returns what the bucket does with the version that is replaced.
+pub(super) fn judge(
     connection: &Connection,
     bucket: &str,
     key: &str,
     conditions: &WriteConditions,
-) -> Result<(), StoreError> {
-    let latest: Option<ObjectRow> =
-        versions::lookup(connection, bucket, key, Wanted::Latest)?.and_then(VersionRow::into_object);
+) -> Result<Versioning, StoreError> {
+    let versioning = buckets::require(connection, bucket)?;
+    let latest =
+        versions::lookup(connection, bucket, key, Wanted::Latest)?.and_then(|version| version.content);
     if conditions.allow(latest.as_ref().map(|object| object.etag.as_str())) {
-        Ok(())
+        Ok(versioning)
     } else {
-        Err(StoreError::ConditionFailed { key: key.to_owned() })
+        Err(failed(key).into())
     }
 }

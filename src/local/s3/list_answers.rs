@@ -8,19 +8,20 @@ use s3s::dto::{
     ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
     ObjectVersion, ObjectVersionStorageClass, Owner,
 };
-use s3s::{S3Response, S3Result, s3_error};
+use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::listing::{self, Entry, Listing, MAX_PAGE_ENTRIES, Page, Resume, Shown};
 use super::notify::encode_key;
 use super::objects::{LocalS3, timestamp};
-use super::versions::{MarkerRow, ObjectRow, VersionId, VersionRow};
+use super::versions::{Content, VersionId, VersionRow};
 use super::{LOCAL_ACCESS_KEY_ID, StoreError};
 
 impl LocalS3 {
     pub(super) async fn list_by_token(
         &self,
-        input: ListObjectsV2Input,
+        request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|delimiter| !delimiter.is_empty());
@@ -58,8 +59,9 @@ impl LocalS3 {
 
     pub(super) async fn list_by_marker(
         &self,
-        input: ListObjectsInput,
+        request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
+        let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|delimiter| !delimiter.is_empty());
@@ -87,8 +89,9 @@ impl LocalS3 {
     /// Lists versions; newest first, and delete markers in an element of their own, as the types of S3 have them.
     pub(super) async fn list_versions(
         &self,
-        input: ListObjectVersionsInput,
+        request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
         let prefix = input.prefix.clone().unwrap_or_default();
         let delimiter = input.delimiter.clone().filter(|delimiter| !delimiter.is_empty());
@@ -114,16 +117,16 @@ impl LocalS3 {
         let is_truncated = Some(page.is_truncated);
         let next_key_marker = page.resume_entry().map(|last| encoding.marker(last));
         let next_version_id_marker = page.resume_entry().and_then(|last| match last {
-            Entry::Version(version) => Some(version.id().to_string()),
+            Entry::Version(version) => Some(version.id.to_string()),
             Entry::Prefix(_) => None,
         });
         let (mut versions, mut delete_markers, mut common_prefixes) = (Vec::new(), Vec::new(), Vec::new());
         for entry in page.entries {
             match entry {
-                Entry::Version(VersionRow::Object(object)) => versions.push(encoding.version(object)),
-                Entry::Version(VersionRow::Marker(marker)) => {
-                    delete_markers.push(encoding.delete_marker(&marker));
-                }
+                Entry::Version(version) => match &version.content {
+                    Some(content) => versions.push(encoding.version(&version, content)),
+                    None => delete_markers.push(encoding.delete_marker(&version)),
+                },
                 Entry::Prefix(prefix) => {
                     common_prefixes.push(CommonPrefix { prefix: Some(encoding.apply(&prefix)) });
                 }
@@ -185,7 +188,7 @@ impl Encoding {
     /// The marker by which a client asks for what follows this entry.
     fn marker(self, last: &Entry) -> String {
         match last {
-            Entry::Version(version) => self.apply(version.key()),
+            Entry::Version(version) => self.apply(&version.key),
             Entry::Prefix(prefix) => self.apply(prefix),
         }
     }
@@ -195,37 +198,38 @@ impl Encoding {
         for entry in page.entries {
             match entry {
                 Entry::Prefix(prefix) => prefixes.push(CommonPrefix { prefix: Some(self.apply(&prefix)) }),
-                Entry::Version(VersionRow::Object(object)) => objects.push(Object {
-                    key: Some(self.apply(&object.key)),
-                    size: i64::try_from(object.size_bytes).ok(),
-                    e_tag: Some(ETag::Strong(object.etag)),
-                    last_modified: Some(timestamp(object.modified_s)),
-                    storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                    owner: with_owner.then(owner),
-                    ..Default::default()
-                }),
-                // A listing of objects has none: a deleted key is not there.
-                Entry::Version(VersionRow::Marker(_)) => {}
+                // A listing of objects has no markers: a deleted key is not there.
+                Entry::Version(VersionRow { key, modified_s, content, .. }) => {
+                    objects.extend(content.map(|content| Object {
+                        key: Some(self.apply(&key)),
+                        size: i64::try_from(content.size_bytes).ok(),
+                        e_tag: Some(ETag::Strong(content.etag)),
+                        last_modified: Some(timestamp(modified_s)),
+                        storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+                        owner: with_owner.then(owner),
+                        ..Default::default()
+                    }));
+                }
             }
         }
         (objects, prefixes)
     }
 
-    fn version(self, object: ObjectRow) -> ObjectVersion {
+    fn version(self, version: &VersionRow, content: &Content) -> ObjectVersion {
         ObjectVersion {
-            key: Some(self.apply(&object.key)),
-            version_id: Some(object.id.to_string()),
-            is_latest: Some(object.is_latest),
-            size: i64::try_from(object.size_bytes).ok(),
-            e_tag: Some(ETag::Strong(object.etag)),
-            last_modified: Some(timestamp(object.modified_s)),
+            key: Some(self.apply(&version.key)),
+            version_id: Some(version.id.to_string()),
+            is_latest: Some(version.is_latest),
+            size: i64::try_from(content.size_bytes).ok(),
+            e_tag: Some(ETag::Strong(content.etag.clone())),
+            last_modified: Some(timestamp(version.modified_s)),
             storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),
             owner: Some(owner()),
             ..Default::default()
         }
     }
 
-    fn delete_marker(self, marker: &MarkerRow) -> DeleteMarkerEntry {
+    fn delete_marker(self, marker: &VersionRow) -> DeleteMarkerEntry {
         DeleteMarkerEntry {
             key: Some(self.apply(&marker.key)),
             version_id: Some(marker.id.to_string()),

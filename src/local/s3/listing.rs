@@ -69,7 +69,7 @@ impl Page {
     /// Where the next page of a listing of keys begins; `None` if this is the last page.
     pub(super) fn next(&self) -> Option<Resume> {
         self.resume_entry().map(|entry| match entry {
-            Entry::Version(version) => Resume::AfterKey(version.key().to_owned()),
+            Entry::Version(version) => Resume::AfterKey(version.key.clone()),
             Entry::Prefix(prefix) => Resume::AfterPrefix(prefix.clone()),
         })
     }
@@ -156,7 +156,7 @@ pub(super) fn page(connection: &Connection, listing: &Listing) -> rusqlite::Resu
                 return Ok(page);
             }
             let version = version_row(row)?;
-            match delimiter.as_deref().and_then(|d| common_prefix(version.key(), prefix, d)) {
+            match delimiter.as_deref().and_then(|d| common_prefix(&version.key, prefix, d)) {
                 None => page.entries.push(Entry::Version(version)),
                 Some(common) => {
                     behind_prefix = successor(common.as_bytes());
@@ -193,7 +193,7 @@ fn begun_key(connection: &Connection, listing: &Listing) -> rusqlite::Result<Opt
 fn keys_sql(shown: Shown) -> String {
     // The planner is not asked: without its index a page of a bucket full of deleted keys would read them all.
     let (index, order) = match shown {
-        Shown::Objects => ("INDEXED BY version_shown WHERE is_latest = 1 AND file IS NOT NULL AND", "key"),
+        Shown::Objects => ("INDEXED BY version_shown WHERE is_latest = 1 AND blob IS NOT NULL AND", "key"),
         Shown::Versions { .. } => ("WHERE", "key, number DESC"),
     };
     format!(
@@ -225,13 +225,13 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::state::VERSIONS;
+    use crate::local::state::LAYOUT;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     fn empty_index() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(VERSIONS).unwrap();
+        connection.execute_batch(LAYOUT).unwrap();
         connection
     }
 
@@ -239,11 +239,11 @@ mod tests {
     fn add_latest(connection: &Connection, key: &str, number: i64, is_marker: bool) {
         let key = key.as_bytes();
         connection.execute("UPDATE version SET is_latest = 0 WHERE key = ?1", [key]).unwrap();
-        let file = (!is_marker).then_some("f");
+        let blob = (!is_marker).then_some(1);
         connection
             .execute(
-                "INSERT INTO version VALUES ('b', ?1, ?2, 0, 1, 0, ?3, ?4, ?3)",
-                params![key, number, file, file.map(|_| 1)],
+                "INSERT INTO version VALUES ('b', ?1, ?2, 0, 1, 0, ?3, ?3, ?4, ?4)",
+                params![key, number, blob, blob.map(|_| "e")],
             )
             .unwrap();
     }
@@ -263,7 +263,7 @@ mod tests {
 
     fn text(entry: &Entry) -> String {
         match entry {
-            Entry::Version(version) => version.key().to_owned(),
+            Entry::Version(version) => version.key.clone(),
             Entry::Prefix(prefix) => format!("{prefix} (prefix)"),
         }
     }
@@ -305,17 +305,17 @@ mod tests {
             assert!(page.entries.len() <= max_entries);
             found.extend(page.entries.iter().map(|entry| match entry {
                 Entry::Version(version) => {
-                    let latest = if version.is_latest() { " latest" } else { "" };
-                    let marker = if matches!(version, VersionRow::Marker(_)) { " marker" } else { "" };
-                    format!("{} {}{latest}{marker}", text(entry), version.id())
+                    let latest = if version.is_latest { " latest" } else { "" };
+                    let marker = if version.content.is_none() { " marker" } else { "" };
+                    format!("{} {}{latest}{marker}", text(entry), version.id)
                 }
                 Entry::Prefix(_) => text(entry),
             }));
             match page.resume_entry() {
                 None => return found,
                 Some(Entry::Version(version)) => {
-                    listing.resume = Some(Resume::AfterKey(version.key().to_owned()));
-                    listing.shown = Shown::Versions { behind: Some(version.id()) };
+                    listing.resume = Some(Resume::AfterKey(version.key.clone()));
+                    listing.shown = Shown::Versions { behind: Some(version.id) };
                 }
                 Some(Entry::Prefix(prefix)) => {
                     listing.resume = Some(Resume::after(prefix, &listing.prefix, delimiter));

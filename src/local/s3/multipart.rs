@@ -1,91 +1,115 @@
-//! Uploads in parts: s3s-fs keeps and joins the parts, the index knows which there are.
+//! Uploads in parts: each part is a blob, and completing joins them to one.
 //!
-//! Never asks s3s-fs to complete what it would refuse: it would have thrown the parts away by then.
-//! Invariant: the joined file takes effect like every other write, by one commit with its notification.
+//! Invariant: the joined blob takes effect like every other write, by one commit with its notification, which also ends
+//! the upload; an upload that cannot be completed stays open.
 
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use chrono::Utc;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use rusqlite::Connection;
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
-    CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag,
-    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload,
-    Part, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, Checksum, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CopyPartResult, CreateMultipartUploadInput, CreateMultipartUploadOutput,
+    ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
+    MultipartUpload, Part, Range, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput,
+    UploadPartOutput,
 };
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::buckets;
+use super::about::{About, move_checksums, move_headers};
+use super::blobs::{Stored, chunks};
 use super::conditions::{ReadConditions, WriteConditions};
+use super::digests::{Digests, joined_etag};
 use super::index::NewObject;
 use super::notify::Creation;
-use super::objects::{LocalS3, copy_source, etag_value, explain, source_of, take_storage_class, timestamp};
+use super::objects::{LocalS3, check_storage_class, received, source_of, timestamp};
 use super::uploads::{self, PartRow, UploadRow};
-use super::{StoreError, leftovers};
+use super::{StoreError, buckets, versions};
 use crate::local::state::Survives;
 
 impl LocalS3 {
     pub(super) async fn create_upload(
         &self,
-        mut request: S3Request<CreateMultipartUploadInput>,
+        request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        take_storage_class(&mut request.input.storage_class)?;
-        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
-        let (in_bucket, for_key) = (bucket.clone(), key.clone());
-        let file = self
-            .state
-            .write(Survives::Kill, move |tx| uploads::begin(tx, &in_bucket, &for_key, Utc::now()))
-            .await?;
-        request.input.key.clone_from(&file);
-        let mut answer = self.files.create_multipart_upload(request).await.map_err(explain)?;
-        let id = answer.output.upload_id.clone().ok_or_else(|| s3_error!(InternalError))?;
-        let upload = UploadRow { id, bucket, key: key.clone(), file, created_s: Utc::now().timestamp() };
+        let mut input = request.input;
+        check_storage_class(input.storage_class.as_ref())?;
+        let mut about = About::default();
+        move_headers!(input, about);
+        let (id, about) = (uuid::Uuid::new_v4().to_string(), about.to_json()?);
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let upload = UploadRow { id: id.clone(), bucket, key, about, created_s: Utc::now().timestamp() };
         self.state.write(Survives::PowerLoss, move |tx| uploads::open(tx, &upload)).await?;
-        answer.output.key = Some(key);
-        Ok(answer)
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(id),
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn receive_part(
         &self,
-        mut request: S3Request<UploadPartInput>,
+        request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
-        let UploadPartInput { bucket, key, upload_id, part_number, .. } = &request.input;
-        let number = checked_number(*part_number)?;
-        let upload = self.find_upload(upload_id, bucket, key).await?;
-        request.input.key.clone_from(&upload.file);
-        let answer = self.files.upload_part(request).await.map_err(explain)?;
-        self.record_part(upload, number, etag_value(answer.output.e_tag.as_ref())?).await?;
-        Ok(answer)
+        let S3Request { mut input, trailing_headers, .. } = request;
+        let number = checked_number(input.part_number)?;
+        let upload = self.find_upload(&input.upload_id, &input.bucket, &input.key).await?;
+        let mut announced = Checksum::default();
+        move_checksums!(input, announced);
+        let (md5, algorithm) = (input.content_md5, input.checksum_algorithm);
+        let digests = Digests::new(announced, md5, algorithm.as_ref(), trailing_headers)?;
+        let mut stored = self.blobs.store(received(input.body)?, digests).await?;
+        let e_tag = Some(ETag::Strong(stored.md5.clone()));
+        let mut output = UploadPartOutput { e_tag, ..Default::default() };
+        move_checksums!(stored.checksum, output);
+        self.record_part(upload, number, stored).await?;
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn copy_part(
         &self,
         request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-        let input = &request.input;
+        let input = request.input;
         let number = checked_number(input.part_number)?;
         let upload = self.find_upload(&input.upload_id, &input.bucket, &input.key).await?;
         let (from_bucket, from_key, wanted) = source_of(&input.copy_source)?;
         let conditions = ReadConditions {
-            if_match: input.copy_source_if_match.clone(),
-            if_none_match: input.copy_source_if_none_match.clone(),
-            if_modified_since: input.copy_source_if_modified_since.clone(),
-            if_unmodified_since: input.copy_source_if_unmodified_since.clone(),
+            if_match: input.copy_source_if_match,
+            if_none_match: input.copy_source_if_none_match,
+            if_modified_since: input.copy_source_if_modified_since,
+            if_unmodified_since: input.copy_source_if_unmodified_since,
         };
-        loop {
-            let source = self.find_source(&from_bucket, &from_key, wanted, &conditions).await?;
-            let mut inner = request.clone();
-            inner.input.key.clone_from(&upload.file);
-            inner.input.copy_source = copy_source(&from_bucket, &source.object.file);
-            let copied = self.files.upload_part_copy(inner).await;
-            if !self.is_still_there(&from_bucket, &source.object).await? {
-                continue;
+        let find = move |connection: &Connection| {
+            versions::find_source(connection, &from_bucket, &from_key, wanted, &conditions)
+        };
+        let (source, file) = self.open_found(find).await?;
+        let size_bytes = source.object.size_bytes;
+        let positions = match input.copy_source_range {
+            None => 0..size_bytes,
+            Some(range) => {
+                let range = Range::parse(&range).map_err(|_| s3_error!(InvalidArgument))?;
+                // As on S3, a range that ends behind the source is refused and not cut off.
+                if matches!(range, Range::Int { last: Some(last), .. } if last >= size_bytes) {
+                    return Err(s3_error!(InvalidRange));
+                }
+                range.check(size_bytes)?
             }
-            let mut answer = copied.map_err(explain)?;
-            let mut result = answer.output.copy_part_result.take().unwrap_or_default();
-            let modified_s = self.record_part(upload, number, etag_value(result.e_tag.as_ref())?).await?;
-            result.last_modified = Some(timestamp(modified_s));
-            answer.output.copy_part_result = Some(result);
-            answer.output.copy_source_version_id = source.version_id;
-            return Ok(answer);
-        }
+        };
+        let body = chunks(file, positions).map_err(read_failed);
+        let stored = self.blobs.store(body, Digests::default()).await?;
+        let e_tag = Some(ETag::Strong(stored.md5.clone()));
+        let modified_s = self.record_part(upload, number, stored).await?;
+        let last_modified = Some(timestamp(modified_s));
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(CopyPartResult { e_tag, last_modified, ..Default::default() }),
+            copy_source_version_id: source.version_id,
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn list_upload_parts(
@@ -153,64 +177,52 @@ impl LocalS3 {
 
     pub(super) async fn complete_upload(
         &self,
-        mut request: S3Request<CompleteMultipartUploadInput>,
+        request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let CompleteMultipartUploadInput { bucket, key, upload_id, .. } = &request.input;
-        let (bucket, key) = (bucket.clone(), key.clone());
-        let upload = self.find_upload(upload_id, &bucket, &key).await?;
-        let conditions = WriteConditions {
-            if_match: request.input.if_match.take(),
-            if_none_match: request.input.if_none_match.take(),
+        let CompleteMultipartUploadInput {
+            bucket,
+            key,
+            upload_id,
+            multipart_upload,
+            if_match,
+            if_none_match,
+            ..
+        } = request.input;
+        let upload = self.find_upload(&upload_id, &bucket, &key).await?;
+        let conditions = WriteConditions { if_match, if_none_match };
+        let listed = multipart_upload.and_then(|list| list.parts).unwrap_or_default();
+        let (id, of_list) = (upload_id.clone(), listed.clone());
+        let parts = self.state.read(move |connection| uploads::chosen(connection, &id, &of_list)).await?;
+        let etags: Vec<&str> = parts.iter().map(|part| part.etag.as_str()).collect();
+        let etag = joined_etag(&etags).ok_or_else(|| s3_error!(InternalError))?;
+        let Stored { blob, size_bytes, .. } =
+            self.blobs.store(self.joined(&upload_id, parts.clone()), Digests::default()).await?;
+        let new = NewObject {
+            creation: Creation::CompleteMultipartUpload,
+            bucket: bucket.clone(),
+            key: key.clone(),
+            blob,
+            size_bytes,
+            etag: etag.clone(),
+            about: upload.about.clone(),
+            conditions,
         };
-        let listed =
-            request.input.multipart_upload.as_ref().and_then(|list| list.parts.clone()).unwrap_or_default();
-        let numbers: Vec<i32> = listed.iter().filter_map(|part| part.part_number).collect();
-        let started = upload.clone();
-        self.state.write(Survives::Kill, move |tx| uploads::start_completing(tx, &started, &listed)).await?;
-
-        request.input.key.clone_from(&upload.file);
-        // s3s-fs joins only what is numbered from 1 without gaps.
-        let parts = request.input.multipart_upload.iter_mut().flat_map(|list| &mut list.parts).flatten();
-        for (number, part) in (1..).zip(parts) {
-            part.part_number = Some(number);
-        }
-        let etag = async {
-            let (root, id) = (self.root.clone(), upload.id.clone());
-            self.on_disk(root.clone(), move || leftovers::close_gaps(&root, &id, &numbers)).await?;
-            let mut output = self.files.complete_multipart_upload(request).await.map_err(explain)?.output;
-            // s3s-fs has joined the parts by now and only hides the answer in a future.
-            if let Some(future) = output.future.take() {
-                output = future.await.map_err(explain)?;
+        let end = move |tx: &rusqlite::Transaction<'_>| {
+            // It may have been completed or aborted meanwhile, or a part of it replaced.
+            let unused = uploads::close(tx, &upload)?;
+            if parts.iter().any(|part| !unused.contains(&part.blob)) {
+                return Err(s3_error!(
+                    InvalidPart,
+                    "a part was uploaded again while the upload was completed"
+                )
+                .into());
             }
-            etag_value(output.e_tag.as_ref())
-        }
-        .await;
-        let finished = match etag {
-            Ok(etag) => {
-                let creation = Creation::CompleteMultipartUpload;
-                let (bucket, key, file, etag) = (bucket.clone(), key.clone(), upload.file.clone(), etag);
-                let new =
-                    NewObject { creation, bucket, key, file, size_bytes: 0, etag: etag.clone(), conditions };
-                self.finish(new).await.map(|committed| (etag, committed.version_id)).map_err(Into::into)
-            }
-            Err(error) => {
-                self.discard(&upload.bucket, &upload.file).await;
-                Err(error)
-            }
+            Ok(unused)
         };
-        // Parts that were uploaded and not listed, and on failure all of them.
-        if let Err(error) = self.remove_upload_files(&upload).await {
-            tracing::warn!(
-                bucket,
-                key,
-                error = &error as &dyn std::error::Error,
-                "parts of an upload not removed"
-            );
-        }
-        let (etag, version_id) = finished?;
+        let committed = self.commit(new, end).await?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             e_tag: Some(ETag::Strong(etag)),
-            version_id,
+            version_id: committed.version_id,
             location: Some(format!("/{bucket}/{}", super::notify::encode_key(&key))),
             bucket: Some(bucket),
             key: Some(key),
@@ -222,23 +234,25 @@ impl LocalS3 {
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let AbortMultipartUploadInput { bucket, key, upload_id, .. } = &request.input;
-        let upload = self.find_upload(upload_id, bucket, key).await?;
-        self.remove_upload_files(&upload).await?;
+        let AbortMultipartUploadInput { bucket, key, upload_id, .. } = request.input;
+        let upload = self.find_upload(&upload_id, &bucket, &key).await?;
+        let unused = self.state.write(Survives::PowerLoss, move |tx| uploads::close(tx, &upload)).await?;
+        self.blobs.remove(unused).await;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
-    /// Removes what is left of an upload on disk, and then the upload from the index.
-    pub(super) async fn remove_upload_files(&self, upload: &UploadRow) -> Result<(), StoreError> {
-        let UploadRow { id, bucket, file, .. } = upload.clone();
-        let of_upload = id.clone();
-        let parts = self.state.read(move |connection| uploads::parts(connection, &of_upload)).await?;
-        // Those of a closed gap, too.
-        let numbers: Vec<i32> = (1..).zip(&parts).flat_map(|(place, part)| [place, part.number]).collect();
-        let (root, of_upload) = (self.root.clone(), id.clone());
-        let remove = move || leftovers::remove_upload(&root, &bucket, &file, &of_upload, &numbers);
-        self.on_disk(self.root.clone(), remove).await?;
-        self.state.write(Survives::Kill, move |tx| uploads::forget(tx, &id)).await
+    /// The bytes of parts, one after the other.
+    fn joined(&self, upload_id: &str, parts: Vec<PartRow>) -> impl Stream<Item = S3Result<Bytes>> {
+        let (blobs, id) = (Arc::clone(&self.blobs), upload_id.to_owned());
+        let open = move |part: PartRow| match blobs.file(part.blob) {
+            Ok(file) => Ok(chunks(file, 0..part.size_bytes).map_err(read_failed)),
+            // A blob goes when its row has gone.
+            Err(StoreError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(uploads::no_such_upload(&id))
+            }
+            Err(error) => Err(S3Error::from(error)),
+        };
+        stream::iter(parts).map(open).try_flatten()
     }
 
     async fn find_upload(&self, id: &str, bucket: &str, key: &str) -> Result<UploadRow, StoreError> {
@@ -246,21 +260,28 @@ impl LocalS3 {
         self.state.read(move |connection| uploads::find(connection, &id, &bucket, &key)).await
     }
 
-    async fn record_part(&self, upload: UploadRow, number: i32, etag: String) -> Result<i64, StoreError> {
-        let path = leftovers::part_path(&self.root, &upload.id, number);
-        let of_part = path.clone();
-        let size_bytes =
-            self.on_disk(path.clone(), move || std::fs::metadata(of_part).map(|data| data.len())).await?;
+    /// Adds a stored part to its upload; returns when, in seconds since 1970.
+    async fn record_part(&self, upload: UploadRow, number: i32, stored: Stored) -> Result<i64, StoreError> {
+        let Stored { blob, size_bytes, md5: etag, .. } = stored;
         let modified_s = Utc::now().timestamp();
-        let part = PartRow { number, etag, size_bytes, modified_s };
-        let recorded =
-            self.state.write(Survives::Kill, move |tx| uploads::record_part(tx, &upload, &part)).await;
-        if recorded.is_err() {
-            // The upload ended meanwhile and will not clean up after this part.
-            let _ = std::fs::remove_file(path);
-        }
-        recorded.map(|()| modified_s)
+        let part = PartRow { number, blob, etag, size_bytes, modified_s };
+        let record = move |tx: &rusqlite::Transaction<'_>| uploads::record_part(tx, &upload, &part);
+        let recorded = self.state.write(Survives::PowerLoss, record).await;
+        let unused = match &recorded {
+            Ok(replaced) => *replaced,
+            // The upload ended meanwhile.
+            Err(StoreError::Refused(_)) => Some(blob),
+            // Whether the row is there is not known when the disk fails; the next start looks.
+            Err(_) => None,
+        };
+        self.blobs.remove(unused.into_iter().collect()).await;
+        recorded.map(|_| modified_s)
     }
+}
+
+fn read_failed(error: io::Error) -> S3Error {
+    tracing::error!(%error, "local s3 failed");
+    S3Error::with_source(S3ErrorCode::InternalError, Box::new(error))
 }
 
 fn checked_number(number: i32) -> S3Result<i32> {

@@ -4,6 +4,7 @@
 //! key compare like the order in which its writes took effect.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::LOCAL_ACCESS_KEY_ID;
@@ -83,24 +84,13 @@ pub(super) fn notification(created: &Created<'_>) -> String {
     .to_string()
 }
 
+/// What stays as it is in an encoded key.
+const KEPT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/').remove(b' ');
+
 /// Form-encodes a key as AWS does in notifications and listings: a space is `+`, `/` stays, the rest is percent-encoded.
 pub(super) fn encode_key(key: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut encoded = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' | b'/' => {
-                encoded.push(char::from(byte))
-            }
-            b' ' => encoded.push('+'),
-            _ => {
-                encoded.push('%');
-                encoded.push(char::from(HEX[usize::from(byte >> 4)]));
-                encoded.push(char::from(HEX[usize::from(byte & 15)]));
-            }
-        }
-    }
-    encoded
+    utf8_percent_encode(key, KEPT).to_string().replace(' ', "+")
 }
 
 #[cfg(test)]

@@ -1,81 +1,114 @@
-//! Writes of whole objects: put and copy, on top of s3s-fs and the index.
+//! Writes of whole objects: put and copy, on top of the blobs and the index.
 //!
-//! A write goes: name a file (index) → let s3s-fs fill it → sync it → commit (index and notification).
+//! A put goes: write and sync a blob → commit (row and notification in one transaction). A copy is the commit alone:
+//! its row refers to the blob of its source.
 //!
-//! Never changes a file that is visible. Invariant: a write that fails leaves neither a version nor a file.
+//! Invariant: a write that fails leaves neither a version nor a blob.
 
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use bytes::Bytes;
 use chrono::Utc;
+use futures::{Stream, StreamExt};
+use rusqlite::{OptionalExtension, Transaction};
 use s3s::dto::{
-    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag, MetadataDirective, PutObjectInput,
-    PutObjectOutput, StorageClass, Timestamp,
+    Checksum, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag, MetadataDirective,
+    PutObjectInput, PutObjectOutput, StorageClass, StreamingBlob, Timestamp,
 };
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
-use s3s_fs::FileSystem;
+use s3s::{S3Request, S3Response, S3Result, s3_error};
 
+use super::about::{About, move_checksums, move_headers};
+use super::blobs::{Blobs, Stored};
 use super::conditions::{ReadConditions, WriteConditions};
+use super::digests::Digests;
 use super::index::{self, Committed, NewObject};
 use super::notify::Creation;
-use super::versions::Wanted;
-use super::{StoreError, leftovers};
+use super::versions::{self, Wanted};
+use super::{StoreError, buckets};
 use crate::local::Subscription;
+use crate::local::queue::Queue;
 use crate::local::state::{StateFile, Survives};
+
+/// In the folder of blobs: the id of the index that belongs to them.
+const INDEX_ID_FILE: &str = ".giemsa-index-id";
 
 /// The S3 of the local stack.
 #[derive(Debug)]
 pub(in crate::local) struct LocalS3 {
-    pub(super) files: FileSystem,
-    pub(super) root: PathBuf,
+    pub(super) blobs: Arc<Blobs>,
     pub(super) state: StateFile,
-    pub(super) subscriptions: Arc<[Subscription]>,
+    subscriptions: Arc<[Subscription]>,
 }
 
 impl LocalS3 {
+    /// Opens or creates the folder of blobs, and removes what an earlier process left half done.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the folder cannot be used or does not belong to the index in `queue`'s file.
+    pub(in crate::local) async fn open(
+        root: &Path,
+        queue: &Queue,
+        subscriptions: &[Subscription],
+    ) -> Result<Self, StoreError> {
+        let state = queue.state().clone();
+        let file_error = |source| StoreError::File { path: root.to_owned(), source };
+        std::fs::create_dir_all(root).map_err(file_error)?;
+        pair_with_index(root, &state).await?;
+        let in_use = state.read(index::blobs_in_use).await?;
+        let blobs = Arc::new(Blobs::open(root, &in_use).map_err(file_error)?);
+        Ok(Self { blobs, state, subscriptions: subscriptions.into() })
+    }
+
     pub(super) async fn put(
         &self,
-        mut request: S3Request<PutObjectInput>,
+        request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
-        take_storage_class(&mut request.input.storage_class)?;
-        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
-        let conditions = WriteConditions {
-            if_match: request.input.if_match.take(),
-            if_none_match: request.input.if_none_match.take(),
-        };
-        let file = self.begin(&bucket, &key, &conditions).await?;
-        request.input.key.clone_from(&file);
-        let mut answer = match self.files.put_object(request).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.discard(&bucket, &file).await;
-                return Err(explain(error));
-            }
-        };
-        let etag = etag_value(answer.output.e_tag.as_ref())?;
-        let new = NewObject { creation: Creation::Put, bucket, key, file, size_bytes: 0, etag, conditions };
-        answer.output.version_id = self.finish(new).await?.version_id;
-        Ok(answer)
+        let S3Request { mut input, trailing_headers, .. } = request;
+        check_storage_class(input.storage_class.as_ref())?;
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let conditions = WriteConditions { if_match: input.if_match, if_none_match: input.if_none_match };
+        let (to, of, judged) = (bucket.clone(), key.clone(), conditions.clone());
+        // The commit decides; here it spares the client from sending the body.
+        self.state.read(move |connection| index::judge(connection, &to, &of, &judged).map(drop)).await?;
+        let mut announced = Checksum::default();
+        move_checksums!(input, announced);
+        let (md5, algorithm) = (input.content_md5, input.checksum_algorithm);
+        let digests = Digests::new(announced, md5, algorithm.as_ref(), trailing_headers)?;
+        let mut stored = self.blobs.store(received(input.body)?, digests).await?;
+        let mut output =
+            PutObjectOutput { e_tag: Some(ETag::Strong(stored.md5.clone())), ..Default::default() };
+        let mut about = About::default();
+        move_headers!(input, about);
+        let mut checksum = stored.checksum.clone();
+        move_checksums!(checksum, output);
+        move_checksums!(stored.checksum, about);
+        let Stored { blob, size_bytes, md5: etag, .. } = stored;
+        let about = about.to_json()?;
+        let new =
+            NewObject { creation: Creation::Put, bucket, key, blob, size_bytes, etag, about, conditions };
+        output.version_id = self.commit(new, |_| Ok(Vec::new())).await?.version_id;
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn copy(
         &self,
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
-        let (from_bucket, from_key, wanted) = source_of(&request.input.copy_source)?;
-        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
-        let replaces_metadata = request
-            .input
+        let mut input = request.input;
+        let (from_bucket, from_key, wanted) = source_of(&input.copy_source)?;
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let replaces_headers = input
             .metadata_directive
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         if (&from_bucket, &from_key) == (&bucket, &key)
             // Copying an older version onto its key is how it is brought back.
             && wanted == Wanted::Latest
-            && !replaces_metadata
-            && request.input.storage_class.is_none()
+            && !replaces_headers
+            && input.storage_class.is_none()
         {
             return Err(s3_error!(
                 InvalidRequest,
@@ -83,139 +116,137 @@ impl LocalS3 {
                  to have it stored and notified again"
             ));
         }
-        let conditions = ReadConditions {
-            if_match: request.input.copy_source_if_match.clone(),
-            if_none_match: request.input.copy_source_if_none_match.clone(),
-            if_modified_since: request.input.copy_source_if_modified_since.clone(),
-            if_unmodified_since: request.input.copy_source_if_unmodified_since.clone(),
+        check_storage_class(input.storage_class.as_ref())?;
+        let read_conditions = ReadConditions {
+            if_match: input.copy_source_if_match.take(),
+            if_none_match: input.copy_source_if_none_match.take(),
+            if_modified_since: input.copy_source_if_modified_since.take(),
+            if_unmodified_since: input.copy_source_if_unmodified_since.take(),
         };
-        loop {
-            let source = self.find_source(&from_bucket, &from_key, wanted, &conditions).await?;
-            let file = self.begin(&bucket, &key, &WriteConditions::default()).await?;
-            let mut inner = request.clone();
-            take_storage_class(&mut inner.input.storage_class)?;
-            inner.input.key.clone_from(&file);
-            inner.input.copy_source = copy_source(&from_bucket, &source.object.file);
-            inner.input.copy_source_if_match = None;
-            inner.input.copy_source_if_none_match = None;
-            inner.input.copy_source_if_modified_since = None;
-            inner.input.copy_source_if_unmodified_since = None;
-            let copied = self.files.copy_object(inner).await;
-            if !self.is_still_there(&from_bucket, &source.object).await? {
-                self.discard(&bucket, &file).await;
-                continue;
-            }
-            let answer = match copied {
-                Ok(answer) => answer,
-                Err(error) => {
-                    self.discard(&bucket, &file).await;
-                    return Err(explain(error));
-                }
-            };
-            let result = answer.output.copy_object_result.unwrap_or_default();
-            let etag = etag_value(result.e_tag.as_ref())?;
-            let conditions = WriteConditions::default();
-            let new =
-                NewObject { creation: Creation::Copy, bucket, key, file, size_bytes: 0, etag, conditions };
-            let committed = self.finish(new).await?;
-            let result = CopyObjectResult { last_modified: Some(timestamp(committed.modified_s)), ..result };
-            return Ok(S3Response::new(CopyObjectOutput {
-                copy_object_result: Some(result),
-                version_id: committed.version_id,
-                copy_source_version_id: source.version_id,
-                ..Default::default()
-            }));
+        let mut replaced = replaces_headers.then(About::default);
+        if let Some(about) = &mut replaced {
+            move_headers!(input, about);
         }
-    }
-
-    async fn begin(
-        &self,
-        bucket: &str,
-        key: &str,
-        conditions: &WriteConditions,
-    ) -> Result<String, StoreError> {
-        let (bucket, key, conditions) = (bucket.to_owned(), key.to_owned(), conditions.clone());
-        self.state
-            .write(Survives::Kill, move |tx| index::begin_write(tx, &bucket, &key, &conditions, Utc::now()))
-            .await
-    }
-
-    /// Syncs a filled file and commits it with its notification.
-    ///
-    /// The size in `new` is filled in here.
-    pub(super) async fn finish(&self, mut new: NewObject) -> Result<Committed, StoreError> {
-        let (bucket, file) = (new.bucket.clone(), new.file.clone());
-        let committed = async {
-            new.size_bytes = self.sync(&bucket, &file).await?;
-            let subscriptions = Arc::clone(&self.subscriptions);
-            self.state
-                .write_and_wake(Survives::PowerLoss, move |tx| {
-                    index::commit(tx, &new, &subscriptions, Utc::now())
-                })
-                .await
-        }
-        .await;
-        match committed {
-            Ok(committed) => {
-                if let Some(replaced) = &committed.replaced {
-                    self.discard(&bucket, replaced).await;
-                }
-                Ok(committed)
-            }
-            Err(error) => {
-                self.discard(&bucket, &file).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn sync(&self, bucket: &str, file: &str) -> Result<u64, StoreError> {
-        let path = self.root.join(bucket).join(file);
-        let (root, bucket, file) = (self.root.clone(), bucket.to_owned(), file.to_owned());
-        self.on_disk(path, move || leftovers::sync_object(&root, &bucket, &file)).await
-    }
-
-    /// Removes a file that no version points to; what cannot be removed now is tried again at the next start.
-    pub(super) async fn discard(&self, bucket: &str, file: &str) {
-        let path = self.root.join(bucket).join(file);
-        let (root, of_bucket, of_file) = (self.root.clone(), bucket.to_owned(), file.to_owned());
-        let removed = self.on_disk(path, move || leftovers::remove_object(&root, &of_bucket, &of_file)).await;
-        let forgotten = match removed {
-            Ok(()) => {
-                let (bucket, file) = (bucket.to_owned(), file.to_owned());
-                let forget =
-                    move |tx: &rusqlite::Transaction<'_>| Ok(index::remove_leftover(tx, &bucket, &file)?);
-                self.state.write(Survives::Kill, forget).await
-            }
-            Err(error) => Err(error),
+        let subscriptions = Arc::clone(&self.subscriptions);
+        let (etag, source_version, committed) = self
+            .state
+            .write_and_wake(Survives::PowerLoss, move |tx| {
+                let source = versions::find_source(tx, &from_bucket, &from_key, wanted, &read_conditions)?;
+                let object = source.object;
+                let about = match replaced {
+                    None => object.about,
+                    Some(mut about) => {
+                        let mut of_source = About::from_json(&object.about)?;
+                        move_checksums!(of_source, about);
+                        about.to_json()?
+                    }
+                };
+                let new = NewObject {
+                    creation: Creation::Copy,
+                    bucket,
+                    key,
+                    blob: object.blob,
+                    size_bytes: object.size_bytes,
+                    etag: object.etag.clone(),
+                    about,
+                    conditions: WriteConditions::default(),
+                };
+                let committed = index::commit(tx, &new, &subscriptions, Utc::now())?;
+                Ok::<_, StoreError>((object.etag, source.version_id, committed))
+            })
+            .await?;
+        self.blobs.remove(committed.unused).await;
+        let result = CopyObjectResult {
+            e_tag: Some(ETag::Strong(etag)),
+            last_modified: Some(timestamp(committed.modified_s)),
+            ..Default::default()
         };
-        if let Err(error) = forgotten {
-            tracing::warn!(
-                bucket,
-                file,
-                error = &error as &dyn std::error::Error,
-                "leftover file not removed"
-            );
-        }
+        Ok(S3Response::new(CopyObjectOutput {
+            copy_object_result: Some(result),
+            version_id: committed.version_id,
+            copy_source_version_id: source_version,
+            ..Default::default()
+        }))
     }
 
-    /// Runs file system work on the blocking pool.
-    pub(super) async fn on_disk<T: Send + 'static>(
+    /// Commits a stored blob with its notification, and what `also` does, which returns blobs that it makes unused.
+    pub(super) async fn commit(
         &self,
-        path: PathBuf,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let done =
-            tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        done.map_err(|source| StoreError::File { path, source })
+        new: NewObject,
+        also: impl FnOnce(&Transaction<'_>) -> Result<Vec<i64>, StoreError> + Send + 'static,
+    ) -> Result<Committed, StoreError> {
+        let (blob, subscriptions) = (new.blob, Arc::clone(&self.subscriptions));
+        let committed = self.state.write_and_wake(Survives::PowerLoss, move |tx| {
+            let unused = also(tx)?;
+            let mut committed = index::commit(tx, &new, &subscriptions, Utc::now())?;
+            committed.unused.extend(unused);
+            Ok::<_, StoreError>(committed)
+        });
+        let mut committed = committed.await;
+        let unused = match &mut committed {
+            Ok(committed) => std::mem::take(&mut committed.unused),
+            Err(StoreError::Refused(_)) => vec![blob],
+            // Whether the row is there is not known when the disk fails; the next start looks.
+            Err(_) => Vec::new(),
+        };
+        self.blobs.remove(unused).await;
+        committed
     }
+}
+
+/// Makes sure that blobs and index belong together, so that no object is taken for unused or silently missing.
+async fn pair_with_index(root: &Path, state: &StateFile) -> Result<(), StoreError> {
+    let id_path = root.join(INDEX_ID_FILE);
+    let file_error = |source| StoreError::File { path: root.to_owned(), source };
+    let of_folder = match std::fs::read_to_string(&id_path) {
+        Ok(id) => Some(id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(file_error(error)),
+    };
+    let (of_index, index_in_use): (Option<String>, bool) = state
+        .read(|connection| {
+            let id = connection
+                .query_row("SELECT value FROM setting WHERE name = 'index_id'", [], |row| row.get(0))
+                .optional()?;
+            Ok::<_, StoreError>((id, !buckets::all(connection)?.is_empty()))
+        })
+        .await?;
+    if of_folder.is_some() && of_folder == of_index {
+        return Ok(());
+    }
+    if index_in_use || Blobs::is_in_use(root).map_err(file_error)? {
+        let found = match (&of_folder, &of_index) {
+            (_, None) => "the index is new",
+            (None, _) => "the folder is new",
+            _ => "each has the mark of another",
+        };
+        return Err(StoreError::ForeignIndex { root: root.to_owned(), found });
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    let value = id.clone();
+    state
+        .write(Survives::PowerLoss, move |tx| {
+            tx.execute("INSERT OR REPLACE INTO setting VALUES ('index_id', ?1)", [value])?;
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+    let mut mark = std::fs::File::create(&id_path).map_err(file_error)?;
+    mark.write_all(id.as_bytes()).and_then(|()| mark.sync_all()).map_err(file_error)
+}
+
+/// The body of an upload; that it ends early or is damaged on the way is its sender's error.
+pub(super) fn received(body: Option<StreamingBlob>) -> S3Result<impl Stream<Item = S3Result<Bytes>>> {
+    let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
+    Ok(body.map(|chunk| {
+        chunk.map_err(|error| s3_error!(IncompleteBody, "the body did not arrive as it was sent: {error}"))
+    }))
 }
 
 /// Takes a storage class that makes no difference to who reads the object: the local stack has one disk.
 ///
 /// What S3 archives cannot be read before somebody restores it, so that a classifier on AWS could not answer it either.
-pub(super) fn take_storage_class(class: &mut Option<StorageClass>) -> S3Result<()> {
-    match class.take().as_ref().map(StorageClass::as_str) {
+pub(super) fn check_storage_class(class: Option<&StorageClass>) -> S3Result<()> {
+    match class.map(StorageClass::as_str) {
         None
         | Some(
             StorageClass::STANDARD
@@ -250,25 +281,6 @@ pub(super) fn source_of(source: &CopySource) -> S3Result<(String, String, Wanted
     }
 }
 
-pub(super) fn copy_source(bucket: &str, file: &str) -> CopySource {
-    CopySource::Bucket { bucket: bucket.into(), key: file.into(), version_id: None }
-}
-
-pub(super) fn etag_value(etag: Option<&ETag>) -> S3Result<String> {
-    etag.map(|etag| etag.value().to_owned())
-        .ok_or_else(|| s3_error!(InternalError, "s3s-fs answered without an ETag"))
-}
-
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
-/// Gives an internal error of s3s-fs a message and a log line: it has the cause, and tells it to nobody.
-pub(super) fn explain(mut error: S3Error) -> S3Error {
-    if *error.code() == S3ErrorCode::InternalError {
-        let cause = error.source().map_or_else(|| "no cause given".to_owned(), ToString::to_string);
-        tracing::error!(cause, "local s3 failed");
-        error.set_message(format!("the data folder of the local stack failed: {cause}"));
-    }
-    error
 }

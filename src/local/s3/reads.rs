@@ -1,103 +1,110 @@
-//! Reads: get, head, and finding what a copy is made of.
-//!
-//! A read goes: look up the file → let s3s-fs read it → look again, and start over if that version is gone meanwhile.
+//! Reads: get, head, and which part of an object is asked for.
 //!
 //! Invariant: what a reader gets (bytes, ETag, type, metadata, version id) is of one version.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use hyper::StatusCode;
-use hyper::header::{ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
+use hyper::header::{ALLOW, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
+use rusqlite::Connection;
 use s3s::dto::{
-    ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, TimestampFormat,
+    Checksum, ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, StreamingBlob,
+    TimestampFormat,
 };
-use s3s::header::X_AMZ_VERSION_ID;
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::header::{X_AMZ_DELETE_MARKER, X_AMZ_VERSION_ID};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::StoreError;
-use super::conditions::{ReadConditions, Verdict};
-use super::objects::{LocalS3, explain, timestamp};
-use super::versions::{self, Found, ObjectRow, VersionRow, Wanted};
+use super::about::{About, move_checksums, move_headers};
+use super::blobs::chunks;
+use super::conditions::{ReadConditions, Verdict, failed};
+use super::objects::{LocalS3, timestamp};
+use super::versions::{self, Content, Found, VersionId, Wanted};
 
 /// What S3 answers for objects that were stored without a type.
 const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
+
+/// Takes the conditions out of a request, and judges what was found by them.
+macro_rules! check {
+    ($input:expr, $found:expr) => {
+        let conditions = ReadConditions {
+            if_match: $input.if_match.take(),
+            if_none_match: $input.if_none_match.take(),
+            if_modified_since: $input.if_modified_since.take(),
+            if_unmodified_since: $input.if_unmodified_since.take(),
+        };
+        match conditions.judge(&$found.object.etag, &timestamp($found.modified_s)) {
+            Verdict::Proceed => {}
+            Verdict::NotModified => return Err(not_modified(&$found)),
+            Verdict::Failed => return Err(failed(&$found.key)),
+        }
+        check_part_number($input.part_number, &$found.object)?;
+    };
+}
+
+/// An answer that says everything of an object but its bytes.
+macro_rules! describe {
+    ($output:ident, $found:expr) => {{
+        let Found { object, modified_s, version_id, .. } = $found;
+        let mut about = About::from_json(&object.about)?;
+        let mut output = $output {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: i64::try_from(object.size_bytes).ok(),
+            e_tag: Some(ETag::Strong(object.etag)),
+            last_modified: Some(timestamp(modified_s)),
+            version_id,
+            ..Default::default()
+        };
+        move_headers!(about, output);
+        move_checksums!(about, output);
+        output.content_type.get_or_insert_with(|| DEFAULT_CONTENT_TYPE.to_owned());
+        output
+    }};
+}
 
 impl LocalS3 {
     pub(super) async fn get(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
-        let GetObjectInput {
-            bucket,
-            key,
-            version_id,
-            if_match,
-            if_none_match,
-            if_modified_since,
-            if_unmodified_since,
-            part_number,
-            ..
-        } = request.input.clone();
-        let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
-        let wanted = Wanted::of(&key, version_id.as_deref())?;
-        loop {
-            let Found { object, version_id } = self.find_if(&bucket, &key, wanted, &conditions).await?;
-            check_part_number(part_number, &object)?;
-            let (e_tag, last_modified) =
-                (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
-            let mut inner = request.clone();
-            inner.input.key.clone_from(&object.file);
-            inner.input.range =
-                request.input.range.map(|range| within(range, object.size_bytes)).transpose()?;
-            let answer = self.files.get_object(inner).await;
-            if !self.is_still_there(&bucket, &object).await? {
-                continue;
+        let mut input = request.input;
+        let wanted = Wanted::of(&input.key, input.version_id.as_deref())?;
+        let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let find = move |connection: &Connection| versions::find(connection, &bucket, &key, wanted);
+        let (found, file) = self.open_found(find).await?;
+        check!(input, found);
+        let size_bytes = found.object.size_bytes;
+        let mut output = describe!(GetObjectOutput, found);
+        let mut positions = 0..size_bytes;
+        if let Some(range) = input.range {
+            positions = range.check(size_bytes)?;
+            if positions.is_empty() {
+                return Err(s3_error!(InvalidRange));
             }
-            let mut answer = answer.map_err(explain)?;
-            answer.output.e_tag = e_tag;
-            answer.output.last_modified = last_modified;
-            answer.output.version_id = version_id;
-            answer.output.accept_ranges = Some("bytes".to_owned());
-            answer.output.content_type.get_or_insert_with(|| DEFAULT_CONTENT_TYPE.to_owned());
-            override_headers(&request.input, &mut answer.output);
-            return Ok(answer);
+            output.content_range =
+                Some(format!("bytes {}-{}/{size_bytes}", positions.start, positions.end - 1));
+            output.content_length = i64::try_from(positions.end - positions.start).ok();
         }
+        if positions != (0..size_bytes) {
+            // Those of the object are of all its bytes.
+            let mut none = Checksum::default();
+            move_checksums!(none, output);
+        }
+        output.body = Some(StreamingBlob::wrap(chunks(file, positions)));
+        override_headers(&input, &mut output);
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn head(
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let HeadObjectInput {
-            bucket,
-            key,
-            version_id,
-            if_match,
-            if_none_match,
-            if_modified_since,
-            if_unmodified_since,
-            part_number,
-            ..
-        } = request.input.clone();
-        let conditions = ReadConditions { if_match, if_none_match, if_modified_since, if_unmodified_since };
-        let wanted = Wanted::of(&key, version_id.as_deref())?;
-        loop {
-            let Found { object, version_id } = self.find_if(&bucket, &key, wanted, &conditions).await?;
-            check_part_number(part_number, &object)?;
-            let (e_tag, last_modified) =
-                (Some(ETag::Strong(object.etag.clone())), Some(timestamp(object.modified_s)));
-            let mut inner = request.clone();
-            inner.input.key.clone_from(&object.file);
-            let answer = self.files.head_object(inner).await;
-            if !self.is_still_there(&bucket, &object).await? {
-                continue;
-            }
-            let mut answer = answer.map_err(explain)?;
-            answer.output.e_tag = e_tag;
-            answer.output.last_modified = last_modified;
-            answer.output.version_id = version_id;
-            answer.output.accept_ranges = Some("bytes".to_owned());
-            answer.output.content_type.get_or_insert_with(|| DEFAULT_CONTENT_TYPE.to_owned());
-            return Ok(answer);
-        }
+        let mut input = request.input;
+        let wanted = Wanted::of(&input.key, input.version_id.as_deref())?;
+        let found = self.find(&input.bucket, &input.key, wanted).await?;
+        check!(input, found);
+        Ok(S3Response::new(describe!(HeadObjectOutput, found)))
     }
 
     pub(super) async fn find(&self, bucket: &str, key: &str, wanted: Wanted) -> Result<Found, StoreError> {
@@ -105,64 +112,24 @@ impl LocalS3 {
         self.state.read(move |connection| versions::find(connection, &bucket, &key, wanted)).await
     }
 
-    /// Finds an object for a read; conditions that do not hold are "not modified" or an error.
-    async fn find_if(
+    /// Finds a version and opens its blob.
+    pub(super) async fn open_found(
         &self,
-        bucket: &str,
-        key: &str,
-        wanted: Wanted,
-        conditions: &ReadConditions,
-    ) -> S3Result<Found> {
-        let found = self.find(bucket, key, wanted).await?;
-        match conditions.judge(&found.object.etag, &timestamp(found.object.modified_s)) {
-            Verdict::Proceed => Ok(found),
-            Verdict::NotModified => Err(not_modified(&found)),
-            Verdict::Failed => Err(StoreError::ConditionFailed { key: key.to_owned() }.into()),
-        }
-    }
-
-    /// Finds the source of a copy; conditions that do not hold are one error, whichever way.
-    pub(super) async fn find_source(
-        &self,
-        bucket: &str,
-        key: &str,
-        wanted: Wanted,
-        conditions: &ReadConditions,
-    ) -> S3Result<Found> {
-        let source = match self.find(bucket, key, wanted).await {
-            Ok(source) => source,
-            // The method is allowed, the source is not; and the headers would speak of the copy.
-            Err(StoreError::DeleteMarker { .. }) => {
-                return Err(s3_error!(
-                    InvalidRequest,
-                    "the source of a copy is a delete marker: name a version with content"
-                ));
-            }
-            Err(StoreError::Deleted { .. }) => {
-                return Err(StoreError::NoSuchKey { key: key.to_owned() }.into());
-            }
-            Err(error) => return Err(error.into()),
+        find: impl FnOnce(&Connection) -> Result<Found, StoreError> + Send + 'static,
+    ) -> Result<(Found, File), StoreError> {
+        let blobs = Arc::clone(&self.blobs);
+        let open = move |connection: &Connection| {
+            let _lock = blobs.reading();
+            let found = find(connection)?;
+            let file = blobs.file(found.object.blob)?;
+            Ok((found, file))
         };
-        match conditions.judge(&source.object.etag, &timestamp(source.object.modified_s)) {
-            Verdict::Proceed => Ok(source),
-            Verdict::NotModified | Verdict::Failed => {
-                Err(StoreError::ConditionFailed { key: key.to_owned() }.into())
-            }
-        }
-    }
-
-    /// Whether this version is neither replaced nor deleted for good, so that its files were there all the time.
-    pub(super) async fn is_still_there(&self, bucket: &str, object: &ObjectRow) -> Result<bool, StoreError> {
-        let (bucket, key, wanted) = (bucket.to_owned(), object.key.clone(), Wanted::Version(object.id));
-        let now =
-            self.state.read(move |connection| versions::lookup(connection, &bucket, &key, wanted)).await?;
-        // The version `null` may be another one by now.
-        Ok(now.and_then(VersionRow::into_object).is_some_and(|now| now.file == object.file))
+        self.state.read(open).await
     }
 }
 
 /// An object that was not uploaded in parts is its own part 1; where one ended in the others is not remembered.
-fn check_part_number(asked: Option<i32>, object: &ObjectRow) -> S3Result<()> {
+fn check_part_number(asked: Option<i32>, object: &Content) -> S3Result<()> {
     match asked {
         None => Ok(()),
         Some(_) if object.etag.contains('-') => Err(s3_error!(
@@ -177,7 +144,7 @@ fn check_part_number(asked: Option<i32>, object: &ObjectRow) -> S3Result<()> {
     }
 }
 
-/// Headers that a reader asks for in place of the object's own, as signed links do; s3s-fs does not know them.
+/// Headers that a reader asks for in place of the object's own, as signed links do.
 fn override_headers(asked: &GetObjectInput, answer: &mut GetObjectOutput) {
     let replace = |own: &mut Option<String>, asked: &Option<String>| {
         if asked.is_some() {
@@ -192,37 +159,50 @@ fn override_headers(asked: &GetObjectInput, answer: &mut GetObjectOutput) {
 }
 
 /// A time in seconds since 1970 as HTTP headers have it.
-pub(super) fn http_date(seconds: i64) -> Option<HeaderValue> {
+fn http_date(seconds: i64) -> Option<HeaderValue> {
     let mut date = Vec::new();
     timestamp(seconds).format(TimestampFormat::HttpDate, &mut date).ok()?;
     HeaderValue::from_bytes(&date).ok()
 }
 
-/// The answer to a reader that has this version already; it repeats the headers by which the reader knows.
-fn not_modified(Found { object, version_id }: &Found) -> S3Error {
+/// The answer to a reader of a key whose latest version is the delete marker `id`.
+pub(super) fn deleted(key: &str, id: VersionId) -> S3Error {
+    let mut answer =
+        s3_error!(NoSuchKey, "there is no object `{key}`: it is deleted, by the delete marker `{id}`");
+    answer.set_headers(marker_headers(id));
+    answer
+}
+
+/// The answer to a reader of the delete marker `id`, made at `modified_s` (seconds since 1970).
+pub(super) fn delete_marker(key: &str, id: VersionId, modified_s: i64) -> S3Error {
+    let mut answer = s3_error!(
+        MethodNotAllowed,
+        "version `{id}` of `{key}` is a delete marker: it has no content and can only be deleted"
+    );
+    let mut headers = marker_headers(id);
+    headers.insert(ALLOW, HeaderValue::from_static("DELETE"));
+    headers.extend(http_date(modified_s).map(|date| (LAST_MODIFIED, date)));
+    answer.set_headers(headers);
+    answer
+}
+
+/// By these headers a reader sees that there is a delete marker and not nothing; they replace all others of s3s.
+fn marker_headers(id: VersionId) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", object.etag)) {
-        headers.insert(ETAG, etag);
-    }
-    if let Some(date) = http_date(object.modified_s) {
-        headers.insert(LAST_MODIFIED, date);
-    }
-    if let Some(Ok(version_id)) = version_id.as_ref().map(HeaderValue::try_from) {
-        headers.insert(X_AMZ_VERSION_ID, version_id);
-    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.insert(X_AMZ_DELETE_MARKER, HeaderValue::from_static("true"));
+    headers.extend(HeaderValue::try_from(id.to_string()).map(|id| (X_AMZ_VERSION_ID, id)));
+    headers
+}
+
+/// The answer to a reader that has this version already; it repeats the headers by which the reader knows.
+fn not_modified(Found { object, modified_s, version_id, .. }: &Found) -> S3Error {
+    let mut headers = HeaderMap::new();
+    headers.extend(HeaderValue::try_from(format!("\"{}\"", object.etag)).map(|etag| (ETAG, etag)));
+    headers.extend(http_date(*modified_s).map(|date| (LAST_MODIFIED, date)));
+    headers.extend(version_id.iter().flat_map(HeaderValue::try_from).map(|id| (X_AMZ_VERSION_ID, id)));
     let mut error = S3Error::new(S3ErrorCode::NotModified);
     error.set_status_code(StatusCode::NOT_MODIFIED);
     error.set_headers(headers);
     error
-}
-
-/// The range in absolute positions: s3s-fs fails on a suffix longer than the object.
-fn within(range: Range, size_bytes: u64) -> S3Result<Range> {
-    match range {
-        Range::Suffix { length } if length == 0 || size_bytes == 0 => Err(s3_error!(InvalidRange)),
-        Range::Suffix { length } => {
-            Ok(Range::Int { first: size_bytes.saturating_sub(length), last: Some(size_bytes - 1) })
-        }
-        Range::Int { .. } => Ok(range),
-    }
 }

@@ -9,13 +9,15 @@
 use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
-use super::StoreError;
 use super::buckets::{self, Versioning};
+use super::conditions::{ReadConditions, Verdict, failed};
+use super::objects::timestamp;
+use super::{StoreError, reads};
 
 /// The columns of [`version_row`], in its order.
-pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, file, size_bytes, etag";
+pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, blob, size_bytes, etag, about";
 
 /// The id of what was written without versioning.
 const NULL: &str = "null";
@@ -66,79 +68,41 @@ impl Wanted {
         match version_id {
             None => Ok(Self::Latest),
             Some("") => Err(s3_error!(InvalidArgument, "the version id is empty, it must name a version")),
-            Some(text) => VersionId::parse(text).map(Self::Version).ok_or_else(|| {
-                StoreError::NoSuchVersion { key: key.to_owned(), version_id: text.to_owned() }.into()
-            }),
+            Some(text) => VersionId::parse(text).map(Self::Version).ok_or_else(|| no_such_version(key, text)),
         }
     }
 }
 
-/// What the index knows of a version that has content.
+/// What the index knows of one version of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ObjectRow {
+pub(super) struct VersionRow {
     pub(super) key: String,
     pub(super) id: VersionId,
     pub(super) is_latest: bool,
-    /// Relative to the bucket's folder.
-    pub(super) file: String,
+    /// Seconds since 1970, because HTTP dates have no fractions and all answers must agree.
+    pub(super) modified_s: i64,
+    /// A delete marker has none.
+    pub(super) content: Option<Content>,
+}
+
+/// What a version holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) blob: i64,
     pub(super) size_bytes: u64,
     /// Without quotes.
     pub(super) etag: String,
-    /// Seconds since 1970, because HTTP dates have no fractions and all answers must agree.
-    pub(super) modified_s: i64,
-}
-
-/// What the index knows of a delete marker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MarkerRow {
-    pub(super) key: String,
-    pub(super) id: VersionId,
-    pub(super) is_latest: bool,
-    /// Seconds since 1970.
-    pub(super) modified_s: i64,
-}
-
-/// One version of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum VersionRow {
-    Object(ObjectRow),
-    Marker(MarkerRow),
-}
-
-impl VersionRow {
-    pub(super) fn key(&self) -> &str {
-        match self {
-            Self::Object(object) => &object.key,
-            Self::Marker(marker) => &marker.key,
-        }
-    }
-
-    pub(super) fn id(&self) -> VersionId {
-        match self {
-            Self::Object(object) => object.id,
-            Self::Marker(marker) => marker.id,
-        }
-    }
-
-    pub(super) fn is_latest(&self) -> bool {
-        match self {
-            Self::Object(object) => object.is_latest,
-            Self::Marker(marker) => marker.is_latest,
-        }
-    }
-
-    pub(super) fn into_object(self) -> Option<ObjectRow> {
-        match self {
-            Self::Object(object) => Some(object),
-            Self::Marker(_) => None,
-        }
-    }
+    /// An [`About`](super::about::About) as JSON.
+    pub(super) about: String,
 }
 
 /// A version that can be read.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
-    pub(super) object: ObjectRow,
+    pub(super) key: String,
+    pub(super) object: Content,
+    /// Seconds since 1970.
+    pub(super) modified_s: i64,
     /// The id that answers name.
     pub(super) version_id: Option<String>,
 }
@@ -150,13 +114,11 @@ pub(super) fn version_row(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
     })?;
     let id = if row.get(2)? { VersionId::Null } else { VersionId::Numbered(row.get(1)?) };
-    let (is_latest, modified_s) = (row.get(3)?, row.get(4)?);
-    let file: Option<String> = row.get(5)?;
-    let Some(file) = file else {
-        return Ok(VersionRow::Marker(MarkerRow { key, id, is_latest, modified_s }));
+    let content = match row.get(5)? {
+        None => None,
+        Some(blob) => Some(Content { blob, size_bytes: row.get(6)?, etag: row.get(7)?, about: row.get(8)? }),
     };
-    let (size_bytes, etag) = (row.get(6)?, row.get(7)?);
-    Ok(VersionRow::Object(ObjectRow { key, id, is_latest, file, size_bytes, etag, modified_s }))
+    Ok(VersionRow { key, id, is_latest: row.get(3)?, modified_s: row.get(4)?, content })
 }
 
 /// The version that is asked for; a delete marker is an error that names it.
@@ -168,20 +130,46 @@ pub(super) fn find(
 ) -> Result<Found, StoreError> {
     let versioning = buckets::require(connection, bucket)?;
     match (lookup(connection, bucket, key, wanted)?, wanted) {
-        (Some(VersionRow::Object(object)), _) => {
-            let version_id = object.id.shown(versioning);
-            Ok(Found { object, version_id })
+        (Some(VersionRow { key, id, modified_s, content: Some(object), .. }), _) => {
+            Ok(Found { key, object, modified_s, version_id: id.shown(versioning) })
         }
-        (Some(VersionRow::Marker(MarkerRow { key, id, .. })), Wanted::Latest) => {
-            Err(StoreError::Deleted { key, version_id: id.to_string() })
+        (Some(VersionRow { id, .. }), Wanted::Latest) => Err(reads::deleted(key, id).into()),
+        (Some(VersionRow { id, modified_s, .. }), Wanted::Version(_)) => {
+            Err(reads::delete_marker(key, id, modified_s).into())
         }
-        (Some(VersionRow::Marker(MarkerRow { key, id, modified_s, .. })), Wanted::Version(_)) => {
-            Err(StoreError::DeleteMarker { key, version_id: id.to_string(), modified_s })
+        (None, Wanted::Latest) => Err(no_such_key(key).into()),
+        (None, Wanted::Version(id)) => Err(no_such_version(key, &id.to_string()).into()),
+    }
+}
+
+fn no_such_key(key: &str) -> S3Error {
+    s3_error!(NoSuchKey, "there is no object `{key}`")
+}
+
+fn no_such_version(key: &str, version_id: &str) -> S3Error {
+    s3_error!(NoSuchVersion, "there is no version `{version_id}` of `{key}`")
+}
+
+/// Finds the source of a copy; conditions that do not hold are one error, whichever way.
+pub(super) fn find_source(
+    connection: &Connection,
+    bucket: &str,
+    key: &str,
+    wanted: Wanted,
+    conditions: &ReadConditions,
+) -> Result<Found, StoreError> {
+    let source = find(connection, bucket, key, wanted).map_err(|error| match error {
+        // The method is allowed, the source is not; and the headers would speak of the copy.
+        StoreError::Refused(answer) if *answer.code() == S3ErrorCode::MethodNotAllowed => {
+            s3_error!(InvalidRequest, "the source of a copy is a delete marker: name a version with content")
+                .into()
         }
-        (None, Wanted::Latest) => Err(StoreError::NoSuchKey { key: key.to_owned() }),
-        (None, Wanted::Version(id)) => {
-            Err(StoreError::NoSuchVersion { key: key.to_owned(), version_id: id.to_string() })
-        }
+        StoreError::Refused(answer) if *answer.code() == S3ErrorCode::NoSuchKey => no_such_key(key).into(),
+        error => error,
+    })?;
+    match conditions.judge(&source.object.etag, &timestamp(source.modified_s)) {
+        Verdict::Proceed => Ok(source),
+        Verdict::NotModified | Verdict::Failed => Err(failed(key).into()),
     }
 }
 
