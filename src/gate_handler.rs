@@ -217,9 +217,8 @@ impl GateHandler {
                 }
             };
         let listed = self.bucket.list(GOLDEN_PREFIX).await?;
-        let set = GoldenSet::of(
-            listed.into_iter().map(|file| (file.key, file.etag.trim_matches('"').to_owned())),
-        );
+        let set =
+            GoldenSet::of(listed.into_iter().map(|file| (file.key, file.etag.trim_matches('"').to_owned())));
         // A report under this name that is of another model counts for nothing.
         let own = |found: Option<FoundReport>| {
             found.and_then(Result::ok).filter(|report| report.model.sha256 == sha256)
@@ -290,12 +289,8 @@ impl GateHandler {
             [candidate].into_iter().chain(production.iter().map(|(_, m)| m.clone())).collect();
         let _watched = self.watch.until_dropped();
         self.watch.tell(Work::Infer { key: GOLDEN_PREFIX, sha256: &sha256 });
-        let work = answer_golden(
-            &set.images,
-            |image| self.read_golden(image.clone()),
-            &models,
-            &self.config.limits,
-        );
+        let work =
+            answer_golden(&set.images, |image| self.read_golden(image.clone()), &models, &self.config.limits);
         let answers = match stop_at {
             None => Some(work.await?),
             Some(stop_at) => timeout_at(stop_at.into(), work).await.ok().transpose()?,

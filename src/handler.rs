@@ -197,7 +197,9 @@ impl Handler {
                     Err(error) => tracing::warn!(key = %object.key, %error, "a run was not noted"),
                 }
                 let ran = self.pipeline.run(std::slice::from_ref(object), deadline).await;
-                if matches!(ran.outcomes.as_slice(), [Outcome::Retry(Failure::NoTimeLeft)]) && sha256.is_some() {
+                if matches!(ran.outcomes.as_slice(), [Outcome::Retry(Failure::NoTimeLeft)])
+                    && sha256.is_some()
+                {
                     run_notes.end(object).await;
                 }
                 step_times.append(ran.step_times);

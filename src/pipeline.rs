@@ -28,8 +28,8 @@ use crate::outcome::{Answer, Disposition, Failure, Outcome};
 use crate::price::{Architecture, batch_cost};
 use crate::serving::{LoadCheck, Registry, RegistryError, Release};
 use crate::store::{
-    Counter, FetchError, FetchedObject, ImageKey, LedgerEntry, Placement, QueryError, StoreError, TableReader,
-    TableWriter, fetch_object, place, write_result,
+    Counter, FetchError, FetchedObject, ImageKey, LedgerEntry, Placement, QueryError, StoreError,
+    TableReader, TableWriter, fetch_object, place, write_result,
 };
 
 /// Releases that are looked through for a model that can serve in the stead of a refused one.
@@ -381,11 +381,7 @@ impl Pipeline {
     /// Stores a record in the results prefix and then in the table.
     ///
     /// The table comes last: what it names exists.
-    async fn store(
-        &self,
-        record: Record,
-        object: &ObjectRef,
-    ) -> Result<(Record, Placement), StoreError> {
+    async fn store(&self, record: Record, object: &ObjectRef) -> Result<(Record, Placement), StoreError> {
         let Config { results_bucket, results_prefix, .. } = &self.config;
         let record = write_result(&self.s3, results_bucket, results_prefix, record).await?;
         // The place of a write in the order of its key is no place of another write that was read in its stead.

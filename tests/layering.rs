@@ -64,7 +64,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("export", &["digest", "config", "classification", "store"]),
     ("reconcile", &["object", "config", "classification", "store", "inventory"]),
     ("handler", &["object", "event", "metrics", "crashes", "outcome", "notes", "pipeline"]),
-    ("gate_handler", &["digest", "object", "event", "config", "metrics", "model", "store", "serving", "golden"]),
+    (
+        "gate_handler",
+        &["digest", "object", "event", "config", "metrics", "model", "store", "serving", "golden"],
+    ),
     ("cost", &["digest", "price", "object", "classification", "store"]),
     ("backfill", &["digest", "object", "config", "price", "store", "queues", "reconcile"]),
     // Shells.

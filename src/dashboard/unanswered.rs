@@ -138,9 +138,8 @@ impl Dashboard {
     async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Open<'a>, Problem> {
         let keys: Vec<&str> = batch.iter().map(|listed| listed.key.as_str()).collect();
         let results = self.table.current_results(&self.buckets.input, &keys, stage).await?;
-        let is_open = |listed: &&Listed| {
-            results.get(&listed.key).is_none_or(|result| !listed.is_answered_by(result))
-        };
+        let is_open =
+            |listed: &&Listed| results.get(&listed.key).is_none_or(|result| !listed.is_answered_by(result));
         Ok(Open {
             images: batch.iter().filter(is_open).collect(),
             counted: results.values().filter(|result| !result.is_withdrawn).count() as u64,

@@ -132,7 +132,8 @@ impl Releaser {
         };
         let key = archive_key(&sha256);
         let bytes = self.model_at(&key).await?;
-        let bytes = bytes.ok_or_else(|| ReleaseError::Digest { digest: sha256.clone(), found: Vec::new() })?;
+        let bytes =
+            bytes.ok_or_else(|| ReleaseError::Digest { digest: sha256.clone(), found: Vec::new() })?;
         let found = sha256_hex(&bytes);
         if found != sha256 {
             return Err(ReleaseError::Damaged { location: self.bucket.location(&key), found });

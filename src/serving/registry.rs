@@ -19,7 +19,7 @@ use crate::config::{Config, GatePolicy};
 use crate::digest::sha256_hex;
 use crate::metrics::{self, Metric};
 use crate::model::{Watch, archive_key};
-use crate::store::{FileFacts, ModelBucket, BoundedFile};
+use crate::store::{BoundedFile, FileFacts, ModelBucket};
 
 /// Longest that batches wait for a new file to be loaded while another model could serve them; it is loaded on beside.
 const LONGEST_WAIT_BESIDE: Duration = Duration::from_secs(10);

@@ -29,8 +29,8 @@ mod withdrawal_writes;
 mod withdrawals;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
-pub use crashes::CrashNote;
 pub use counters::Counter;
+pub use crashes::CrashNote;
 pub use current::{Placement, make_current, place};
 pub use days::DaySummary;
 pub use failures::{FailureNote, NotedUpload, Run};

@@ -229,7 +229,8 @@ impl ModelBucket {
             let found = self.get(&key).await?;
             let report = decide(found.as_ref().map(parsed))?;
             self.put(&report_page_key(sha256), render_report(&report).into()).await?;
-            let json = serde_json::to_vec_pretty(&report).expect("a report holds only text and finite numbers");
+            let json =
+                serde_json::to_vec_pretty(&report).expect("a report holds only text and finite numbers");
             if self.put_if(&key, json.into(), found.as_ref().map(|file| file.facts.etag.as_str())).await? {
                 return Ok(report);
             }

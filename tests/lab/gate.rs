@@ -389,13 +389,16 @@ async fn no_time_to_finish_fails_a_model_only_if_it_had_the_time_to_itself() {
     let gate_at = |deadline: Instant, slow: String| {
         let watch = Watch::new(move |work| {
             if matches!(work, Work::Infer { sha256, .. } if sha256 == slow) {
-                std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                tokio::task::block_in_place(|| {
+                    std::thread::sleep(deadline.saturating_duration_since(Instant::now()))
+                });
             }
         });
         gate_of(&lab, |config| config.limits.deadline_margin = Duration::ZERO)
             .guarded_by(crashes.clone(), watch)
     };
-    let both = events::sqs(["dev", "test"].map(|s| notification(MODELS, &format!("{s}/model.onnx")).to_string()));
+    let both =
+        events::sqs(["dev", "test"].map(|s| notification(MODELS, &format!("{s}/model.onnx")).to_string()));
     let deadline = Instant::now() + Duration::from_secs(30);
     let answer = gate_at(deadline, sha256_hex(&second)).handle(&both, Some(deadline)).await.unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "message-1"}]}));
@@ -425,7 +428,7 @@ async fn a_waiver_that_is_given_while_the_gate_tries_the_model_survives() {
     let watch = Watch::new(move |work| {
         if matches!(work, Work::Infer { .. }) {
             begun.send(()).unwrap();
-            may_go_on.lock().unwrap().recv().unwrap();
+            tokio::task::block_in_place(|| may_go_on.lock().unwrap().recv().unwrap());
         }
     });
     let gate = gate_of(&lab, |_| ()).guarded_by(Arc::new(crash_notes(&lab)), watch);
@@ -451,9 +454,8 @@ async fn a_report_that_cannot_be_asked_for_refuses_nothing() {
     const STAGE: &str = "unasked";
     let lab = Lab::without_model().await;
     lab.put_model(STAGE, &sample_model()).await;
-    let clients = faulty(&lab.clients, |request| {
-        request.uri.contains("reports/").then_some(Fault::ACCESS_DENIED)
-    });
+    let clients =
+        faulty(&lab.clients, |request| request.uri.contains("reports/").then_some(Fault::ACCESS_DENIED));
     let registry = Registry::new(clients.s3, &gated(STAGE));
     for _ in 0..2 {
         let error = registry.refresh().await.unwrap_err();

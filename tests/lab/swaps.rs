@@ -194,7 +194,8 @@ async fn a_fall_back_that_nobody_waits_for_is_loaded_once() {
     let mut cut = 0;
     let release = loop {
         assert!(registry.refresh().await.unwrap_err().is_refusal());
-        match tokio::time::timeout(Duration::from_millis(100), registry.fall_back(&sha256, released_at)).await {
+        match tokio::time::timeout(Duration::from_millis(100), registry.fall_back(&sha256, released_at)).await
+        {
             Ok(release) => break release.unwrap(),
             Err(_) => cut += 1,
         }
@@ -292,6 +293,9 @@ async fn swaps_under_load_lose_no_image_and_every_result_is_its_model_s() {
     assert_eq!(total(Metric::ModelRefused, STAGE), 0);
     let (requests, invocations) = (requests.load(Ordering::SeqCst), invocations.load(Ordering::SeqCst));
     // One for each look, and one for each new file.
-    assert!(requests <= invocations + swaps + 1, "{requests} requests to the model bucket in {invocations} invocations");
+    assert!(
+        requests <= invocations + swaps + 1,
+        "{requests} requests to the model bucket in {invocations} invocations"
+    );
     eprintln!("{swaps} swaps, {invocations} invocations, {requests} requests to the model bucket");
 }
