@@ -165,13 +165,14 @@ mod tests {
             Err(AnalysisError::OutOfTime)
         };
         // Each ends, though late: who comes last waits for longer than any image may take.
-        let waiting = futures::future::join_all((0..4).map(|_| pool.run(busy, None)));
-        assert_eq!(waiting.await.len(), 4);
+        let run = || pool.run(busy, None);
+        let ended = tokio::join!(run(), run(), run(), run());
+        assert!(ended.3.is_err_and(|error| matches!(error, Failure::ImageTimeout { .. })));
         assert!(!pool.is_stuck());
 
         let (end, ended) = mpsc::channel::<()>();
         let stuck = move |_: Instant| {
-            drop(ended.recv());
+            assert!(ended.recv().is_err());
             Err(AnalysisError::OutOfTime)
         };
         let first = pool.run(stuck, None).await;

@@ -3,6 +3,8 @@
 //! It never knows who triggered it. Invariant: every object given in comes out with exactly one outcome, by
 //! the deadline, and all objects of one call are classified by one model.
 
+mod batch;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +16,15 @@ use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 use tracing::{Instrument, debug_span};
 
+use self::batch::Answered;
+pub use self::batch::Batch;
 use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
 use crate::classification::{DECODER_FAILED_CODE, Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
 use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
-use crate::metrics::{self, Metric, StepTimes};
+use crate::metrics::{self, Metric};
 use crate::model::{Model, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::{ObjectRef, SkipReason};
@@ -28,8 +32,8 @@ use crate::outcome::{Answer, Disposition, Failure, Outcome};
 use crate::price::{Architecture, batch_cost};
 use crate::serving::{LoadCheck, Registry, RegistryError, Release};
 use crate::store::{
-    Counter, FetchError, FetchedObject, ImageKey, LedgerEntry, Placement, QueryError, StoreError,
-    TableReader, TableWriter, fetch_object, place, write_result,
+    FetchError, FetchedObject, ImageKey, LedgerEntry, Placement, QueryError, StoreError, TableReader,
+    TableWriter, fetch_object, place, write_result,
 };
 
 /// Releases that are looked through for a model that can serve in the stead of a refused one.
@@ -133,14 +137,7 @@ impl Pipeline {
         // Most of the margin may be needed by many slides; the rest is left for the answer.
         let stop_counting_at = deadline.map(|deadline| stop_before(deadline, margin / 4));
         self.invalidate_counts(&mut answered, stop_counting_at).instrument(debug_span!("count")).await;
-        let mut batch = Batch::default();
-        for Answered { outcome, times, .. } in answered {
-            if let (Outcome::Answered(_), Some(times)) = (&outcome, times) {
-                times.note(&mut batch.step_times);
-            }
-            batch.outcomes.push(outcome);
-        }
-        batch
+        answered.into_iter().collect()
     }
 
     /// Marks the counts that the batch changed as old. An image whose counts are not marked is handed back: it is answered
@@ -314,10 +311,7 @@ impl Pipeline {
         };
         let (started, times) = (Instant::now(), record.timings_ms);
         match self.store(record, object).instrument(debug_span!("store")).await {
-            Ok((record, placement)) => {
-                let times = times.map(|steps| Times { steps, store_ms: elapsed_ms(started) });
-                Answered::of(record, placement, times)
-            }
+            Ok((record, placement)) => Answered::of(record, placement, times.zip(Some(elapsed_ms(started)))),
             Err(error) => Outcome::Retry(error.into()).into(),
         }
     }
@@ -394,64 +388,6 @@ impl Pipeline {
 
 /// One look for a model, shared by all objects of a batch.
 type SharedRelease<'a> = Shared<BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
-
-/// What became of the objects of one call.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The outcomes, in the order of the objects.
-    pub outcomes: Vec<Outcome>,
-    /// How long the steps took for those that were answered now.
-    pub step_times: StepTimes,
-}
-
-/// One object's outcome on its way: with the counts that it changes, and how long it took.
-struct Answered {
-    outcome: Outcome,
-    counters: Vec<Counter>,
-    times: Option<Times>,
-}
-
-struct Times {
-    steps: TimingsMs,
-    store_ms: f64,
-}
-
-impl Answered {
-    fn of(record: Record, placement: Placement, times: Option<Times>) -> Self {
-        let outcome = Outcome::Answered(Answer {
-            result_id: record.result_id,
-            label: record.label,
-            reject: record.reject.map(|reject| (reject.code, reject.message)),
-        });
-        let counters = match placement {
-            Placement::Current(counters) => counters,
-            Placement::Superseded => Vec::new(),
-        };
-        Self { outcome, counters, times }
-    }
-}
-
-impl From<Outcome> for Answered {
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, counters: Vec::new(), times: None }
-    }
-}
-
-impl Times {
-    /// 0 stands for a step that the image did not reach.
-    fn note(&self, step_times: &mut StepTimes) {
-        let TimingsMs { fetch, decode, preprocess, infer, .. } = self.steps;
-        for (values, ms) in [
-            (&mut step_times.fetch, fetch),
-            (&mut step_times.decode, decode),
-            (&mut step_times.preprocess, preprocess),
-            (&mut step_times.infer, infer),
-        ] {
-            values.extend(Some(ms).filter(|ms| *ms > 0.0));
-        }
-        step_times.store.push(self.store_ms);
-    }
-}
 
 fn log_outcome(object: &ObjectRef, outcome: &Outcome) {
     match outcome {

@@ -129,6 +129,7 @@ const MODULES: &[(&str, &[&str])] = &[
             "outcome",
             "golden",
             "statistics",
+            "serving",
             "release",
             "shadow",
             "pipeline",

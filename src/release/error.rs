@@ -25,7 +25,7 @@ pub enum ReleaseError {
         sha256: String,
         /// Why.
         #[source]
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// The model is larger than the functions load.
     #[error("the model at {location} cannot serve: {}", too_large(*size_bytes, *limit_bytes))]

@@ -285,8 +285,9 @@ impl Releaser {
         let sha256 = sha256_hex(bytes);
         match self.loader.load(&sha256, bytes.clone()).await {
             Ok(model) => Ok(ModelInfo::of(&model)),
-            Err(source) => {
-                Err(ReleaseError::Unusable { location: self.bucket.location(key), sha256, source })
+            Err(error) => {
+                let (location, source) = (self.bucket.location(key), Box::new(error));
+                Err(ReleaseError::Unusable { location, sha256, source })
             }
         }
     }
