@@ -9,8 +9,8 @@ use std::fmt::Display;
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::model::LoadCheck;
 use crate::object::ObjectRef;
+use crate::serving::LoadCheck;
 use crate::store::{CrashNote, NotedUpload, Run, TableReader, TableWriter};
 
 /// Crashes after which a model is refused.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use chrono::Utc;
 use serde::Deserialize;
@@ -16,14 +15,17 @@ use serde_json::{Value, json};
 use tokio::time::timeout_at;
 
 use crate::config::{GateConfig, PRODUCTION_STAGE, model_key};
+use crate::digest::sha256_hex;
 use crate::event::{EventError, Notice, Trigger, parse_event};
-use crate::golden::{BucketError, GOLDEN_PREFIX, GoldenSet, ModelBucket, ModelFile, answer_golden};
+use crate::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
 use crate::metrics::{self, Metric};
 use crate::model::{
-    GateModel, GateReport, GateRules, GoldenAnswer, LoadCheck, LoadLimits, Model, Trial, Watch, Work,
-    archive_key, panic_message, render_report, report_key, report_page_key, too_large,
+    GateModel, GateReport, GateRules, GoldenAnswer, Model, RULES_KEY, Trial, Unanswered, Watch, Work,
+    report_key, too_large,
 };
 use crate::object::ObjectRef;
+use crate::serving::{LoadCheck, LoadError, Loader};
+use crate::store::{BoundedFile, BucketError, FoundReport, ModelBucket};
 
 /// Folders of the model bucket that are no stages.
 const NO_STAGES: [&str; 4] = ["archive", "golden", "golden-sets", "reports"];
@@ -33,7 +35,7 @@ const NO_STAGES: [&str; 4] = ["archive", "golden", "golden-sets", "reports"];
 pub struct GateHandler {
     config: GateConfig,
     bucket: ModelBucket,
-    load_check: Option<Arc<dyn LoadCheck>>,
+    loader: Loader,
     watch: Watch,
 }
 
@@ -47,10 +49,16 @@ pub enum GateError {
     #[error(transparent)]
     Bucket(#[from] BucketError),
     /// Whether the model may be loaded is not known.
-    #[error("whether the model ended its process before is not known: {detail}")]
-    Unchecked {
-        /// What the table says.
-        detail: String,
+    #[error(transparent)]
+    Load(LoadError),
+    /// The invocation has no time to try it, or other models took too much of it.
+    #[error("no time is left in this invocation to try the model; it is handed back")]
+    NoTimeLeft,
+    /// The file was deleted or replaced while it was read.
+    #[error("{key} changed while it was read")]
+    Changed {
+        /// Key of the file.
+        key: String,
     },
     /// Some models have no report.
     #[error(
@@ -91,14 +99,14 @@ struct GateRequest {
 impl GateHandler {
     /// Gates the models of the bucket that `config` names.
     pub fn new(config: GateConfig, s3: Client) -> Self {
-        let bucket = ModelBucket::new(s3, &config.model_bucket, config.limits.max_model_bytes);
-        Self { config, bucket, load_check: None, watch: Watch::default() }
+        let bucket = ModelBucket::new(s3, &config.model_bucket);
+        Self { bucket, loader: Loader::new(&config.limits), watch: Watch::default(), config }
     }
 
-    /// The same gate, which asks `check` before it loads a model and tells `watch` what it is about to load and run.
+    /// The same gate, which asks `check` before it loads a model and notifies `watch` of what it is about to load and run.
     #[must_use]
     pub fn guarded_by(self, check: Arc<dyn LoadCheck>, watch: Watch) -> Self {
-        Self { load_check: Some(check), watch, ..self }
+        Self { loader: self.loader.checked_by(check).watched_by(watch.clone()), watch, ..self }
     }
 
     /// Handles one event; `deadline` is when the invocation is ended by force.
@@ -121,29 +129,32 @@ impl GateHandler {
         let event = parse_event(event)?;
         let mut answers = Vec::new();
         let mut to_deliver_again = Vec::new();
-        let mut first = None;
+        let (mut unreported, mut tried, mut first) = (0, 0, None);
         for delivery in &event.deliveries {
-            let mut failed = false;
+            let before = unreported;
             match &delivery.notices {
                 Err(error) => {
                     tracing::error!(delivery = %delivery.id, %error, "delivery cannot be read, handed back");
                     first.get_or_insert_with(|| error.to_string());
-                    failed = true;
+                    unreported += 1;
                 }
                 Ok(notices) => {
                     for object in notices.iter().filter_map(|notice| self.model_of(notice)) {
-                        match self.gate(object, false, deadline).await {
-                            Ok(gated) => answers.push(shown(object, &gated)),
+                        match Box::pin(self.gate_after(tried, object, false, deadline)).await {
+                            Ok(gated) => {
+                                tried += usize::from(matches!(gated, Gated::Reported(_)));
+                                answers.push(shown(object, &gated));
+                            }
                             Err(error) => {
                                 tracing::warn!(key = %object.key, reason = %error, "model not tried, will be retried");
                                 first.get_or_insert_with(|| format!("{}: {error}", object.key));
-                                failed = true;
+                                unreported += 1;
                             }
                         }
                     }
                 }
             }
-            if failed {
+            if unreported > before {
                 to_deliver_again.push(delivery.id.clone());
             }
         }
@@ -153,7 +164,6 @@ impl GateHandler {
                 Ok(json!({ "batchItemFailures": failures.collect::<Vec<_>>() }))
             }
             (_, Some(first)) => {
-                let unreported = to_deliver_again.len();
                 Err(GateError::Unreported { unreported, total: unreported + answers.len(), first })
             }
             (_, None) => Ok(json!({ "models": answers })),
@@ -172,39 +182,81 @@ impl GateHandler {
     /// asks for a new one.
     ///
     /// # Errors
-    /// [`GateError`] if the model bucket failed; what is wrong with the model or the golden set is in the report.
+    /// [`GateError`] if the model bucket failed or no time is left; what is wrong with the model or the golden set is in
+    /// the report.
     pub async fn gate(
         &self,
         object: &ObjectRef,
         again: bool,
         deadline: Option<Instant>,
     ) -> Result<Gated, GateError> {
-        let file = self.bucket.read_model(object).await?;
-        let (sha256, size_bytes) = match &file {
-            ModelFile::Gone => {
-                tracing::warn!(key = %object.key, "the model is gone, there is nothing to try");
-                return Ok(Gated::Gone);
-            }
-            ModelFile::TooLarge { sha256, size_bytes } => (sha256.clone(), *size_bytes),
-            ModelFile::Whole { sha256, bytes } => (sha256.clone(), bytes.len() as u64),
-        };
-        let set = GoldenSet::of(self.bucket.list_golden().await?);
+        Box::pin(self.gate_after(0, object, again, deadline)).await
+    }
+
+    /// Gates a model after `tried` others that took time of the same invocation.
+    async fn gate_after(
+        &self,
+        tried: usize,
+        object: &ObjectRef,
+        again: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Gated, GateError> {
+        let (version_id, max_bytes) = (object.version_id.as_deref(), self.loader.max_bytes());
+        let (sha256, size_bytes, bytes) =
+            match self.bucket.get_within(&object.key, version_id, max_bytes).await? {
+                None => {
+                    tracing::warn!(key = %object.key, "the model is gone, there is nothing to try");
+                    return Ok(Gated::Gone);
+                }
+                // A file that is not held is still told apart from others, so that its report can be found.
+                Some(BoundedFile::TooLarge(facts)) => {
+                    (self.bucket.sha256_of(&facts, version_id).await?, facts.size_bytes, None)
+                }
+                Some(BoundedFile::Whole(file)) => {
+                    (sha256_hex(&file.bytes), file.facts.size_bytes, Some(file.bytes))
+                }
+            };
+        let listed = self.bucket.list(GOLDEN_PREFIX).await?;
+        let set =
+            GoldenSet::of(listed.into_iter().map(|file| (file.key, file.etag.trim_matches('"').to_owned())));
         // A report under this name that is of another model counts for nothing.
-        let earlier = self.bucket.read_report(&sha256).await?.filter(|report| report.model.sha256 == sha256);
-        if let Some(earlier) = &earlier
+        let own = |found: Option<FoundReport>| {
+            found.and_then(Result::ok).filter(|report| report.model.sha256 == sha256)
+        };
+        let earlier = own(self.bucket.read_report(&sha256).await?.map(|(report, _)| report));
+        if let Some(earlier) = earlier
             && !again
             && earlier.golden.digest == set.summary().digest
         {
-            return Ok(Gated::Unchanged(Box::new(earlier.clone())));
+            return Ok(Gated::Unchanged(Box::new(earlier)));
         }
-        let file_model = GateModel { sha256, size_bytes, ..GateModel::default() };
-        let mut report = match &file {
-            ModelFile::Whole { bytes, .. } => self.try_model(file_model, bytes, &set, deadline).await?,
-            _ => self.refuse(file_model, &set, too_large(size_bytes, self.config.limits.max_model_bytes)),
+        let stop_at = deadline.map(|at| at.checked_sub(self.config.limits.deadline_margin).unwrap_or(at));
+        if stop_at.is_some_and(|stop_at| stop_at <= Instant::now()) {
+            return Err(GateError::NoTimeLeft);
+        }
+        let model = GateModel { sha256: sha256.clone(), size_bytes, ..GateModel::default() };
+        let report = match &bytes {
+            Some(bytes) => Box::pin(self.try_model(model, bytes, &set, stop_at, tried)).await?,
+            None => refuse(model, &set, too_large(size_bytes, max_bytes)),
         };
-        // A person's decision stands until that person takes it back.
-        report.waiver = earlier.and_then(|earlier| earlier.waiver);
-        self.publish(object, &report, &file).await?;
+        // What the report stands for exists before it.
+        if let (true, Some(bytes)) = (report.passed, bytes) {
+            self.bucket.archive(&sha256, bytes).await?;
+        }
+        // A person's decision stands until that person takes it back, also one that was made meanwhile.
+        let with_waiver = |found| {
+            let waiver = own(found).and_then(|found| found.waiver);
+            Ok::<_, GateError>(GateReport { waiver, ..report.clone() })
+        };
+        let report = self.bucket.publish_report(&sha256, with_waiver).await?;
+        let stage = object.key.split('/').next().unwrap_or_default();
+        metrics::count(if report.passed { Metric::GatePassed } else { Metric::GateFailed }, stage);
+        if report.passed {
+            tracing::info!(key = %object.key, %sha256, "model passed the golden gate");
+        } else {
+            let reason = report.failures.join("; ");
+            tracing::warn!(key = %object.key, %sha256, %reason, "model failed the golden gate");
+        }
         Ok(Gated::Reported(Box::new(report)))
     }
 
@@ -213,20 +265,21 @@ impl GateHandler {
         mut file_model: GateModel,
         bytes: &Bytes,
         set: &GoldenSet,
-        deadline: Option<Instant>,
+        stop_at: Option<Instant>,
+        tried_before: usize,
     ) -> Result<GateReport, GateError> {
         let sha256 = file_model.sha256.clone();
         let candidate = match self.load(&sha256, bytes.clone()).await? {
             Ok(candidate) => candidate,
             Err(detail) => {
-                return Ok(self.refuse(file_model, set, format!("the model cannot be loaded: {detail}")));
+                return Ok(refuse(file_model, set, format!("the model cannot be loaded: {detail}")));
             }
         };
         file_model.describe(&candidate);
         let mut trial = Trial::new(file_model, set.summary(), Utc::now());
         trial.notes.extend(candidate.notes.iter().cloned());
-        if let Some(json) = self.bucket.read_rules().await? {
-            match GateRules::parse(&json) {
+        if let Some(rules) = self.bucket.get(RULES_KEY).await? {
+            match GateRules::parse(&rules.bytes) {
                 Ok(rules) => trial.rules = rules,
                 Err(error) => trial.problems.push(error.to_string()),
             }
@@ -236,18 +289,11 @@ impl GateHandler {
             [candidate].into_iter().chain(production.iter().map(|(_, m)| m.clone())).collect();
         let _watched = self.watch.until_dropped();
         self.watch.tell(Work::Infer { key: GOLDEN_PREFIX, sha256: &sha256 });
-        let work = answer_golden(
-            &set.images,
-            |image| self.bucket.read_golden(image.clone(), self.config.limits.max_object_bytes),
-            &models,
-            &self.config.limits,
-        );
-        let answers = match deadline {
+        let work =
+            answer_golden(&set.images, |image| self.read_golden(image.clone()), &models, &self.config.limits);
+        let answers = match stop_at {
             None => Some(work.await?),
-            Some(deadline) => {
-                let stop_at = deadline.checked_sub(self.config.limits.deadline_margin).unwrap_or(deadline);
-                timeout_at(stop_at.into(), work).await.ok().transpose()?
-            }
+            Some(stop_at) => timeout_at(stop_at.into(), work).await.ok().transpose()?,
         };
         match answers {
             Some(by_model) => {
@@ -256,6 +302,8 @@ impl GateHandler {
                 trial.answers = by_model.pop().expect("the candidate is the first model");
                 trial.production = production.map(|(info, _)| info).zip(of_production);
             }
+            // The time of the function is too short for a model only if no other took of it.
+            None if tried_before > 0 => return Err(GateError::NoTimeLeft),
             None => trial.problems.push(format!(
                 "the {} golden images were not finished in the time of the gate function; give it more time or memory, \
                  or take images out of the golden set, and ask for it again",
@@ -272,20 +320,21 @@ impl GateHandler {
         notes: &mut Vec<String>,
     ) -> Result<Option<(GateModel, Arc<Model>)>, GateError> {
         let key = model_key(PRODUCTION_STAGE);
-        let object = ObjectRef::new(self.config.model_bucket.clone(), key.clone());
-        let (sha256, bytes) = match self.bucket.read_model(&object).await? {
-            ModelFile::Whole { sha256, bytes } => (sha256, bytes),
-            ModelFile::Gone => {
+        let bytes = match self.bucket.get_within(&key, None, self.loader.max_bytes()).await? {
+            Some(BoundedFile::Whole(file)) => file.bytes,
+            None => {
                 notes.push(format!("there is no model at {key} to compare with"));
                 return Ok(None);
             }
-            ModelFile::TooLarge { size_bytes, .. } => {
+            Some(BoundedFile::TooLarge(facts)) => {
+                let size_bytes = facts.size_bytes;
                 notes.push(format!(
                     "not compared with {key}, which has {size_bytes} bytes, more than is allowed"
                 ));
                 return Ok(None);
             }
         };
+        let sha256 = sha256_hex(&bytes);
         if sha256 == candidate.sha256 {
             notes.push(format!("this file is at {key}, so there is no other model to compare with"));
             return Ok(None);
@@ -305,61 +354,33 @@ impl GateHandler {
 
     /// The model, or why it is refused.
     async fn load(&self, sha256: &str, bytes: Bytes) -> Result<Result<Arc<Model>, String>, GateError> {
-        if let Some(check) = &self.load_check {
-            let refusal = check.refusal(sha256).await;
-            if let Some(why) = refusal.map_err(|detail| GateError::Unchecked { detail })? {
-                return Ok(Err(why));
+        match self.loader.load(sha256, bytes).await {
+            Ok(model) => Ok(Ok(model)),
+            Err(error @ LoadError::Unchecked(_)) => Err(GateError::Load(error)),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    /// A golden image; what is wrong with it for good is in the result.
+    async fn read_golden(&self, image: GoldenImage) -> Result<GoldenBytes, GateError> {
+        match self.bucket.get_within(&image.key, None, self.config.limits.max_object_bytes).await? {
+            Some(BoundedFile::Whole(file)) => Ok(Ok(file.bytes)),
+            Some(BoundedFile::TooLarge(facts)) => {
+                let (size_bytes, limit_bytes) = (facts.size_bytes, self.config.limits.max_object_bytes);
+                let message = format!("the file has {size_bytes} bytes, more than the {limit_bytes} allowed");
+                Ok(Err(Unanswered { code: "too_large".to_owned(), message }))
             }
+            // Gone since it was listed: the set is another one now, and is tried anew.
+            None => Err(GateError::Changed { key: image.key }),
         }
-        let (limits, watch) = (LoadLimits::from(&self.config.limits), self.watch.clone());
-        let sha256 = sha256.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || {
-            let _watched = watch.until_dropped();
-            watch.tell(Work::Load { sha256: &sha256 });
-            Model::load_within(bytes, &limits)
-        });
-        Ok(match loaded.await {
-            Ok(loaded) => loaded.map_err(|error| error.to_string()),
-            Err(panic) => {
-                let message = panic.try_into_panic().map(|p| panic_message(&*p)).unwrap_or_default();
-                Err(format!("loading it panicked: {message}"))
-            }
-        })
     }
+}
 
-    /// The report of a model that was not tried.
-    fn refuse(&self, model: GateModel, set: &GoldenSet, problem: String) -> GateReport {
-        let mut trial = Trial::new(model, set.summary(), Utc::now());
-        trial.problems.push(problem);
-        GateReport::of(trial)
-    }
-
-    /// Writes archive, page and report, in this order: what the report stands for exists before it.
-    async fn publish(
-        &self,
-        object: &ObjectRef,
-        report: &GateReport,
-        file: &ModelFile,
-    ) -> Result<(), GateError> {
-        let sha256 = &report.model.sha256;
-        if let (true, ModelFile::Whole { bytes, .. }) = (report.passed, file) {
-            self.bucket.write(&archive_key(sha256), "application/octet-stream", bytes.clone().into()).await?;
-        }
-        let page = ByteStream::from(render_report(report).into_bytes());
-        self.bucket.write(&report_page_key(sha256), "text/html; charset=utf-8", page).await?;
-        let json = serde_json::to_vec_pretty(report).expect("a report holds only text and finite numbers");
-        self.bucket.write(&report_key(sha256), "application/json", json.into()).await?;
-
-        let stage = object.key.split('/').next().unwrap_or_default();
-        metrics::count(if report.passed { Metric::GatePassed } else { Metric::GateFailed }, stage);
-        if report.passed {
-            tracing::info!(key = %object.key, %sha256, "model passed the golden gate");
-        } else {
-            let reason = report.failures.join("; ");
-            tracing::warn!(key = %object.key, %sha256, %reason, "model failed the golden gate");
-        }
-        Ok(())
-    }
+/// The report of a model that was not tried.
+fn refuse(model: GateModel, set: &GoldenSet, problem: String) -> GateReport {
+    let mut trial = Trial::new(model, set.summary(), Utc::now());
+    trial.problems.push(problem);
+    GateReport::of(trial)
 }
 
 fn shown(object: &ObjectRef, gated: &Gated) -> Value {

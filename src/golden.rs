@@ -3,8 +3,6 @@
 //! It never judges; `model::gate` does. It does not know where an image's bytes come from, so that the gate function and
 //! `giemsa model check` share it. Invariant: every image and model has one answer or one reason for having none.
 
-mod bucket;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,8 +18,6 @@ use crate::config::Limits;
 use crate::digest::sha256_of_parts;
 use crate::model::{Answered, GoldenAnswer, GoldenSummary, Model, RULES_KEY, Unanswered, panic_message};
 use crate::object::is_system_file;
-
-pub use bucket::{BucketError, ModelBucket, ModelFile};
 
 /// Prefix of the golden set in the model bucket.
 pub const GOLDEN_PREFIX: &str = "golden/";

@@ -16,7 +16,7 @@ use crate::metrics::{BatchFigures, StepTimes, record_batch};
 use crate::notes::{Note, NoteKeeper};
 use crate::object::ObjectRef;
 use crate::outcome::{Answer, Failure, Outcome};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Batch, Pipeline};
 
 /// Longest text that is given back to S3 Batch Operations, characters; it goes into a job's report.
 const MAX_RESULT_STRING: usize = 500;
@@ -83,6 +83,11 @@ impl Handler {
         self.pipeline.has_model()
     }
 
+    /// Whether an analysis does not end any more; the process should, so that a new one has all its processors.
+    pub fn is_stuck(&self) -> bool {
+        self.pipeline.is_stuck()
+    }
+
     /// Handles one event; `deadline` is when the invocation is ended by force.
     ///
     /// Returns `{"batchItemFailures": […]}` for SQS, the results by task for S3 Batch Operations, and counts
@@ -111,7 +116,7 @@ impl Handler {
                 objects.len() - 1
             });
         }
-        let outcomes = match &self.run_notes {
+        let Batch { outcomes, step_times } = match &self.run_notes {
             Some(run_notes) if event.trigger == Trigger::Sqs && !redelivered.is_empty() => {
                 self.run_noted(run_notes, &objects, &redelivered, deadline).await
             }
@@ -129,8 +134,8 @@ impl Handler {
         }
         let counts = count(&event, &outcomes);
         if !event.deliveries.is_empty() {
-            let mut figures = figures(&event, &objects, &outcomes, counts);
-            let answered = figures.step_times.store.len() as u64;
+            let answered = step_times.store.len() as u64;
+            let mut figures = figures(&event, &objects, step_times, counts);
             figures.cost_dollars = self.pipeline.cost_dollars(started.elapsed(), answered);
             record_batch(self.pipeline.stage(), &figures);
         }
@@ -163,12 +168,12 @@ impl Handler {
         objects: &[ObjectRef],
         redelivered: &HashSet<ObjectRef>,
         deadline: Option<Instant>,
-    ) -> Vec<Outcome> {
+    ) -> Batch {
         let (mut again, first): (Vec<usize>, Vec<usize>) =
             (0..objects.len()).partition(|index| redelivered.contains(&objects[*index]));
         let of_first: Vec<ObjectRef> = first.iter().map(|index| objects[*index].clone()).collect();
-        let mut outcomes: Vec<(usize, Outcome)> =
-            first.into_iter().zip(self.pipeline.run(&of_first, deadline).await).collect();
+        let Batch { outcomes, mut step_times } = self.pipeline.run(&of_first, deadline).await;
+        let mut outcomes: Vec<(usize, Outcome)> = first.into_iter().zip(outcomes).collect();
         for is_last in [false, true] {
             for index in std::mem::take(&mut again) {
                 let object = &objects[index];
@@ -192,14 +197,17 @@ impl Handler {
                     Err(error) => tracing::warn!(key = %object.key, %error, "a run was not noted"),
                 }
                 let ran = self.pipeline.run(std::slice::from_ref(object), deadline).await;
-                if matches!(ran.as_slice(), [Outcome::Retry(Failure::NoTimeLeft)]) && sha256.is_some() {
+                if matches!(ran.outcomes.as_slice(), [Outcome::Retry(Failure::NoTimeLeft)])
+                    && sha256.is_some()
+                {
                     run_notes.end(object).await;
                 }
-                outcomes.extend(ran.into_iter().map(|outcome| (index, outcome)));
+                step_times.append(ran.step_times);
+                outcomes.extend(ran.outcomes.into_iter().map(|outcome| (index, outcome)));
             }
         }
         outcomes.sort_unstable_by_key(|(index, _)| *index);
-        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+        Batch { outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(), step_times }
     }
 }
 
@@ -253,26 +261,9 @@ fn count(event: &TriggerEvent, outcomes: &[Outcome]) -> Counts {
 fn figures(
     event: &TriggerEvent,
     objects: &[ObjectRef],
-    outcomes: &[Outcome],
+    step_times: StepTimes,
     counts: Counts,
 ) -> BatchFigures {
-    let mut step_times = StepTimes::default();
-    for outcome in outcomes {
-        let Outcome::Answered(Answer { timings_ms, store_ms, .. }) = outcome else { continue };
-        if let Some(times) = timings_ms {
-            // 0 stands for a step that the image did not reach.
-            let note = |values: &mut Vec<f64>, ms: f64| {
-                if ms > 0.0 {
-                    values.push(ms)
-                }
-            };
-            note(&mut step_times.fetch, times.fetch);
-            note(&mut step_times.decode, times.decode);
-            note(&mut step_times.preprocess, times.preprocess);
-            note(&mut step_times.infer, times.infer);
-        }
-        step_times.store.extend(store_ms);
-    }
     let retries = counts.retried + counts.unreadable_deliveries;
     let images = vec![
         ("classified", counts.classified),

@@ -9,7 +9,6 @@
 //!
 //! `ARCHITECTURE.md` maps the files.
 
-pub mod activity;
 pub mod analysis;
 pub mod aws;
 #[cfg(feature = "local")]
@@ -47,6 +46,7 @@ pub mod reclassify;
 #[cfg(feature = "local")]
 pub mod reconcile;
 pub mod release;
+pub mod serving;
 pub mod shadow;
 pub mod slide;
 pub mod statistics;

@@ -81,6 +81,15 @@ pub struct StepTimes {
 }
 
 impl StepTimes {
+    /// Adds the times of other images.
+    pub fn append(&mut self, mut other: Self) {
+        self.fetch.append(&mut other.fetch);
+        self.decode.append(&mut other.decode);
+        self.preprocess.append(&mut other.preprocess);
+        self.infer.append(&mut other.infer);
+        self.store.append(&mut other.store);
+    }
+
     fn by_metric(&self) -> [(&'static str, &[f64]); 5] {
         [
             ("FetchTime", &self.fetch),

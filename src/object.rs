@@ -29,6 +29,9 @@ const SYSTEM_FOLDERS: &[&str] = &[
     "@eadir",
 ];
 
+/// Longest key that S3 takes, bytes.
+pub const MAX_KEY_BYTES: usize = 1024;
+
 /// Hex digits a sequencer is padded to. AWS sends 16 to 18; the documentation sets no length.
 const SEQUENCER_DIGITS: usize = 64;
 

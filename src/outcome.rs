@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use crate::classification::{GONE_CODE, TimingsMs};
+use crate::classification::GONE_CODE;
 use crate::image::DecodeError;
-use crate::model::{ModelError, RegistryError};
+use crate::model::ModelError;
 use crate::object::SkipReason;
+use crate::serving::RegistryError;
 use crate::store::{FetchError, QueryError, StoreError};
 
 /// What became of one object of a delivery.
@@ -31,14 +32,6 @@ pub struct Answer {
     pub label: Option<String>,
     /// Code and sentence, if the image was rejected.
     pub reject: Option<(String, String)>,
-    /// Whether the table holds this result now; `false` if a newer image's result was there already.
-    pub is_current: bool,
-    /// Upload days of the image and, if it is another, of the result that this one replaced: `YYYY-MM-DD` or `unknown`.
-    pub days: Vec<String>,
-    /// How long the steps took; `None` for an answer that was there before.
-    pub timings_ms: Option<TimingsMs>,
-    /// How long storing took, milliseconds; `None` if nothing was stored.
-    pub store_ms: Option<f64>,
 }
 
 /// Everything that can go wrong with one object.

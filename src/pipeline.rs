@@ -3,18 +3,21 @@
 //! It never knows who triggered it. Invariant: every object given in comes out with exactly one outcome, by
 //! the deadline, and all objects of one call are classified by one model.
 
+mod batch;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::future::{BoxFuture, FutureExt, Shared};
 use futures::{StreamExt, stream};
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 use tracing::{Instrument, debug_span};
 
-use crate::activity::ActivityKeeper;
+use self::batch::Answered;
+pub use self::batch::Batch;
 use crate::analysis::elapsed_ms;
 use crate::aws::Clients;
 use crate::classification::{DECODER_FAILED_CODE, Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
@@ -22,14 +25,15 @@ use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
 use crate::metrics::{self, Metric};
-use crate::model::{LoadCheck, Model, Registry, RegistryError, Release, Watch};
+use crate::model::{Model, Watch};
 use crate::notes::NoteKeeper;
 use crate::object::{ObjectRef, SkipReason};
 use crate::outcome::{Answer, Disposition, Failure, Outcome};
 use crate::price::{Architecture, batch_cost};
+use crate::serving::{LoadCheck, Registry, RegistryError, Release};
 use crate::store::{
-    FetchError, FetchedObject, ImageKey, LedgerEntry, QueryError, StoreError, TableReader, TableWriter,
-    fetch_object, place, upload_day, write_result,
+    FetchError, FetchedObject, ImageKey, LedgerEntry, Placement, QueryError, StoreError, TableReader,
+    TableWriter, fetch_object, place, write_result,
 };
 
 /// Releases that are looked through for a model that can serve in the stead of a refused one.
@@ -44,10 +48,9 @@ pub struct Pipeline {
     crashes: CrashNotes,
     table: TableWriter,
     reader: TableReader,
-    activity: ActivityKeeper,
     cpu_pool: CpuPool,
-    /// Digest of the model whose ledger entry this process has written.
-    ledger_digest: Mutex<Option<String>>,
+    /// Model and time of the ledger entry that this process wrote last.
+    ledger_entry: Mutex<Option<(String, DateTime<Utc>)>>,
 }
 
 impl Pipeline {
@@ -65,11 +68,10 @@ impl Pipeline {
         Self {
             registry: Registry::new(s3.clone(), &config).checked_by(Arc::new(crashes.clone())),
             crashes,
-            activity: ActivityKeeper::new(table.clone(), &config.stage),
             table,
             reader,
             cpu_pool: CpuPool::new(&config.limits),
-            ledger_digest: Mutex::default(),
+            ledger_entry: Mutex::default(),
             s3,
             config,
         }
@@ -78,7 +80,7 @@ impl Pipeline {
     /// The same pipeline, which tells `watch` what it is about to load, decode and run.
     #[must_use]
     pub fn watched_by(mut self, watch: Watch) -> Self {
-        self.registry.set_watch(watch.clone());
+        self.registry = self.registry.watched_by(watch.clone());
         self.cpu_pool.set_watch(watch);
         self
     }
@@ -111,7 +113,7 @@ impl Pipeline {
 
     /// Answers `objects`, in their order. Work that would not end before `deadline` less the margin is handed
     /// back as [`Outcome::Retry`].
-    pub async fn run(&self, objects: &[ObjectRef], deadline: Option<Instant>) -> Vec<Outcome> {
+    pub async fn run(&self, objects: &[ObjectRef], deadline: Option<Instant>) -> Batch {
         let margin = self.config.limits.deadline_margin;
         let stop_before = |deadline: Instant, margin: Duration| {
             let now = Instant::now();
@@ -128,15 +130,34 @@ impl Pipeline {
                 .instrument(span)
                 .boxed()
         };
-        let mut outcomes: Vec<(usize, Outcome)> =
+        let mut answered: Vec<(usize, Answered)> =
             stream::iter((0..objects.len()).map(answer)).buffer_unordered(in_flight.get()).collect().await;
-        outcomes.sort_unstable_by_key(|(index, _)| *index);
-        let mut outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+        answered.sort_unstable_by_key(|(index, _)| *index);
+        let mut answered: Vec<Answered> = answered.into_iter().map(|(_, answered)| answered).collect();
         // Most of the margin may be needed by many slides; the rest is left for the answer.
-        let stop_telling_at = deadline.map(|deadline| stop_before(deadline, margin / 4));
-        let telling = self.activity.tell(objects, &mut outcomes, stop_telling_at);
-        telling.instrument(debug_span!("tell")).await;
-        outcomes
+        let stop_counting_at = deadline.map(|deadline| stop_before(deadline, margin / 4));
+        self.invalidate_counts(&mut answered, stop_counting_at).instrument(debug_span!("count")).await;
+        answered.into_iter().collect()
+    }
+
+    /// Marks the counts that the batch changed as old. An image whose counts are not marked is handed back: it is answered
+    /// again, which changes nothing.
+    async fn invalidate_counts(&self, answered: &mut [Answered], stop_at: Option<Instant>) {
+        let counters = answered.iter().flat_map(|answered| answered.counters.iter().cloned()).collect();
+        for (counter, detail) in self.table.invalidate(&self.config.stage, counters, stop_at).await {
+            let place = counter.to_string();
+            let images = answered.iter().filter(|answered| answered.counters.contains(&counter)).count();
+            tracing::warn!(images, %place, %detail, "counts not marked as old, images are handed back");
+            for answered in answered.iter_mut().filter(|answered| answered.counters.contains(&counter)) {
+                let failure = Failure::ActivityNotNoted { place: place.clone(), detail: detail.clone() };
+                answered.outcome = Outcome::Retry(failure);
+            }
+        }
+    }
+
+    /// Whether an analysis does not end any more; the process should, so that a new one has all its processors.
+    pub fn is_stuck(&self) -> bool {
+        self.cpu_pool.is_stuck()
     }
 
     /// The stage whose model answers.
@@ -205,10 +226,11 @@ impl Pipeline {
         Err(refusal)
     }
 
-    /// Notes in the ledger, once for each model and process, that this stage serves it.
+    /// Notes in the ledger, once for each release and process, that this stage serves it.
     async fn record_release(&self, release: &Release) {
-        let mut written = self.ledger_digest.lock().await;
-        if written.as_ref() == Some(&release.model.sha256) {
+        let (sha256, released_at) = (&release.model.sha256, release.released_at);
+        let mut written = self.ledger_entry.lock().await;
+        if written.as_ref().is_some_and(|(model, at)| model == sha256 && *at == released_at) {
             return;
         }
         let entry = LedgerEntry {
@@ -217,7 +239,7 @@ impl Pipeline {
             model: ModelInfo::of(&release.model),
         };
         match self.table.put_ledger(&entry).await {
-            Ok(()) => *written = Some(release.model.sha256.clone()),
+            Ok(()) => *written = Some((sha256.clone(), released_at)),
             // Not worth an image: the next batch tries again, and every result names its model anyway.
             Err(error) => tracing::warn!(%error, "model ledger not written"),
         }
@@ -228,16 +250,17 @@ impl Pipeline {
         object: &'a ObjectRef,
         release: SharedRelease<'a>,
         stop_at: Option<Instant>,
-    ) -> Outcome {
-        let outcome = match stop_at {
-            Some(stop_at) if Instant::now() >= stop_at => Outcome::Retry(Failure::NoTimeLeft),
+    ) -> Answered {
+        let no_time_left = || Outcome::Retry(Failure::NoTimeLeft).into();
+        let answered = match stop_at {
+            Some(stop_at) if Instant::now() >= stop_at => no_time_left(),
             Some(stop_at) => timeout_at(stop_at.into(), self.answer(object, release, Some(stop_at)))
                 .await
-                .unwrap_or(Outcome::Retry(Failure::NoTimeLeft)),
+                .unwrap_or_else(|_| no_time_left()),
             None => self.answer(object, release, None).await,
         };
-        log_outcome(object, &outcome);
-        outcome
+        log_outcome(object, &answered.outcome);
+        answered
     }
 
     async fn answer(
@@ -245,18 +268,19 @@ impl Pipeline {
         object: &ObjectRef,
         release: SharedRelease<'_>,
         stop_at: Option<Instant>,
-    ) -> Outcome {
+    ) -> Answered {
         if self.config.is_own_output(&object.bucket, &object.key) {
-            return Outcome::Skipped(SkipReason::OwnOutput);
+            return Outcome::Skipped(SkipReason::OwnOutput).into();
         }
         if let Some(reason) = object.skip_reason(object.size_bytes) {
-            return Outcome::Skipped(reason);
+            return Outcome::Skipped(reason).into();
         }
         if object.bucket != self.config.input_bucket {
             return Outcome::Retry(Failure::ForeignBucket {
                 bucket: object.bucket.clone(),
                 expected: self.config.input_bucket.clone(),
-            });
+            })
+            .into();
         }
         let started = Instant::now();
         let fetched = fetch_object(&self.s3, object, self.config.limits.max_object_bytes);
@@ -264,35 +288,31 @@ impl Pipeline {
         let fetch_ms = elapsed_ms(started);
         let model = match release {
             Ok(release) => release.model,
-            Err(error) => return Outcome::Retry(error.into()),
+            Err(error) => return Outcome::Retry(error.into()).into(),
         };
         let read_bytes = fetched.as_ref().ok().map(|fetched| fetched.bytes.len() as u64);
         if let Some(reason) = object.skip_reason(read_bytes) {
-            return Outcome::Skipped(reason);
+            return Outcome::Skipped(reason).into();
         }
         let fetched = match fetched {
             Err(error @ FetchError::NotFound { .. }) => match self.answer_before(object).await {
                 Ok(Some(record)) => {
-                    let days = vec![upload_day(&record)];
-                    let was_there = answer_of(record, Some(days), None);
-                    return Outcome::Answered(Answer { timings_ms: None, ..was_there });
+                    let placement = Placement::current(&record, None);
+                    return Answered::of(record, placement, None);
                 }
                 Ok(None) => Err(error),
-                Err(error) => return Outcome::Retry(error.into()),
+                Err(error) => return Outcome::Retry(error.into()).into(),
             },
             fetched => fetched,
         };
-        match self.record_of(object, fetched, fetch_ms, &model, stop_at).await {
-            Ok(record) => {
-                let started = Instant::now();
-                match self.store(record, object).instrument(debug_span!("store")).await {
-                    Ok((record, days)) => {
-                        Outcome::Answered(answer_of(record, days, Some(elapsed_ms(started))))
-                    }
-                    Err(error) => Outcome::Retry(error.into()),
-                }
-            }
-            Err(failure) => Outcome::Retry(failure),
+        let record = match self.record_of(object, fetched, fetch_ms, &model, stop_at).await {
+            Ok(record) => record,
+            Err(failure) => return Outcome::Retry(failure).into(),
+        };
+        let (started, times) = (Instant::now(), record.timings_ms);
+        match self.store(record, object).instrument(debug_span!("store")).await {
+            Ok((record, placement)) => Answered::of(record, placement, times.zip(Some(elapsed_ms(started)))),
+            Err(error) => Outcome::Retry(error.into()).into(),
         }
     }
 
@@ -352,40 +372,22 @@ impl Pipeline {
         Ok(record)
     }
 
-    /// Stores a record in the results prefix and then in the table; returns it and, if it is the current one, the days that
-    /// it has changed.
+    /// Stores a record in the results prefix and then in the table.
     ///
     /// The table comes last: what it names exists.
-    async fn store(
-        &self,
-        record: Record,
-        object: &ObjectRef,
-    ) -> Result<(Record, Option<Vec<String>>), StoreError> {
+    async fn store(&self, record: Record, object: &ObjectRef) -> Result<(Record, Placement), StoreError> {
         let Config { results_bucket, results_prefix, .. } = &self.config;
         let record = write_result(&self.s3, results_bucket, results_prefix, record).await?;
         // The place of a write in the order of its key is no place of another write that was read in its stead.
         let is_its_own = record.is_gone() || record.image.is_announced_by(object);
         let sequencer = object.sequencer.as_ref().filter(|_| is_its_own);
-        let days = place(&self.s3, &self.table, &record, sequencer).await?;
-        Ok((record, days))
+        let placement = place(&self.s3, &self.table, &record, sequencer).await?;
+        Ok((record, placement))
     }
 }
 
 /// One look for a model, shared by all objects of a batch.
 type SharedRelease<'a> = Shared<BoxFuture<'a, Result<Release, Arc<RegistryError>>>>;
-
-/// The answer of a record, with the days that it has changed if it is the current one, and how long storing it took.
-fn answer_of(record: Record, days: Option<Vec<String>>, store_ms: Option<f64>) -> Answer {
-    Answer {
-        timings_ms: record.timings_ms,
-        store_ms,
-        result_id: record.result_id,
-        label: record.label,
-        reject: record.reject.map(|reject| (reject.code, reject.message)),
-        is_current: days.is_some(),
-        days: days.unwrap_or_default(),
-    }
-}
 
 fn log_outcome(object: &ObjectRef, outcome: &Outcome) {
     match outcome {

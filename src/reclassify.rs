@@ -93,7 +93,7 @@ async fn answer_page(
             _ => done.skipped += 1,
         }
     }
-    let outcomes = pipeline.run(&objects, None).await;
+    let outcomes = pipeline.run(&objects, None).await.outcomes;
     for (object, outcome) in objects.into_iter().zip(outcomes) {
         match outcome {
             Outcome::Answered(answer) if answer.reject.is_some() => done.rejected += 1,

@@ -46,7 +46,7 @@ impl Selection {
     /// Whether the current result of a key answers its current upload as asked.
     fn is_answered(&self, upload: &Upload, result: Option<&CurrentResult>) -> bool {
         result.is_some_and(|result| {
-            upload.is_image(result.version_id.as_deref(), result.etag.as_deref())
+            upload.is_answered_by(result)
                 && self.model_sha256.as_ref().is_none_or(|model| *model == result.model_sha256)
         })
     }
@@ -159,6 +159,7 @@ impl Scan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classification::GONE_CODE;
     use crate::store::UploadVersion;
 
     #[test]
@@ -204,6 +205,8 @@ mod tests {
                 "{result:?} {model:?}"
             );
         }
+        let gone = CurrentResult { reject_code: Some(GONE_CODE.to_owned()), ..result(Some("v2"), "e") };
+        assert!(!selection(None).is_answered(&versioned, Some(&gone)), "it is there");
         assert!(selection(None).holds_time(at));
         assert!(!selection(None).holds_time(at - chrono::TimeDelta::seconds(1)));
         assert!(!Selection { until: Some(at), ..selection(None) }.holds_time(at));

@@ -37,6 +37,10 @@ async fn serve(config: Config) -> Result<(), Error> {
     }
     let handler = &Handler::new(pipeline).noting_runs();
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
+        // The batch that met it was handed back; Lambda starts a new process for this one, which is delivered again.
+        if handler.is_stuck() {
+            std::process::exit(1);
+        }
         let deadline = deadline::instant_of(event.context.deadline());
         handler.handle(&event.payload, deadline).await.map_err(Error::from)
     }))

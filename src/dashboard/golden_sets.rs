@@ -23,7 +23,7 @@ use super::Dashboard;
 use super::parameters::{JsonBody, wrong};
 use super::pictures::{NoPicture, Source, failed};
 use super::problem::Problem;
-use crate::object::is_system_file;
+use crate::object::{MAX_KEY_BYTES, is_system_file};
 use crate::store::Review;
 
 /// Folder of the model bucket that holds the sets.
@@ -37,9 +37,6 @@ const CONCURRENCY: usize = 8;
 
 /// Images that are named with the reason why they are not in the set.
 const MAX_SKIPPED: usize = 100;
-
-/// Longest key that S3 takes, bytes.
-const MAX_KEY_BYTES: usize = 1024;
 
 /// What the source of a copy may hold as it is.
 const IN_COPY_SOURCE: &AsciiSet =

@@ -21,6 +21,7 @@ use super::pictures::{NoPicture, Source};
 use super::problem::Problem;
 use super::{Dashboard, signing, thumbnails};
 use crate::image::Peek;
+use crate::object::MAX_KEY_BYTES;
 
 /// Images of one request.
 const MAX_IMAGES: usize = 100;
@@ -129,7 +130,7 @@ async fn sign_link(
     config: PresigningConfig,
 ) -> Result<Link, NoPicture> {
     let WantedImage { key, version_id } = image;
-    if key.is_empty() || key.len() > 1024 {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(NoPicture::Of(
             "the key is empty or longer than 1024 bytes; S3 has no such keys".to_owned(),
         ));

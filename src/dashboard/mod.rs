@@ -50,7 +50,7 @@ pub use sign_in::{Authorizer, Caller, Denied, SignIn};
 use crate::config::{Config, Limits};
 use crate::dashboard::access::Guard;
 use crate::dashboard::problem::Problem;
-use crate::store::{ModelFiles, TableReader, TableWriter};
+use crate::store::{ModelBucket, TableReader, TableWriter};
 
 /// Name and version of this software, as in records.
 const SOFTWARE: &str = concat!("giemsa ", env!("CARGO_PKG_VERSION"));
@@ -114,8 +114,8 @@ impl Buckets {
 
 impl Dashboard {
     /// The model bucket as it is read here.
-    fn model_files(&self) -> ModelFiles {
-        ModelFiles::new(self.s3.clone(), &self.buckets.models)
+    fn model_files(&self) -> ModelBucket {
+        ModelBucket::new(self.s3.clone(), &self.buckets.models)
     }
 }
 

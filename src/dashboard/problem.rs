@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::operations::OperationsError;
-use crate::store::{ModelFilesError, QueryError, StoreError, UploadsError};
+use crate::store::{BucketError, QueryError, StoreError, UploadsError};
 
 /// Media type of a problem.
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -110,8 +110,8 @@ impl From<OperationsError> for Problem {
     }
 }
 
-impl From<ModelFilesError> for Problem {
-    fn from(error: ModelFilesError) -> Self {
+impl From<BucketError> for Problem {
+    fn from(error: BucketError) -> Self {
         Self::unavailable(&error)
     }
 }

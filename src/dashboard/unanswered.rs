@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Dashboard;
 use super::problem::Problem;
 use crate::object::{ObjectRef, key_prefixes_of_slide, slide_of_key};
-use crate::store::{BATCH_KEYS, listed_key};
+use crate::store::{BATCH_KEYS, CurrentResult, listed_key};
 
 /// Unanswered images that are named; all are counted.
 const NAMED_IMAGES: usize = 100;
@@ -53,6 +53,16 @@ struct Listed {
 struct Open<'a> {
     images: Vec<&'a Listed>,
     counted: u64,
+}
+
+impl Listed {
+    /// Whether `result` answers the upload that is listed. A listing names no versions: the same bytes uploaded again are
+    /// another version with the same ETag, and a later time.
+    fn is_answered_by(&self, result: &CurrentResult) -> bool {
+        let is_earlier_version = result.version_id.is_some()
+            && self.uploaded_at.is_some_and(|at| result.uploaded_at.timestamp() < at.timestamp());
+        result.etag.as_deref() == Some(&self.etag) && !is_earlier_version && !result.is_gone()
+    }
 }
 
 impl Dashboard {
@@ -128,9 +138,8 @@ impl Dashboard {
     async fn open_of<'a>(&self, stage: &str, batch: &'a [Listed]) -> Result<Open<'a>, Problem> {
         let keys: Vec<&str> = batch.iter().map(|listed| listed.key.as_str()).collect();
         let results = self.table.current_results(&self.buckets.input, &keys, stage).await?;
-        let is_open = |listed: &&Listed| {
-            results.get(&listed.key).is_none_or(|result| result.etag.as_deref() != Some(&listed.etag))
-        };
+        let is_open =
+            |listed: &&Listed| results.get(&listed.key).is_none_or(|result| !listed.is_answered_by(result));
         Ok(Open {
             images: batch.iter().filter(is_open).collect(),
             counted: results.values().filter(|result| !result.is_withdrawn).count() as u64,
@@ -164,5 +173,38 @@ impl Dashboard {
             aws_sdk_s3::error::DisplayErrorContext(error)
         );
         Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::classification::GONE_CODE;
+
+    #[test]
+    fn only_a_result_of_the_upload_that_is_there_is_an_answer() {
+        let at = DateTime::from_timestamp(1_795_000_000, 0).unwrap();
+        let listed =
+            Listed { key: "k".to_owned(), etag: "e".to_owned(), size_bytes: 1, uploaded_at: Some(at) };
+        let result = |version_id: Option<&str>, uploaded_at, reject_code: Option<&str>| CurrentResult {
+            version_id: version_id.map(str::to_owned),
+            etag: Some("e".to_owned()),
+            uploaded_at,
+            reject_code: reject_code.map(str::to_owned),
+            model_sha256: "m1".to_owned(),
+            is_withdrawn: false,
+        };
+        let earlier = at - TimeDelta::seconds(1);
+        for (result, expected) in [
+            (result(None, at, None), true),
+            (result(Some("v2"), at, Some("corrupt")), true),
+            (result(Some("v2"), at, Some(GONE_CODE)), false),
+            (result(Some("v1"), earlier, None), false),
+            (CurrentResult { etag: Some("other".to_owned()), ..result(None, at, None) }, false),
+        ] {
+            assert_eq!(listed.is_answered_by(&result), expected, "{result:?}");
+        }
     }
 }

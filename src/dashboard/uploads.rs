@@ -25,6 +25,7 @@ use super::problem::Problem;
 use super::signing::{self, Signed};
 use crate::digest::hex;
 use crate::image::ImageFormat;
+use crate::object::MAX_KEY_BYTES;
 
 /// Files of one request.
 const MAX_FILES: usize = 100;
@@ -34,9 +35,6 @@ const PART_BYTES: u64 = 8 << 20;
 
 /// Parts of one file; a file that would have more gets larger parts.
 const MAX_PARTS: u64 = 100;
-
-/// Longest key that S3 takes, bytes.
-const MAX_KEY_BYTES: usize = 1024;
 
 /// Requests to S3 at once for one request of the page.
 const CONCURRENCY: usize = 16;

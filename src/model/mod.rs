@@ -1,4 +1,4 @@
-//! A model: the network and what it says of itself, and which one a stage serves.
+//! A model: the network and what it says of itself.
 
 mod gate;
 mod gate_html;
@@ -8,7 +8,6 @@ mod metadata;
 mod network;
 mod pack;
 mod proof;
-mod registry;
 mod watch;
 
 use std::sync::Arc;
@@ -30,7 +29,6 @@ pub use network::{
 };
 pub use pack::{MetadataChanges, PackError, pack, pack_within};
 pub use proof::{PROOF_KEY, ProofError, ProofOutcome};
-pub use registry::{LoadCheck, Registry, RegistryError, Release};
 pub use watch::{Watch, Watched, Work};
 
 /// A model that can serve: built, checked against its metadata, probed, and compared with its own proof.

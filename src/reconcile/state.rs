@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::classification::GONE_CODE;
 use crate::store::{CurrentResult, FailureNote, Upload, UploadVersion};
 
 /// What became of an upload in a stage.
@@ -189,7 +188,7 @@ pub(super) fn judge(upload: &Upload, current: Option<&CurrentResult>) -> Judgeme
     if let Some(result) = current
         && upload.is_image(result.version_id.as_deref(), result.etag.as_deref())
     {
-        if result.reject_code.as_deref() == Some(GONE_CODE) {
+        if result.is_gone() {
             return Judgement::CalledGone;
         }
         let state = if result.reject_code.is_some() { State::Rejected } else { State::Answered };
@@ -212,6 +211,7 @@ pub(super) fn judge(upload: &Upload, current: Option<&CurrentResult>) -> Judgeme
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classification::GONE_CODE;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()

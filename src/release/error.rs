@@ -3,8 +3,9 @@
 //! Invariant: whatever error a release ends with, the stage serves what it served before, or the history tells.
 
 use super::MIN_DIGEST_DIGITS;
-use crate::model::ModelError;
-use crate::store::{ModelFilesError, QueryError, StoreError};
+use crate::model::too_large;
+use crate::serving::LoadError;
+use crate::store::{BucketError, QueryError, StoreError};
 
 /// Why a model was not released.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,17 @@ pub enum ReleaseError {
         sha256: String,
         /// Why.
         #[source]
-        source: Box<ModelError>,
+        source: Box<LoadError>,
+    },
+    /// The model is larger than the functions load.
+    #[error("the model at {location} cannot serve: {}", too_large(*size_bytes, *limit_bytes))]
+    TooLarge {
+        /// S3 URI.
+        location: String,
+        /// Its size, bytes.
+        size_bytes: u64,
+        /// The limit, bytes.
+        limit_bytes: u64,
     },
     /// The file is not the one that its name says.
     #[error("{location} has the sha256 {found}, which is not that of its name; put the right file there")]
@@ -108,7 +119,7 @@ pub enum ReleaseError {
     },
     /// The model bucket failed.
     #[error(transparent)]
-    Bucket(#[from] ModelFilesError),
+    Bucket(#[from] BucketError),
     /// The table could not be written.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -6,11 +6,9 @@
 mod error;
 mod history;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use error::ReleaseError;
 pub use history::{Event, History, HistoryEntry};
@@ -18,11 +16,11 @@ pub use history::{Event, History, HistoryEntry};
 use crate::classification::ModelInfo;
 use crate::config::model_key;
 use crate::digest::sha256_hex;
-use crate::model::{
-    GateModel, GateReport, GoldenSummary, LoadLimits, Model, Trial, Waiver, archive_key, report_key,
-};
+use crate::model::{GateModel, GateReport, GoldenSummary, Trial, Waiver, archive_key, report_key};
+use crate::serving::Loader;
 use crate::store::{
-    ModelFiles, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoredFile, TableReader, TableWriter,
+    BoundedFile, FoundReport, ModelBucket, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoredFile,
+    TableReader, TableWriter,
 };
 
 /// Fewest digits by which a model can be named.
@@ -31,10 +29,10 @@ const MIN_DIGEST_DIGITS: usize = 6;
 /// Releases models.
 #[derive(Debug, Clone)]
 pub struct Releaser {
-    bucket: ModelFiles,
+    bucket: ModelBucket,
     reader: TableReader,
     writer: TableWriter,
-    limits: LoadLimits,
+    loader: Loader,
 }
 
 /// Who releases, and why.
@@ -77,20 +75,10 @@ pub struct Released {
     pub kind: Option<ReleaseKind>,
 }
 
-/// The parts of a golden-set report that decide; the whole is the gate's.
-#[derive(Debug, Deserialize)]
-struct ReportHead {
-    passed: bool,
-    #[serde(default)]
-    failures: Vec<String>,
-    #[serde(default)]
-    waiver: Option<Waiver>,
-}
-
 impl Releaser {
-    /// Releases in `bucket` what loads within `limits`, recorded in the table.
-    pub fn new(bucket: ModelFiles, reader: TableReader, writer: TableWriter, limits: LoadLimits) -> Self {
-        Self { bucket, reader, writer, limits }
+    /// Releases in `bucket` what `loader` loads, recorded in the table.
+    pub fn new(bucket: ModelBucket, reader: TableReader, writer: TableWriter, loader: Loader) -> Self {
+        Self { bucket, reader, writer, loader }
     }
 
     /// All that happened to a stage.
@@ -106,13 +94,14 @@ impl Releaser {
     /// # Errors
     /// [`ReleaseError::BadReport`], or if the bucket cannot be read.
     pub async fn report_state(&self, sha256: &str) -> Result<ReportState, ReleaseError> {
-        let key = report_key(sha256);
-        let Some(file) = self.bucket.get(&key).await? else { return Ok(ReportState::Missing) };
-        let head: ReportHead = self.parse_report(&key, &file.bytes)?;
-        Ok(match head.waiver {
-            _ if head.passed => ReportState::Passed,
+        let Some((found, _)) = self.bucket.read_report(sha256).await? else {
+            return Ok(ReportState::Missing);
+        };
+        let report = self.readable(sha256, found)?;
+        Ok(match report.waiver {
+            _ if report.passed => ReportState::Passed,
             Some(_) => ReportState::Waived,
-            None => ReportState::Failed(head.failures),
+            None => ReportState::Failed(report.failures),
         })
     }
 
@@ -122,9 +111,9 @@ impl Releaser {
     /// [`ReleaseError`]; the stage is unchanged then.
     pub async fn promote(&self, from: &str, to: &str, author: &Author) -> Result<Released, ReleaseError> {
         let key = model_key(from);
-        let file = self.bucket.get(&key).await?;
-        let file = file.ok_or_else(|| ReleaseError::Absent { location: self.bucket.location(&key) })?;
-        self.release(to, &key, file.bytes, ReleaseKind::Promote, author).await
+        let bytes = self.model_at(&key).await?;
+        let bytes = bytes.ok_or_else(|| ReleaseError::Absent { location: self.bucket.location(&key) })?;
+        self.release(to, &key, bytes, ReleaseKind::Promote, author).await
     }
 
     /// Puts an archived model back: the one whose SHA-256 begins with `digest`, or else the one before the present.
@@ -142,13 +131,14 @@ impl Releaser {
             None => self.before_current(stage).await?,
         };
         let key = archive_key(&sha256);
-        let file = self.bucket.get(&key).await?;
-        let file = file.ok_or_else(|| ReleaseError::Digest { digest: sha256.clone(), found: Vec::new() })?;
-        let found = sha256_hex(&file.bytes);
+        let bytes = self.model_at(&key).await?;
+        let bytes =
+            bytes.ok_or_else(|| ReleaseError::Digest { digest: sha256.clone(), found: Vec::new() })?;
+        let found = sha256_hex(&bytes);
         if found != sha256 {
             return Err(ReleaseError::Damaged { location: self.bucket.location(&key), found });
         }
-        self.release(stage, &key, file.bytes, ReleaseKind::Rollback, author).await
+        self.release(stage, &key, bytes, ReleaseKind::Rollback, author).await
     }
 
     async fn before_current(&self, stage: &str) -> Result<String, ReleaseError> {
@@ -185,8 +175,7 @@ impl Releaser {
         kind: ReleaseKind,
         author: &Author,
     ) -> Result<Released, ReleaseError> {
-        let model = self.load(from_key, &bytes).await?;
-        let info = ModelInfo::of(&model);
+        let info = self.load(from_key, &bytes).await?;
         let key = model_key(stage);
         // From here on the stage's file must not change until it is written.
         let current = self.bucket.get(&key).await?;
@@ -198,9 +187,9 @@ impl Releaser {
         }
         let report = self.report_state(&info.sha256).await?;
         let kind = self.permit(&info.sha256, report, kind, author)?;
-        self.archive(&info.sha256, &bytes).await?;
+        self.bucket.archive(&info.sha256, bytes.clone()).await?;
         if let (Some(file), Some(sha256)) = (&current, &previous_sha256) {
-            self.archive(sha256, &file.bytes).await?;
+            self.bucket.archive(sha256, file.bytes.clone()).await?;
         }
         let mut entry = ReleaseEntry {
             stage: stage.to_owned(),
@@ -255,7 +244,7 @@ impl Releaser {
         current: Option<&StoredFile>,
     ) -> Result<(), ReleaseError> {
         let expected = current.map(|file| file.facts.etag.as_str());
-        let written = self.bucket.replace(key, bytes, expected).await;
+        let written = self.bucket.put_if(key, bytes, expected).await;
         if !matches!(written, Ok(true)) {
             // The answer may be lost, or somebody may have released the same model: what counts is what is there.
             // Where that cannot be seen, the release stays recorded as started, and the ledger will tell.
@@ -278,52 +267,49 @@ impl Releaser {
         Ok(self.writer.end_release(entry).await?)
     }
 
-    async fn load(&self, key: &str, bytes: &Bytes) -> Result<Arc<Model>, ReleaseError> {
-        let (copy, limits) = (bytes.clone(), self.limits.clone());
-        let loaded = tokio::task::spawn_blocking(move || Model::load_within(&copy, &limits)).await;
-        loaded.expect("loading a model catches its panics").map_err(|source| ReleaseError::Unusable {
-            location: self.bucket.location(key),
-            sha256: sha256_hex(bytes),
-            source: Box::new(source),
-        })
+    /// The file of a model, if it is there and not too large to be loaded.
+    async fn model_at(&self, key: &str) -> Result<Option<Bytes>, ReleaseError> {
+        let max_bytes = self.loader.max_bytes();
+        match self.bucket.get_within(key, None, max_bytes).await? {
+            None => Ok(None),
+            Some(BoundedFile::Whole(file)) => Ok(Some(file.bytes)),
+            Some(BoundedFile::TooLarge(facts)) => Err(ReleaseError::TooLarge {
+                location: self.bucket.location(key),
+                size_bytes: facts.size_bytes,
+                limit_bytes: max_bytes,
+            }),
+        }
     }
 
-    /// Keeps a model. A file of this name is there or is made; its name is its content.
-    async fn archive(&self, sha256: &str, bytes: &Bytes) -> Result<(), ReleaseError> {
-        self.bucket.replace(&archive_key(sha256), bytes.clone(), None).await?;
-        Ok(())
-    }
-
-    /// Writes into the report of a model that a person lets it serve all the same; production reads it there.
-    async fn waive(&self, entry: &ReleaseEntry, size_bytes: u64) -> Result<(), ReleaseError> {
-        let key = report_key(&entry.model.sha256);
-        let why = entry.why.clone().unwrap_or_default();
-        let waiver = Waiver { by: entry.who.clone(), reason: why, at: entry.started_at };
-        loop {
-            let found = self.bucket.get(&key).await?;
-            let mut report = match &found {
-                Some(file) => self.parse_report(&key, &file.bytes)?,
-                None => GateReport::of(untried(entry, size_bytes)),
-            };
-            report.waiver = Some(waiver.clone());
-            let json = serde_json::to_vec_pretty(&report).expect("plain data with finite numbers");
-            let etag = found.map(|file| file.facts.etag);
-            // The gate may write its report at this moment; then that is read, and waived.
-            if self.bucket.replace(&key, json.into(), etag.as_deref()).await? {
-                return Ok(());
+    async fn load(&self, key: &str, bytes: &Bytes) -> Result<ModelInfo, ReleaseError> {
+        let sha256 = sha256_hex(bytes);
+        match self.loader.load(&sha256, bytes.clone()).await {
+            Ok(model) => Ok(ModelInfo::of(&model)),
+            Err(error) => {
+                let (location, source) = (self.bucket.location(key), Box::new(error));
+                Err(ReleaseError::Unusable { location, sha256, source })
             }
         }
     }
 
-    fn parse_report<T: serde::de::DeserializeOwned>(
-        &self,
-        key: &str,
-        json: &[u8],
-    ) -> Result<T, ReleaseError> {
-        serde_json::from_slice(json).map_err(|e| ReleaseError::BadReport {
-            location: self.bucket.location(key),
-            detail: e.to_string(),
-        })
+    /// Writes into the report of a model that a person lets it serve all the same; production reads it there.
+    async fn waive(&self, entry: &ReleaseEntry, size_bytes: u64) -> Result<(), ReleaseError> {
+        let sha256 = &entry.model.sha256;
+        let why = entry.why.clone().unwrap_or_default();
+        let waiver = Waiver { by: entry.who.clone(), reason: why, at: entry.started_at };
+        let waived = |found: Option<FoundReport>| {
+            let report = match found {
+                Some(found) => self.readable(sha256, found)?,
+                None => GateReport::of(untried(entry, size_bytes)),
+            };
+            Ok::<_, ReleaseError>(GateReport { waiver: Some(waiver.clone()), ..report })
+        };
+        self.bucket.publish_report(sha256, waived).await.map(drop)
+    }
+
+    fn readable(&self, sha256: &str, found: FoundReport) -> Result<GateReport, ReleaseError> {
+        let location = self.bucket.location(&report_key(sha256));
+        found.map_err(|detail| ReleaseError::BadReport { location, detail })
     }
 }
 

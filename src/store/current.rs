@@ -5,17 +5,39 @@
 //! that was replaced before it was read), S3 is asked which image is at the key now. Clocks decide only where neither
 //! of two images is: `Last-Modified` has whole seconds, and of a multipart upload it is when that began.
 
+use std::borrow::Cow;
+
 use aws_sdk_s3::Client;
 
 use super::objects::newest_version;
 use super::results::upload_day;
 use super::table::{Held, Over, PutResult};
-use super::{StoreError, TableWriter};
+use super::{Counter, StoreError, TableWriter};
 use crate::classification::Record;
-use crate::object::Sequencer;
+use crate::object::{Sequencer, slide_of_key};
 
 /// How often a result that is replaced by others meanwhile is tried again.
 const MAX_TRIES: usize = 8;
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// It is the current result of its image and stage; these counts are not right any more
+    /// ([`TableWriter::invalidate`]).
+    Current(Vec<Counter>),
+    /// The result of a newer image is there, or of the image that this one is gone from.
+    Superseded,
+}
+
+impl Placement {
+    /// Of a record that the table holds, which replaced a result of the upload day `left`, if any.
+    pub fn current(record: &Record, left: Option<String>) -> Self {
+        let day = upload_day(record);
+        let left = left.filter(|left| *left != day).map(Counter::Day);
+        let slide = Counter::Slide(slide_of_key(&record.image.key));
+        Self::Current([slide, Counter::Day(day)].into_iter().chain(left).collect())
+    }
+}
 
 /// Makes `record` the current result of its image and stage, unless the result of a newer image is there.
 ///
@@ -31,11 +53,10 @@ pub async fn make_current(
     record: &Record,
     sequencer: Option<&Sequencer>,
 ) -> Result<bool, StoreError> {
-    Ok(place(s3, table, record, sequencer).await?.is_some())
+    Ok(place(s3, table, record, sequencer).await? != Placement::Superseded)
 }
 
-/// Like [`make_current`]; returns the upload days whose counts the record has changed, or `None` if the table does not
-/// hold it.
+/// Like [`make_current`]; returns also which counts the record has changed.
 ///
 /// # Errors
 /// As of [`make_current`].
@@ -44,30 +65,28 @@ pub async fn place(
     table: &TableWriter,
     record: &Record,
     sequencer: Option<&Sequencer>,
-) -> Result<Option<Vec<String>>, StoreError> {
-    let first = if record.is_gone() { Over::Earlier } else { Over::SameOrEarlier };
-    let mut put = table.put_result(record, sequencer, first).await?;
+) -> Result<Placement, StoreError> {
+    let mut record = Cow::Borrowed(record);
+    let mut held: Option<Box<Held>> = None;
     for _ in 0..MAX_TRIES {
-        let held = match put {
-            PutResult::Written(replaced) => {
-                let mut days = vec![upload_day(record)];
-                days.extend(replaced.filter(|day| *day != days[0]));
-                return Ok(Some(days));
-            }
-            PutResult::Taken(held) => held,
+        let over = match &held {
+            None if record.is_gone() => Over::Earlier,
+            None => Over::SameOrEarlier,
+            Some(held) if held.withdrawal_of(&record).is_some() => Over::Withdrawn,
+            Some(held) => Over::Held(held),
         };
-        if record.is_gone() {
-            return Ok(None);
+        match table.put_result(&record, sequencer, over).await? {
+            PutResult::Written(left) => return Ok(Placement::current(&record, left)),
+            PutResult::Taken(_) if record.is_gone() => return Ok(Placement::Superseded),
+            PutResult::Taken(found) => {
+                if let Some(withdrawn) = found.withdrawal_of(&record) {
+                    record.to_mut().withdrawn = Some(withdrawn.clone());
+                } else if !is_newer(s3, &record, sequencer, &found).await? {
+                    return Ok(Placement::Superseded);
+                }
+                held = Some(found);
+            }
         }
-        if let Some(withdrawn) = held.withdrawal_of(record) {
-            let record = Record { withdrawn: Some(withdrawn.clone()), ..record.clone() };
-            put = table.put_result(&record, sequencer, Over::Withdrawn).await?;
-            continue;
-        }
-        if !is_newer(s3, record, sequencer, &held).await? {
-            return Ok(None);
-        }
-        put = table.put_result(record, sequencer, Over::Held(&held)).await?;
     }
     Err(table.failed(format!("the result of {:?} is replaced by others all the time", record.image.key)))
 }

@@ -1,9 +1,8 @@
 //! Days of upload: which there are, and how many images of each label they have.
 //!
 //! It never counts as results come in. Invariant: the counts of a day are those of its rows in the index; those that are
-//! kept stand only while nothing has changed since they were begun, or for a moment while much changes. One gap is known: an
-//! image that replaces one of another day tells that day after it is stored, and if the process ends in between, that day
-//! counts one too many until it changes again.
+//! kept stand only while nothing has changed since they were begun, or for a moment while much changes, and for a day at most: an
+//! image that replaces one of another day marks that day as old after it is stored, which nobody does again if it fails.
 
 use std::collections::BTreeMap;
 
@@ -38,6 +37,9 @@ const COUNTED_PER_SECOND: u64 = 500;
 
 /// Longest time for which a day that changes all the time is not counted anew.
 const MAX_PATIENCE: TimeDelta = TimeDelta::minutes(5);
+
+/// Longest time for which counts stand of a day that does not change.
+const RECOUNTED_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// The first day that S3 may have been given an image.
 const FIRST_DAY: NaiveDate = NaiveDate::from_ymd_opt(2006, 1, 1).expect("a date");
@@ -108,7 +110,8 @@ impl DayItem {
         let is_of_now = self.counts_changes == self.changes && computed_at > self.changed_at + INDEX_LAG;
         let seconds = (counts.images() / COUNTED_PER_SECOND).try_into().unwrap_or(i64::MAX);
         let patience = TimeDelta::seconds(seconds.min(MAX_PATIENCE.num_seconds())).max(MIN_PATIENCE);
-        (is_of_now || now - computed_at < patience).then_some((counts, computed_at))
+        let stands = if is_of_now { RECOUNTED_AFTER } else { patience };
+        (now - computed_at < stands).then_some((counts, computed_at))
     }
 }
 
@@ -218,5 +221,26 @@ impl TableReader {
             Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
             _ => Err(self.failed(DisplayErrorContext(&error).to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_a_day_that_does_not_change_are_made_anew_after_a_day() {
+        let now = Utc::now();
+        let counted = |ago: TimeDelta| DayItem {
+            sk: "2026-01-01".to_owned(),
+            changed_at: now - TimeDelta::days(30),
+            changes: 3,
+            counts: Some(Counts::default()),
+            counts_changes: 3,
+            computed_at: Some(now - ago),
+        };
+        assert!(counted(TimeDelta::hours(23)).kept(now).is_some());
+        // An image may have left it without notice.
+        assert!(counted(TimeDelta::hours(25)).kept(now).is_none());
     }
 }

@@ -1,11 +1,14 @@
 //! Why an image has no answer yet: the last failure of each upload, kept until a later try answers it.
 //!
-//! It never decides anything, and a note that cannot be written costs no image. Invariant: a note counts the tries of
-//! one upload in one stage; an upload that is answered on a later try has none.
+//! A note that cannot be written costs no image. Invariant: a note counts the tries of one upload in one stage; no reader
+//! sees that of an upload which was answered since, whatever delivered it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::ReturnValue;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::merged::{Merged, Range};
@@ -14,11 +17,17 @@ use super::schema::{
     FAILURE_SK_START, LISTING_INDEX, SHARDS, failure_listing, failure_sk, failures_pk, result_pk, time_text,
 };
 use super::table::number;
-use super::{QueryError, StoreError, TableReader, TableWriter};
+use super::{BATCH_KEYS, CurrentResult, QueryError, StoreError, TableReader, TableWriter};
 use crate::object::ObjectRef;
 
 /// Longest reason that is kept, characters.
 const MAX_REASON_CHARS: usize = 1000;
+
+/// Notes of answered uploads that are passed over in one listing; they are forgotten, so that the next one passes others.
+const MAX_LOOKED_AT: usize = 1000;
+
+/// Notes that are forgotten at once.
+const FORGOTTEN_AT_ONCE: usize = 16;
 
 /// What is said of an earlier delivery that left no note.
 const UNKNOWN_REASON: &str =
@@ -78,6 +87,13 @@ pub struct Run {
     /// When it began.
     #[serde(rename = "run_began_at")]
     pub began_at: DateTime<Utc>,
+}
+
+impl<'a> NotedUpload<'a> {
+    fn of_note(note: &'a FailureNote) -> Self {
+        let FailureNote { bucket, key, stage, object_version, .. } = note;
+        Self { bucket, key, stage, object_version }
+    }
 }
 
 impl TableWriter {
@@ -194,6 +210,17 @@ impl TableWriter {
     }
 }
 
+impl FailureNote {
+    /// Whether the current result of the key answers the upload, or a later one that replaced it.
+    fn is_answered_by(&self, result: &CurrentResult) -> bool {
+        let version = Some(self.object_version.as_str()).filter(|version| !version.is_empty());
+        let is_of_it = version.is_some_and(|version| {
+            [&result.version_id, &result.etag].iter().any(|own| own.as_deref() == Some(version))
+        });
+        is_of_it || result.uploaded_at > self.first_failed_at
+    }
+}
+
 impl TableReader {
     /// The failures of a key's uploads in a stage that no later try has answered.
     ///
@@ -209,7 +236,43 @@ impl TableReader {
             .query(None, "pk = :pk AND begins_with(sk, :sk)")
             .expression_attribute_values(":pk", text(result_pk(stage, bucket, key)))
             .expression_attribute_values(":sk", text(FAILURE_SK_START.to_owned()));
-        self.all_items(query).await?.into_iter().map(|item| self.read_item(item)).collect()
+        let notes = self.all_items(query).await?.into_iter().map(|item| self.read_item(item));
+        self.unanswered(stage, notes.collect::<Result<_, _>>()?).await
+    }
+
+    /// Those of `notes` whose uploads are not answered; the others are forgotten.
+    ///
+    /// Whoever answers an upload looks for its note only if the trigger says that it came before; redriven, found by
+    /// `reconcile` or given to a backfill, it seems to come for the first time.
+    async fn unanswered(&self, stage: &str, notes: Vec<FailureNote>) -> Result<Vec<FailureNote>, QueryError> {
+        let writer = TableWriter::new(self.dynamodb.clone(), &self.table);
+        let mut by_bucket: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for note in &notes {
+            by_bucket.entry(note.bucket.clone()).or_default().insert(note.key.clone());
+        }
+        let mut results = HashMap::new();
+        for (bucket, keys) in &by_bucket {
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            for keys in keys.chunks(BATCH_KEYS) {
+                let found = self.current_results(bucket, keys, stage).await?;
+                results.extend(found.into_iter().map(|(key, result)| ((bucket.clone(), key), result)));
+            }
+        }
+        let (answered, open): (Vec<FailureNote>, Vec<FailureNote>) = notes.into_iter().partition(|note| {
+            let result = results.get(&(note.bucket.clone(), note.key.clone()));
+            result.is_some_and(|result| note.is_answered_by(result))
+        });
+        let forgotten = answered.iter().map(|note| writer.forget_failure(NotedUpload::of_note(note)));
+        let forgotten: Vec<_> = forgotten.collect();
+        stream::iter(forgotten)
+            .buffer_unordered(FORGOTTEN_AT_ONCE)
+            .for_each(async |forgotten| {
+                if let Err(error) = forgotten {
+                    tracing::debug!(%error, "a note of an answered upload is still there");
+                }
+            })
+            .await;
+        Ok(open)
     }
 
     /// What fails in a stage and is not answered yet, last failure first.
@@ -220,10 +283,20 @@ impl TableReader {
         let pks = SHARDS.chars().map(|shard| failures_pk(stage, shard.encode_utf8(&mut [0; 4]))).collect();
         let mut rows = Merged::new(self, LISTING_INDEX, pks, Range::default(), limit);
         let mut notes = Vec::new();
-        while notes.len() < limit
-            && let Some(row) = rows.next().await?
-        {
-            notes.push(self.read_item(row.item)?);
+        let mut looked_at = 0;
+        while notes.len() < limit && looked_at < MAX_LOOKED_AT {
+            let mut found = Vec::new();
+            while notes.len() + found.len() < limit
+                && found.len() < BATCH_KEYS
+                && let Some(row) = rows.next().await?
+            {
+                found.push(self.read_item(row.item)?);
+            }
+            if found.is_empty() {
+                break;
+            }
+            looked_at += found.len();
+            notes.append(&mut self.unanswered(stage, found).await?);
         }
         Ok(notes)
     }

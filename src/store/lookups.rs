@@ -15,7 +15,7 @@ use super::queries::text;
 use super::schema::{RESULT_SK, failure_sk, result_pk};
 use super::table::Item;
 use super::{FailureNote, QueryError, TableReader};
-use crate::classification::Withdrawn;
+use crate::classification::{GONE_CODE, Withdrawn};
 
 /// Most keys of one request.
 pub const BATCH_KEYS: usize = 100;
@@ -41,6 +41,13 @@ pub struct CurrentResult {
     pub model_sha256: String,
     /// Whether it was taken out of what counts.
     pub is_withdrawn: bool,
+}
+
+impl CurrentResult {
+    /// Whether it says that the upload was gone before it was read.
+    pub fn is_gone(&self) -> bool {
+        self.reject_code.as_deref() == Some(GONE_CODE)
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! S3 objects in, results to S3 and DynamoDB out.
 
 mod answered;
+mod counters;
 mod crashes;
 mod current;
 mod days;
@@ -9,7 +10,7 @@ mod load;
 mod lookups;
 mod merged;
 mod migration;
-mod model_files;
+mod model_bucket;
 mod objects;
 mod queries;
 mod rates;
@@ -28,13 +29,14 @@ mod withdrawal_writes;
 mod withdrawals;
 
 pub use answered::{AnsweredQuery, ImageKey, Verdict};
+pub use counters::Counter;
 pub use crashes::CrashNote;
-pub use current::{make_current, place};
+pub use current::{Placement, make_current, place};
 pub use days::DaySummary;
 pub use failures::{FailureNote, NotedUpload, Run};
 pub use load::{PartitionWrite, StoredBytes, stored_bytes, writes_of_batch};
 pub use lookups::{BATCH_KEYS, CurrentResult};
-pub use model_files::{FileFacts, ModelFiles, ModelFilesError, StoredFile};
+pub use model_bucket::{BoundedFile, BucketError, FileFacts, FoundReport, ModelBucket, StoredFile};
 pub use objects::{FetchError, FetchedObject, fetch_object, is_gone};
 pub use queries::{Cursor, ImageHistory, LabelQuery, Page, QueryError, TableReader};
 pub use releases::{ReleaseEntry, ReleaseKind, ReleaseState};

@@ -65,13 +65,16 @@ pub struct ReleaseEntry {
     pub why: Option<String>,
 }
 
+/// Releases of one stage that may begin in the same milliseconds.
+const MAX_ATTEMPTS: usize = 100;
+
 impl TableWriter {
     /// Records that a release begins. Its time is moved by milliseconds where that of another has the same key.
     ///
     /// # Errors
     /// [`StoreError`] if the table does not take it.
     pub async fn begin_release(&self, entry: &mut ReleaseEntry) -> Result<(), StoreError> {
-        loop {
+        for _ in 0..MAX_ATTEMPTS {
             let request = self.dynamodb.put_item().table_name(&self.table);
             let request = request.set_item(Some(self.release_item(entry)?));
             match request.condition_expression("attribute_not_exists(pk)").send().await {
@@ -86,6 +89,7 @@ impl TableWriter {
                 Err(error) => return Err(self.failed(DisplayErrorContext(&error).to_string())),
             }
         }
+        Err(self.failed(format!("{MAX_ATTEMPTS} releases of {} began at the same moment", entry.stage)))
     }
 
     /// Records how a release ended.

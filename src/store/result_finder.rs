@@ -12,9 +12,7 @@ use aws_sdk_s3::types::EncodingType;
 use super::uploads::{Upload, UploadsError, failed, listed_key, permissions};
 use crate::classification::Record;
 use crate::digest::short_id;
-
-/// Longest S3 key, bytes.
-const MAX_KEY_BYTES: usize = 1024;
+use crate::object::MAX_KEY_BYTES;
 
 /// Length of a result id, hexadecimal digits.
 const RESULT_ID_DIGITS: usize = 16;

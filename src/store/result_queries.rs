@@ -86,9 +86,10 @@ impl TableReader {
                 if page.results.len() == query.limit {
                     break 'page true;
                 }
-                if let Some((record, verdict)) = image.and_then(|image| found.remove(&image))
-                    // Another result is there by now, which has a row of its own.
-                    && sk.ends_with(&record.result_id)
+                // Where another result is there by now, it has a row of its own, which may come later.
+                if let Some(image) = image
+                    && found.get(&image).is_some_and(|(record, _)| sk.ends_with(&record.result_id))
+                    && let Some((record, verdict)) = found.remove(&image)
                 {
                     if query.fits(&record, verdict.as_ref()) {
                         page.results.push(record);

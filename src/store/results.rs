@@ -9,9 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 
 use super::StoreError;
 use crate::classification::Record;
-
-/// Longest S3 key, bytes.
-const MAX_KEY_BYTES: usize = 1024;
+use crate::object::MAX_KEY_BYTES;
 
 /// Key of a record: `<prefix>/stage=<stage>/date=<upload date, UTC>/<image key>.<result id>.json`.
 ///

@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+use super::CurrentResult;
+
 /// Characters that stay as they are in a form-encoded key, as S3 encodes them.
 const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/').remove(b' ');
@@ -63,6 +65,11 @@ impl Upload {
     /// or else the ETag.
     pub fn object_version(&self) -> &str {
         self.version_id().unwrap_or(&self.etag)
+    }
+
+    /// Whether `result` answers this upload, which is there: that it was gone is not an answer to it.
+    pub fn is_answered_by(&self, result: &CurrentResult) -> bool {
+        self.is_image(result.version_id.as_deref(), result.etag.as_deref()) && !result.is_gone()
     }
 
     /// Whether a record is of this upload.

@@ -1,12 +1,13 @@
 //! What each trigger is told in every case of failure, exactly: poison is named, its neighbours are answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::events::{self, Upload, form_encoded};
 use crate::common::faults::{Fault, Seen, faulty};
-use crate::common::{INPUT, Lab, uninfected_cell};
+use crate::common::{INPUT, Lab, TABLE, uninfected_cell};
+use aws_sdk_dynamodb::types::AttributeValue;
 use giemsa::analysis::Step;
 use giemsa::classification::Status;
 use giemsa::handler::{Handler, HandlerError};
@@ -252,6 +253,15 @@ async fn notes(lab: &Lab) -> Vec<FailureNote> {
     lab.table().failures(INPUT, POISON, "prod").await.unwrap()
 }
 
+/// Notes of the keys' uploads that are in the table, whatever readers make of them.
+async fn stored_notes(lab: &Lab, keys: &[String]) -> usize {
+    let scanned = lab.clients.dynamodb.scan().table_name(TABLE).send().await.unwrap();
+    let is_note = |item: &HashMap<String, AttributeValue>| {
+        item.contains_key("tries") && keys.iter().any(|key| item["key"].as_s() == Ok(key))
+    };
+    scanned.items().iter().filter(|item| is_note(item)).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_says_why_an_image_waits_until_it_is_answered() {
     let lab = Lab::start().await;
@@ -273,11 +283,32 @@ async fn the_table_says_why_an_image_waits_until_it_is_answered() {
         assert!(note.reason.contains("AccessDenied"), "{}", note.reason);
         assert!(note.first_failed_at <= note.last_failed_at);
     }
-    // A first delivery, of a duplicate, cannot know of the note; a later one takes it away.
-    lab.handler().handle(&delivery(1), None).await.unwrap();
-    assert_eq!(notes(&lab).await.len(), 1);
     lab.handler().handle(&delivery(4), None).await.unwrap();
-    assert_eq!(notes(&lab).await, []);
+    assert_eq!(stored_notes(&lab, &[POISON.to_owned()]).await, 0, "a redelivery takes the note away");
+    // What `dlq redrive`, `reconcile --fix`, a backfill or S3 Batch sends seems to come for the first time.
+    let cell = uninfected_cell();
+    let forms = [
+        |upload: &Upload<'_>| events::sqs([events::s3(upload).to_string()]),
+        |upload: &Upload<'_>| events::s3(upload),
+        |upload: &Upload<'_>| batch_event(std::slice::from_ref(upload)),
+    ];
+    for (index, form) in forms.into_iter().enumerate() {
+        let keys = [format!("again/poison-{index}.png"), format!("again/poison-{index}-waits.png")];
+        let mut etags = Vec::new();
+        for key in &keys {
+            let etag = lab.put(key, &cell).await;
+            let first = events::s3(&Upload::new(key, &etag, cell.len())).to_string();
+            broken.handle(&events::sqs([first]), None).await.unwrap();
+            etags.push(etag);
+        }
+        assert_eq!(stored_notes(&lab, &keys).await, 2);
+        lab.handler().handle(&form(&Upload::new(&keys[0], &etags[0], cell.len())), None).await.unwrap();
+        let listed = lab.table().failures_listed("prod", 9).await.unwrap();
+        let waiting: Vec<&str> = listed.iter().map(|note| note.key.as_str()).collect();
+        assert_eq!(waiting[0], keys[1], "{waiting:?}");
+        assert_eq!(waiting.len(), index + 1, "{waiting:?}");
+        assert_eq!(stored_notes(&lab, &keys).await, 1, "the note of what is answered is not kept either");
+    }
     let history = lab.table().image(INPUT, POISON, &giemsa::config::DEFAULT_STAGES).await.unwrap();
     assert_eq!((history.results.len(), history.reviews.len()), (1, 0));
 }

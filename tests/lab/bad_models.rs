@@ -10,7 +10,8 @@ use crate::common::onnx::{
 use crate::common::{Lab, config, file};
 use giemsa::digest::sha256_hex;
 use giemsa::metrics::{Metric, total};
-use giemsa::model::{Model, Registry};
+use giemsa::model::Model;
+use giemsa::serving::Registry;
 use serde_json::{Value, json};
 
 /// Largest model of the laboratory; three times that is what it may take in memory.

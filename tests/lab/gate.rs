@@ -1,17 +1,22 @@
 //! The golden gate and what it guards, against S3 and DynamoDB in this process: reports, acceptance, cold starts.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::common::events::{self, Upload, all_forms};
+use crate::common::faults::{Fault, faulty};
 use crate::common::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::config::{Config, GateConfig, GatePolicy};
+use giemsa::crashes::CrashNotes;
 use giemsa::digest::sha256_hex;
 use giemsa::gate_handler::{GateHandler, Gated};
 use giemsa::metrics::{self, Metric};
-use giemsa::model::{GateReport, archive_key, report_key, report_page_key};
+use giemsa::model::{GateReport, Watch, Work, archive_key, report_key, report_page_key};
 use giemsa::object::ObjectRef;
-use giemsa::store::TableReader;
+use giemsa::release::{Author, Releaser};
+use giemsa::serving::{Loader, Registry};
+use giemsa::store::{ModelBucket, TableReader, TableWriter};
 use serde_json::{Value, json};
 
 async fn put_golden(lab: &Lab) {
@@ -358,14 +363,105 @@ async fn what_is_no_model_of_a_stage_is_acknowledged_and_what_fails_comes_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_time_for_the_golden_set_ends_in_a_report_that_says_so() {
+async fn a_model_that_there_is_no_time_to_begin_is_handed_back() {
     let lab = Lab::without_model().await;
     put_golden(&lab).await;
     lab.put_model("dev", &sample_model()).await;
-    let object = ObjectRef::new(MODELS, "dev/model.onnx");
-    let gated = gate_of(&lab, |_| ()).gate(&object, false, Some(std::time::Instant::now())).await.unwrap();
-    let Gated::Reported(report) = gated else { panic!("{gated:?}") };
-    assert_failed(&report, &["not finished in the time", "more time"]);
+    let is_over = Some(Instant::now());
+    let gate = gate_of(&lab, |_| ());
+    let answer = gate.handle(&copied("dev/model.onnx"), is_over).await.unwrap();
+    assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "message-0"}]}));
+    let key = report_key(&sha256_hex(&sample_model()));
+    assert_eq!(lab.model_object(&key).await, None, "it has not failed");
+    let error = gate.handle(&notification(MODELS, "dev/model.onnx"), is_over).await.unwrap_err().to_string();
+    assert!(error.starts_with("1 of 1 models") && error.contains("handed back"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_time_to_finish_fails_a_model_only_if_it_had_the_time_to_itself() {
+    let lab = Lab::without_model().await;
+    put_golden(&lab).await;
+    let (first, second) = (sample_model(), sample_model_with("giemsa.version", "2"));
+    lab.put_model("dev", &first).await;
+    lab.put_model("test", &second).await;
+    let crashes = Arc::new(crash_notes(&lab));
+    // The network of the second model begins when the time is over.
+    let gate_at = |deadline: Instant, slow: String| {
+        let watch = Watch::new(move |work| {
+            if matches!(work, Work::Infer { sha256, .. } if sha256 == slow) {
+                tokio::task::block_in_place(|| {
+                    std::thread::sleep(deadline.saturating_duration_since(Instant::now()))
+                });
+            }
+        });
+        gate_of(&lab, |config| config.limits.deadline_margin = Duration::ZERO)
+            .guarded_by(crashes.clone(), watch)
+    };
+    let both =
+        events::sqs(["dev", "test"].map(|s| notification(MODELS, &format!("{s}/model.onnx")).to_string()));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let answer = gate_at(deadline, sha256_hex(&second)).handle(&both, Some(deadline)).await.unwrap();
+    assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "message-1"}]}));
+    assert!(stored_report(&lab, &first).await.passed);
+    assert_eq!(lab.model_object(&report_key(&sha256_hex(&second))).await, None);
+
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let alone = copied("test/model.onnx");
+    let answer = gate_at(deadline, sha256_hex(&second)).handle(&alone, Some(deadline)).await.unwrap();
+    assert_eq!(answer, json!({"batchItemFailures": []}));
+    assert_failed(&stored_report(&lab, &second).await, &["not finished in the time", "more time"]);
+}
+
+fn crash_notes(lab: &Lab) -> CrashNotes {
+    let writer = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    CrashNotes::new(lab.table(), writer, "dev", "s3://lab-models/dev/model.onnx".to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_waiver_that_is_given_while_the_gate_tries_the_model_survives() {
+    let lab = Lab::without_model().await;
+    put_golden(&lab).await;
+    lab.put_model("dev", &sample_model()).await;
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let watch = Watch::new(move |work| {
+        if matches!(work, Work::Infer { .. }) {
+            begun.send(()).unwrap();
+            tokio::task::block_in_place(|| may_go_on.lock().unwrap().recv().unwrap());
+        }
+    });
+    let gate = gate_of(&lab, |_| ()).guarded_by(Arc::new(crash_notes(&lab)), watch);
+    let trial = tokio::spawn(async move { gate.handle(&copied("dev/model.onnx"), None).await.map(drop) });
+    tokio::task::spawn_blocking(move || has_begun.recv().unwrap()).await.unwrap();
+    let releaser = Releaser::new(
+        ModelBucket::new(lab.clients.s3.clone(), MODELS),
+        lab.table(),
+        TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE),
+        Loader::new(&lab.config.limits),
+    );
+    let author = Author { who: "ada".to_owned(), why: Some("an outbreak".to_owned()), force: true };
+    releaser.promote("dev", "prod", &author).await.unwrap();
+    go_on.send(()).unwrap();
+    trial.await.unwrap().unwrap();
+    let report = stored_report(&lab, &sample_model()).await;
+    assert!(report.accuracy.is_some(), "it is the gate's");
+    assert_eq!(report.waiver.map(|waiver| waiver.reason).as_deref(), Some("an outbreak"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_cannot_be_asked_for_refuses_nothing() {
+    const STAGE: &str = "unasked";
+    let lab = Lab::without_model().await;
+    lab.put_model(STAGE, &sample_model()).await;
+    let clients =
+        faulty(&lab.clients, |request| request.uri.contains("reports/").then_some(Fault::ACCESS_DENIED));
+    let registry = Registry::new(clients.s3, &gated(STAGE));
+    for _ in 0..2 {
+        let error = registry.refresh().await.unwrap_err();
+        assert!(!error.is_refusal() && error.to_string().contains("its golden report"), "{error}");
+        assert_eq!(registry.refusal(), None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

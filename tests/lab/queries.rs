@@ -1,12 +1,13 @@
 //! Every question of the design is answered by keys, in the promised order.
 
 use crate::common::Lab;
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Duration, TimeZone, Utc};
 use giemsa::classification::{Decision, Finding, ImageInfo, ModelInfo, Record, Reject};
 use giemsa::model::Model;
 use giemsa::object::ObjectRef;
 use giemsa::slide::SlideFigure;
-use giemsa::store::{LabelOrRejected, LabelQuery, LedgerEntry, TableWriter, make_current};
+use giemsa::store::{LabelOrRejected, LabelQuery, LedgerEntry, ResultQuery, TableWriter, make_current};
 
 fn noon() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 22, 12, 0, 0).unwrap()
@@ -129,4 +130,31 @@ async fn serving_a_model_writes_the_ledger() {
     lab.handler().handle(&crate::common::events::s3(&upload), None).await.unwrap();
     let entry = lab.table().model_at("prod", Utc::now()).await.unwrap().unwrap();
     assert_eq!(entry.model, lab.result("s/c.png").await.unwrap().model);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_answered_anew_while_a_list_is_read_is_on_it_once() {
+    let lab = Lab::start().await;
+    let model = Model::load(&crate::common::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let current = record(&model, "s/a.png", noon(), Some(0.99));
+    assert!(make_current(&lab.clients.s3, &table, &current, None).await.unwrap());
+    // An index row of its earlier result is still there, before or after that of the present one.
+    let scanned = lab.clients.dynamodb.scan().table_name(crate::common::TABLE).send().await.unwrap();
+    let item = scanned.items().iter().find(|item| item.contains_key("result_id")).unwrap();
+    for earlier in ["0".repeat(64), "f".repeat(64)].map(|id| id[..current.result_id.len()].to_owned()) {
+        let mut stale = item.clone();
+        for value in stale.values_mut() {
+            if let AttributeValue::S(text) = value {
+                *text = text.replace(&current.result_id, &earlier);
+            }
+        }
+        stale.insert("sk".to_owned(), AttributeValue::S(format!("earlier {earlier}")));
+        let put = lab.clients.dynamodb.put_item().table_name(crate::common::TABLE);
+        put.set_item(Some(stale)).send().await.unwrap();
+    }
+    let query = ResultQuery { slide: Some("s".to_owned()), ..ResultQuery::of_stage("prod") };
+    let page = lab.table().results(&query, None).await.unwrap();
+    let found: Vec<&str> = page.results.iter().map(|record| record.result_id.as_str()).collect();
+    assert_eq!(found, [&current.result_id]);
 }

@@ -11,11 +11,13 @@ use crate::common::faults::{Fault, faulty};
 use crate::common::log::Log;
 use crate::common::onnx::{OnnxModel, floats, ints, node};
 use crate::common::{Lab, MODELS, config, file};
+use chrono::{DateTime, Utc};
 use giemsa::analysis::analyse_image;
 use giemsa::classification::Finding;
 use giemsa::digest::sha256_hex;
 use giemsa::metrics::{Metric, total};
-use giemsa::model::{Model, Registry};
+use giemsa::model::{Model, Watch, Work, archive_key};
+use giemsa::serving::Registry;
 use serde_json::json;
 
 fn toy(number: usize) -> Vec<u8> {
@@ -154,7 +156,7 @@ async fn the_look_for_a_new_model_runs_beside_the_downloads() {
     let seen: Arc<Mutex<BTreeMap<&str, Instant>>> = Arc::default();
     let (slow, times) = (is_slow.clone(), seen.clone());
     let clients = faulty(&lab.clients, move |request| {
-        if request.method != "GET" || !slow.load(Ordering::SeqCst) {
+        if !["GET", "HEAD"].contains(&request.method) || !slow.load(Ordering::SeqCst) {
             return None;
         }
         let what = if request.uri.contains("model.onnx") { "model" } else { "image" };
@@ -170,6 +172,58 @@ async fn the_look_for_a_new_model_runs_beside_the_downloads() {
     let (model, image) = (seen["model"], seen["image"]);
     let apart = model.max(image) - model.min(image);
     assert!(apart < DELAY / 2, "one of two requests that take {DELAY:?} began {apart:?} after the other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fall_back_that_nobody_waits_for_is_loaded_once() {
+    const STAGE: &str = "cancelled-fall-back";
+    let lab = lab_of(STAGE).await;
+    lab.put_model(STAGE, b"not a model").await;
+    let sha256 = sha256_hex(&slow_model());
+    lab.put_in_models(&archive_key(&sha256), &slow_model()).await;
+    let loads = Arc::new(AtomicUsize::new(0));
+    let counted = loads.clone();
+    let (wanted, released_at) = (sha256.clone(), DateTime::from_timestamp(1_700_000_000, 0).unwrap());
+    let registry = registry(&lab).watched_by(Watch::new(move |work| {
+        if let Work::Load { sha256 } = work
+            && sha256 == wanted
+        {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    }));
+    let mut cut = 0;
+    let release = loop {
+        assert!(registry.refresh().await.unwrap_err().is_refusal());
+        match tokio::time::timeout(Duration::from_millis(100), registry.fall_back(&sha256, released_at)).await
+        {
+            Ok(release) => break release.unwrap(),
+            Err(_) => cut += 1,
+        }
+    };
+    assert!(cut >= 1, "the model was loaded at once: this test shows nothing");
+    assert_eq!((&release.model.sha256, release.released_at), (&sha256, released_at));
+    assert_eq!(loads.load(Ordering::SeqCst), 1, "it was loaded beside itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_return_to_the_model_that_a_function_holds_is_in_the_ledger() {
+    const STAGE: &str = "returned";
+    let lab = lab_of(STAGE).await;
+    let serving = async || {
+        let entry = lab.table().model_at(STAGE, Utc::now()).await.unwrap();
+        entry.expect("a model served").model.sha256
+    };
+    let image = file("tests/golden/field.png");
+    let etag = lab.put("s/field.png", &image).await;
+    let event = events::s3(&Upload::new("s/field.png", &etag, image.len()));
+    let (one, other) = [(), ()].map(|()| lab.handler_of(lab.config.clone(), lab.clients.clone())).into();
+    for (handler, number) in [(&one, 1), (&other, 2), (&one, 1)] {
+        lab.put_model(STAGE, &toy(number)).await;
+        handler.handle(&event, None).await.unwrap();
+        assert_eq!(serving().await, sha256_hex(&toy(number)));
+        // S3 gives the time of a file in seconds, and the ledger orders by it.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
 }
 
 /// What a model answers offline, by the code that nothing else is running in.
@@ -238,6 +292,10 @@ async fn swaps_under_load_lose_no_image_and_every_result_is_its_model_s() {
     assert_eq!(total(Metric::ModelReleased, STAGE), swaps as u64 + 1);
     assert_eq!(total(Metric::ModelRefused, STAGE), 0);
     let (requests, invocations) = (requests.load(Ordering::SeqCst), invocations.load(Ordering::SeqCst));
-    assert!(requests <= invocations, "{requests} requests to the model bucket in {invocations} invocations");
+    // One for each look, and one for each new file.
+    assert!(
+        requests <= invocations + swaps + 1,
+        "{requests} requests to the model bucket in {invocations} invocations"
+    );
     eprintln!("{swaps} swaps, {invocations} invocations, {requests} requests to the model bucket");
 }

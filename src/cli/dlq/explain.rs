@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use giemsa::event::{Notice, parse_event};
 use giemsa::local::queue::MAX_INTERRUPTIONS;
-use giemsa::object::ObjectRef;
+use giemsa::object::{MAX_KEY_BYTES, ObjectRef};
 use giemsa::queues::DeadLetter;
 use giemsa::store::{FailureNote, ImageKey, TableReader};
 use serde::Serialize;
@@ -17,9 +17,6 @@ use super::super::model::Place;
 
 /// Messages that are looked up at once: a page.
 const CONCURRENCY: usize = 10;
-
-/// Longest key that S3 accepts, bytes; a longer one in a message is not an object, and too long for the table.
-const MAX_KEY_BYTES: usize = 1_024;
 
 /// Longest name of a bucket that S3 takes, bytes.
 const MAX_BUCKET_BYTES: usize = 255;

@@ -26,7 +26,8 @@ use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::model::{LoadLimits, OnnxFile, ProofOutcome};
 use giemsa::object::slide_name;
 use giemsa::release::Releaser;
-use giemsa::store::{ModelFiles, TableReader, TableWriter};
+use giemsa::serving::Loader;
+use giemsa::store::{ModelBucket, TableReader, TableWriter};
 
 use super::Failed;
 
@@ -95,7 +96,7 @@ pub struct Place {
     /// The SDK's clients.
     pub clients: Clients,
     /// The model bucket.
-    pub models: ModelFiles,
+    pub models: ModelBucket,
     /// The table.
     pub table: TableReader,
 }
@@ -112,7 +113,7 @@ impl Place {
         })?;
         let clients = Clients::from_env().await;
         Ok(Self {
-            models: ModelFiles::new(clients.s3.clone(), &config.model_bucket),
+            models: ModelBucket::new(clients.s3.clone(), &config.model_bucket),
             table: TableReader::new(clients.dynamodb.clone(), &config.table),
             clients,
             config,
@@ -121,7 +122,7 @@ impl Place {
 
     fn releaser(&self) -> Releaser {
         let writer = TableWriter::new(self.clients.dynamodb.clone(), &self.config.table);
-        Releaser::new(self.models.clone(), self.table.clone(), writer, self.load_limits())
+        Releaser::new(self.models.clone(), self.table.clone(), writer, Loader::new(&self.config.limits))
     }
 
     /// The model whose file is in a stage.

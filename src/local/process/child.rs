@@ -87,6 +87,9 @@ pub async fn run() -> Result<(), DutiesError> {
                     let answer = AssertUnwindSafe(answerer.answer(&event, deadline)).catch_unwind().await;
                     let answer = answer.unwrap_or_else(|_| Err("answering it panicked".to_owned()));
                     report(&Report::Answered { id, answer, model: answerer.model() });
+                    if answerer.is_stuck() {
+                        std::process::exit(1);
+                    }
                 });
             }
         }
@@ -134,6 +137,10 @@ impl Answerer {
                 handler.handle(event, Some(deadline)).await.map_err(|error| error.to_string())
             }
         }
+    }
+
+    fn is_stuck(&self) -> bool {
+        matches!(self, Self::Stage(handler) if handler.is_stuck())
     }
 
     fn model(&self) -> ModelState {

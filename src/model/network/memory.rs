@@ -55,7 +55,7 @@ pub struct MemoryNeed {
 
 impl LoadLimits {
     /// The largest file, bytes.
-    pub(super) fn file_bytes(&self) -> u64 {
+    pub fn file_bytes(&self) -> u64 {
         self.model_bytes / MODEL_MEMORY_FACTOR
     }
 

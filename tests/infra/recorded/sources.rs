@@ -9,15 +9,13 @@ use std::path::Path;
 /// Files or folders, the functions that run them (ends of their names), and operations in them that only commands ask for.
 const PLACES: &[(&str, &[&str], &[&str])] = &[
     ("src/dashboard/", &["Dashboard"], &[]),
-    ("src/golden/", &["Gate"], &[]),
-    ("src/model/registry", &["Classifier", "Backfill"], &[]),
     ("src/queues.rs", &["Dashboard"], &["GetQueueUrl", "PurgeQueue", "SendMessageBatch"]),
     ("src/store/answered.rs", &["Classifier", "Backfill"], &[]),
     ("src/store/days.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
     ("src/store/crashes.rs", &["Classifier", "Backfill"], &[]),
     ("src/store/failures.rs", &["Classifier"], &[]),
     ("src/store/lookups.rs", &["Dashboard"], &[]),
-    ("src/store/model_files.rs", &["Dashboard"], &["HeadObject", "PutObject"]),
+    ("src/store/model_bucket.rs", &["Gate"], &["HeadObject"]),
     ("src/store/objects.rs", &["Classifier", "Backfill"], &[]),
     ("src/store/queries.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
     ("src/store/result_finder.rs", &["Dashboard"], &[]),
