@@ -234,7 +234,7 @@ fn assert_traced(daemon: &std::net::UdpSocket) {
         segments.iter().map(|segment| segment["name"].as_str().unwrap().to_owned()).collect()
     };
     let of_batch = below(batch);
-    assert_eq!(names(&of_batch), ["receive", "image", "tell"]);
+    assert_eq!(names(&of_batch), ["receive", "image", "count"]);
     let message = below(of_batch[0]);
     assert_eq!(names(&message), ["message"]);
     let annotations = json!({"delivery": "message-1", "upload_trace": "1-6a12c0de-000000000000000000000001"});

@@ -58,7 +58,7 @@ async fn stored_report(lab: &Lab, model: &[u8]) -> GateReport {
     let value: Value = serde_json::from_slice(&json).unwrap();
     assert_valid(&value);
     let page = lab.model_object(&report_page_key(&sha256_hex(model))).await.expect("a page");
-    assert!(String::from_utf8(page).unwrap().starts_with("<!doctype html>"));
+    assert!(String::from_utf8(page).unwrap().starts_with("<!DOCTYPE html>"));
     serde_json::from_value(value).unwrap()
 }
 
