@@ -54,6 +54,11 @@ demo: assets ## upload sample-images/ to a stack in a temporary folder and print
 up: assets ## start the local stack; it keeps its data in .giemsa/
 	$(CARGO) run --bin giemsa -- up
 
+# What the tests of tests/ start; cargo builds programs of other packages for no test.
+.PHONY: bins
+bins:
+	$(CARGO) build --bins
+
 .PHONY: test
 test: assets test-tools issuer ## all tests but test-models (all of them need python3 with venv, npm and chromium)
 	@CARGO='$(CARGO)' tests/run
@@ -64,8 +69,6 @@ lint: assets ## format and lints
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --package package --package engine-timer --package dashboard-load -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings -D clippy::unwrap_used
-	$(CARGO) clippy --no-default-features --bin classifier --bin gate -- -D warnings
-	$(CARGO) clippy --no-default-features --features dashboard --bin dashboard -- -D warnings
 
 .PHONY: check
 check: lint $(TOOLS)/bin/cargo-deny test-tools ## lint, and documentation, licences, the page, the template
@@ -76,7 +79,7 @@ check: lint $(TOOLS)/bin/cargo-deny test-tools ## lint, and documentation, licen
 
 .PHONY: bench
 bench: ## speed of the stages, and end to end against a Python handler (python3 with venv)
-	$(CARGO) bench
+	$(CARGO) bench --bench stages
 	benches/run
 
 .PHONY: clean

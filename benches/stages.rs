@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use giemsa::analysis::analyse_image;
-use giemsa::config::Limits;
-use giemsa::image::{decode, preprocess};
-use giemsa::model::Model;
+use giemsa_config::Limits;
+use giemsa_image::{DecodeLimits, decode, preprocess};
+use giemsa_model::Model;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage, imageops};
 
@@ -31,7 +31,7 @@ struct Subject {
 }
 
 fn stages(criterion: &mut Criterion) {
-    let limits = Limits::default().decode();
+    let limits = DecodeLimits::of(&Limits::default());
     let model = sample_model();
     let crop =
         Subject { name: "crop_png", bytes: std::fs::read(sample_crop()).expect("the sample is there") };
@@ -92,7 +92,7 @@ fn sample_crop() -> PathBuf {
 
 /// The crop, again and again at pseudo-random places on light ground with some noise, as JPEG of quality 88.
 fn field_jpeg(crop: &[u8]) -> Vec<u8> {
-    let cell = decode(crop, &Limits::default().decode()).expect("the sample is whole").pixels;
+    let cell = decode(crop, &DecodeLimits::of(&Limits::default())).expect("the sample is whole").pixels;
     let cell = RgbImage::from_raw(cell.width_px, cell.height_px, cell.rgb).expect("sizes agree");
     let mut state = 1u32;
     let mut random = move |below: u32| {

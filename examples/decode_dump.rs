@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use giemsa::image::decode::{DecodeLimits, Decoded, decode};
+use giemsa_image::decode::{DecodeLimits, Decoded, decode};
 use serde_json::json;
 
 const LIMITS: DecodeLimits = DecodeLimits {

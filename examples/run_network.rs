@@ -11,9 +11,9 @@
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result};
-use giemsa::config::Limits;
-use giemsa::image::InputTensor;
-use giemsa::model::{LoadLimits, Model};
+use giemsa_config::Limits;
+use giemsa_image::InputTensor;
+use giemsa_model::{LoadLimits, Model};
 use serde_json::{Value, json};
 
 fn main() -> Result<()> {

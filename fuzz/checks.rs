@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use giemsa::event::{Notice, Trigger, TriggerEvent, parse_event};
-use giemsa::image::{DecodeLimits, decode};
-use giemsa::model::{GraphFacts, LoadLimits, Metadata, OnnxFile};
-use giemsa::object::{slide_name, slide_of_key};
+use giemsa_core::event::{Notice, Trigger, TriggerEvent, parse_event};
+use giemsa_core::object::{slide_name, slide_of_key};
+use giemsa_image::{DecodeLimits, decode};
+use giemsa_model::{GraphFacts, LoadLimits, Metadata, OnnxFile};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use tracing::debug_span;
 
-use crate::classification::{DECODER_FAILED_CODE, Finding, ImageInfo, Reject, TimingsMs, decide};
-use crate::digest::sha256_hex;
-use crate::image::{DecodeError, DecodeLimits, decode_until, preprocess};
-use crate::model::{Model, ModelError, panic_message};
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::record::{DECODER_FAILED_CODE, Finding, ImageInfo, Reject, TimingsMs};
+use giemsa_image::{DecodeError, DecodeLimits, decode_until, preprocess};
+use giemsa_model::decide;
+use giemsa_model::{Model, ModelError, panic_message};
 
 /// What was found in one image's bytes.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,10 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
 use crate::analysis::{Analysis, AnalysisError, Step, analyse_image_until};
-use crate::config::Limits;
-use crate::image::DecodeLimits;
-use crate::model::{Model, Watch, Work, panic_message};
 use crate::outcome::Failure;
+use giemsa_config::Limits;
+use giemsa_image::DecodeLimits;
+use giemsa_model::{Model, Watch, Work, panic_message};
 
 /// Processors for the analysis of images.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl CpuPool {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limits.cpus.get())),
-            decode_limits: limits.decode(),
+            decode_limits: DecodeLimits::of(&limits),
             image_timeout: limits.image_timeout,
             watch: Watch::default(),
             running: Arc::default(),

@@ -9,9 +9,9 @@ use std::fmt::Display;
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::object::ObjectRef;
 use crate::serving::LoadCheck;
-use crate::store::{CrashNote, NotedUpload, Run, TableReader, TableWriter};
+use giemsa_core::object::ObjectRef;
+use giemsa_store::{CrashNote, NotedUpload, Run, TableReader, TableWriter};
 
 /// Crashes after which a model is refused.
 const MOST_CRASHES: u64 = 2;

@@ -14,18 +14,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout_at;
 
-use crate::config::{GateConfig, PRODUCTION_STAGE, model_key};
-use crate::digest::sha256_hex;
-use crate::event::{EventError, Notice, Trigger, parse_event};
 use crate::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
-use crate::metrics::{self, Metric};
-use crate::model::{
+use crate::serving::{LoadCheck, LoadError, Loader};
+use giemsa_config::{GateConfig, PRODUCTION_STAGE, model_key};
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::event::{EventError, Notice, Trigger, parse_event};
+use giemsa_core::object::ObjectRef;
+use giemsa_model::{
     GateModel, GateReport, GateRules, GoldenAnswer, Model, RULES_KEY, Trial, Unanswered, Watch, Work,
     report_key, too_large,
 };
-use crate::object::ObjectRef;
-use crate::serving::{LoadCheck, LoadError, Loader};
-use crate::store::{BoundedFile, BucketError, FoundReport, ModelBucket};
+use giemsa_store::metrics::{self, Metric};
+use giemsa_store::{BoundedFile, BucketError, FoundReport, ModelBucket};
 
 /// Folders of the model bucket that are no stages.
 const NO_STAGES: [&str; 4] = ["archive", "golden", "golden-sets", "reports"];

@@ -13,11 +13,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::analysis::{Analysis, analyse_image};
-use crate::classification::{Finding, Reject};
-use crate::config::Limits;
-use crate::digest::sha256_of_parts;
-use crate::model::{Answered, GoldenAnswer, GoldenSummary, Model, RULES_KEY, Unanswered, panic_message};
-use crate::object::is_system_file;
+use giemsa_config::Limits;
+use giemsa_core::digest::sha256_of_parts;
+use giemsa_core::object::is_system_file;
+use giemsa_core::record::{Finding, Reject};
+use giemsa_image::DecodeLimits;
+use giemsa_model::{Answered, GoldenAnswer, GoldenSummary, Model, RULES_KEY, Unanswered, panic_message};
 
 /// Prefix of the golden set in the model bucket.
 pub const GOLDEN_PREFIX: &str = "golden/";
@@ -153,7 +154,7 @@ impl Candidate {
             let message = "not tried, because the model did not end in time on another image".to_owned();
             return Err(unanswered("image_timeout", message));
         }
-        let (model, decode_limits) = (self.model.clone(), limits.decode());
+        let (model, decode_limits) = (self.model.clone(), DecodeLimits::of(&limits));
         let work = tokio::task::spawn_blocking(move || analyse_image(&bytes, &model, &decode_limits));
         match timeout(limits.image_timeout, work).await {
             Ok(Ok(Ok(analysis))) => answered_of(analysis),

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tracing::{Instrument, debug_span};
 
 use crate::crashes::{EarlierRun, RunNotes};
-use crate::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
-use crate::metrics::{BatchFigures, StepTimes, record_batch};
 use crate::notes::{Note, NoteKeeper};
-use crate::object::ObjectRef;
 use crate::outcome::{Answer, Failure, Outcome};
 use crate::pipeline::{Batch, Pipeline};
+use giemsa_core::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
+use giemsa_core::object::ObjectRef;
+use giemsa_store::metrics::{BatchFigures, StepTimes, record_batch};
 
 /// Longest text that is given back to S3 Batch Operations, characters; it goes into a job's report.
 const MAX_RESULT_STRING: usize = 500;

@@ -10,9 +10,9 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
 
-use crate::object::ObjectRef;
 use crate::outcome::{Failure, Outcome};
-use crate::store::{NotedUpload, StoreError, TableWriter};
+use giemsa_core::object::ObjectRef;
+use giemsa_store::{NotedUpload, StoreError, TableWriter};
 
 /// Longest time that the notes of a batch may take.
 const MAX_DURATION: Duration = Duration::from_secs(5);

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use crate::classification::GONE_CODE;
-use crate::image::DecodeError;
-use crate::model::ModelError;
-use crate::object::SkipReason;
 use crate::serving::RegistryError;
-use crate::store::{FetchError, QueryError, StoreError};
+use giemsa_core::object::SkipReason;
+use giemsa_core::record::GONE_CODE;
+use giemsa_image::DecodeError;
+use giemsa_model::ModelError;
+use giemsa_store::{FetchError, QueryError, StoreError};
 
 /// What became of one object of a delivery.
 #[derive(Debug)]

@@ -19,19 +19,19 @@ use tracing::{Instrument, debug_span};
 use self::batch::Answered;
 pub use self::batch::Batch;
 use crate::analysis::elapsed_ms;
-use crate::aws::Clients;
-use crate::classification::{DECODER_FAILED_CODE, Finding, ImageInfo, ModelInfo, Record, Reject, TimingsMs};
-use crate::config::{Config, GatePolicy};
 use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
-use crate::metrics::{self, Metric};
-use crate::model::{Model, Watch};
 use crate::notes::NoteKeeper;
-use crate::object::{ObjectRef, SkipReason};
 use crate::outcome::{Answer, Disposition, Failure, Outcome};
-use crate::price::{Architecture, batch_cost};
 use crate::serving::{LoadCheck, Registry, RegistryError, Release};
-use crate::store::{
+use giemsa_config::{Config, GatePolicy};
+use giemsa_core::object::{ObjectRef, SkipReason};
+use giemsa_core::price::{Architecture, batch_cost};
+use giemsa_core::record::{DECODER_FAILED_CODE, Finding, ImageInfo, Record, Reject, TimingsMs};
+use giemsa_model::{Model, Watch};
+use giemsa_store::aws::Clients;
+use giemsa_store::metrics::{self, Metric};
+use giemsa_store::{
     FetchError, FetchedObject, ImageKey, LedgerEntry, Placement, QueryError, StoreError, TableReader,
     TableWriter, fetch_object, place, write_result,
 };
@@ -236,7 +236,7 @@ impl Pipeline {
         let entry = LedgerEntry {
             stage: self.config.stage.clone(),
             released_at: release.released_at,
-            model: ModelInfo::of(&release.model),
+            model: release.model.info(),
         };
         match self.table.put_ledger(&entry).await {
             Ok(()) => *written = Some((sha256.clone(), released_at)),
@@ -366,7 +366,7 @@ impl Pipeline {
             },
         };
         timings_ms.fetch = fetch_ms;
-        let mut record = Record::new(image, &self.config.stage, model, finding);
+        let mut record = Record::new(image, &self.config.stage, model.info(), finding);
         record.timings_ms = Some(timings_ms);
         record.classified_at = Some(Utc::now());
         Ok(record)

@@ -5,10 +5,10 @@
 
 use serde::Serialize;
 
-use crate::object::ObjectRef;
 use crate::outcome::Outcome;
 use crate::pipeline::Pipeline;
-use crate::store::{AnsweredQuery, ImageKey, QueryError, SHARDS, TableReader};
+use giemsa_core::object::ObjectRef;
+use giemsa_store::{AnsweredQuery, ImageKey, QueryError, SHARDS, TableReader};
 
 /// Images of one step: a few rounds of downloads, and little to hold in memory.
 const PAGE: i32 = 100;

@@ -5,7 +5,7 @@
 //! so `make test` does without. Without them the comparison is skipped, which is said aloud; that CI runs
 //! `make test-models` is a test of its own. Never uses the guide's lines in another form than they are printed.
 
-#![cfg(all(feature = "local", unix))]
+#![cfg(unix)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ const GUIDE: &str = "models/README.md";
 /// Of a probability, on the same pixels; the same as the scripts allow themselves.
 const TOLERANCE: f64 = 1e-4;
 /// Where an image is resampled, Giemsa and Pillow round some samples to neighbouring levels
-/// (`src/image/preprocess.rs`), and the toys react to that more strongly than trained networks.
+/// (`crates/image/src/preprocess.rs`), and the toys react to that more strongly than trained networks.
 const TOLERANCE_RESAMPLED: f64 = 3e-3;
 
 /// Dropout that is never switched off.
@@ -70,7 +70,7 @@ struct Answer {
 }
 
 fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the path of Python is a setting of the machine that tests")]
@@ -88,7 +88,7 @@ fn pythons() -> Vec<PathBuf> {
 /// A command that finds the guide's `python` and `giemsa`, and nothing of a user's own Python settings.
 #[allow(clippy::disallowed_methods, reason = "a shell needs the machine's own PATH as well")]
 fn command(program: impl AsRef<std::ffi::OsStr>, python: &Path, folder: &Path) -> Command {
-    let giemsa = Path::new(env!("CARGO_BIN_EXE_giemsa")).parent().unwrap().to_path_buf();
+    let giemsa = Path::new(giemsa_tests::binary("giemsa")).parent().unwrap().to_path_buf();
     let machine = std::env::var_os("PATH").unwrap_or_default();
     let own = [python.parent().unwrap().to_path_buf(), giemsa];
     let path: OsString =
@@ -155,7 +155,7 @@ fn run_block(name: &str, python: &Path, folder: &Path) -> String {
 /// Classifies the pictures of a toy with its `my-model.onnx` and compares.
 fn compare(toy: &str, labels: &[&str], out: &Path, expected: &Expected) {
     let rows = &expected[toy];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_giemsa"));
+    let mut command = Command::new(giemsa_tests::binary("giemsa"));
     command.args(["classify", "--format", "json", "--model"]).arg(out.join(toy).join("my-model.onnx"));
     command.args(rows.keys().map(|image| out.join(image))).env_remove("RUST_LOG");
     let records = succeed(command);

@@ -5,8 +5,6 @@
 //! is with signing in, which needs Node.js and `tests/browser/issuer` installed in `GIEMSA_TEST_ISSUER` (`make test` does).
 //! Invariant: the slide of thousands of cells is made of records that the stack itself gave.
 
-#![cfg(feature = "local")]
-
 mod running_stack;
 
 use std::path::{Path, PathBuf};
@@ -14,9 +12,9 @@ use std::process::Command;
 
 use chrono::{Duration, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use giemsa::classification::Record;
-use giemsa::local::{INPUT_BUCKET, TABLE};
-use giemsa::store::{TableReader, TableWriter, make_current};
+use giemsa_core::record::Record;
+use giemsa_local::{INPUT_BUCKET, TABLE};
+use giemsa_store::{TableReader, TableWriter, make_current};
 use running_stack::{RunningStack, project};
 
 /// Slide and number of cells that `tests/browser/test_slide.py` expects.
@@ -69,7 +67,7 @@ async fn seed(stack: &RunningStack) {
         clients.s3.put_object().bucket(INPUT_BUCKET).key(&key).body(body.into()).send().await.unwrap();
         templates.push(loop {
             let answers =
-                table.image(INPUT_BUCKET, &key, &giemsa::config::DEFAULT_STAGES).await.unwrap().results;
+                table.image(INPUT_BUCKET, &key, &giemsa_config::DEFAULT_STAGES).await.unwrap().results;
             if let Some(record) = answers.into_iter().find(|record| record.stage == "prod") {
                 break record;
             }
@@ -109,7 +107,7 @@ fn run(python: &Path, browser: &Path, seeded: &RunningStack, started_before: &Pa
         .args(["--numprocesses", WORKERS, "--dist", "loadfile"])
         .arg(project("tests/browser"))
         .env("GIEMSA_TEST_CHROMIUM", browser)
-        .env("GIEMSA_TEST_PROGRAM", env!("CARGO_BIN_EXE_giemsa"))
+        .env("GIEMSA_TEST_PROGRAM", giemsa_tests::binary("giemsa"))
         .env("GIEMSA_BROWSER_SEEDED", format!("http://{}", seeded.dashboard_address()))
         .env("GIEMSA_BROWSER_STARTED_BEFORE", started_before)
         .env("PYTHONDONTWRITEBYTECODE", "1")

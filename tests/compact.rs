@@ -1,7 +1,5 @@
 //! Days of results as Parquet: nothing is lost, whatever comes meanwhile.
 
-#![cfg(feature = "local")]
-
 mod common;
 mod parquet_files;
 
@@ -12,9 +10,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::EncodingType;
 use common::{Lab, RESULTS};
 use futures::{StreamExt, stream};
-use giemsa::classification::{GONE_CODE, Record, Reject, Status};
-use giemsa::export::{Compacted, Compactor, Day, ExportError, Phase};
-use giemsa::store::{form_decoded, result_key, write_result};
+use giemsa_core::record::{GONE_CODE, Record, Reject, Status};
+use giemsa_ops::export::{Compacted, Compactor, Day, ExportError, Phase};
+use giemsa_store::{form_decoded, result_key, write_result};
 use parquet_files::{Engine, expected_row, record, rows_by};
 
 const PREFIX: &str = "results";

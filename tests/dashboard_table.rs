@@ -1,7 +1,5 @@
 //! What the dashboard asks of the table equals what counting by hand finds, also while results arrive.
 
-#![cfg(feature = "local")]
-
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +11,13 @@ use chrono::{DateTime, NaiveDate, TimeDelta, TimeZone, Utc};
 use common::events::{self, Upload};
 use common::faults::{Fault, faulty};
 use common::{INPUT, Lab, TABLE, uninfected_cell};
-use giemsa::classification::{Decision, Finding, ImageInfo, Record, Reject, Status};
-use giemsa::config::DEFAULT_STAGES;
-use giemsa::digest::short_id;
-use giemsa::model::Model;
-use giemsa::object::ObjectRef;
-use giemsa::slide::SlideFigure;
-use giemsa::store::{
+use giemsa_config::DEFAULT_STAGES;
+use giemsa_core::digest::short_id;
+use giemsa_core::object::ObjectRef;
+use giemsa_core::record::{Decision, Finding, ImageInfo, Record, Reject, Status};
+use giemsa_core::slide::SlideFigure;
+use giemsa_model::Model;
+use giemsa_store::{
     ImageKey, LedgerEntry, NotedUpload, Order, QueryError, ResultQuery, Review, ReviewAction, Reviewer,
     StoreError, TableReader, TableWriter, Verdict, create_table, make_current, upload_day,
 };
@@ -71,7 +69,7 @@ fn of(
             })
         }
     };
-    let mut record = Record::new(image, "prod", model(), finding);
+    let mut record = Record::new(image, "prod", model().info(), finding);
     if is_other_model {
         record.model.sha256 = "b".repeat(64);
         record.result_id = short_id(&[INPUT, key, record.image.object_version(), &record.model.sha256]);
@@ -641,7 +639,7 @@ async fn failures_and_releases_are_listed_newest_first() {
 
     for hours in 0..3 {
         let released_at = noon() + TimeDelta::hours(hours);
-        let model = giemsa::classification::ModelInfo::of(model());
+        let model = model().info();
         table.writer.put_ledger(&LedgerEntry { stage: "prod".into(), released_at, model }).await.unwrap();
     }
     let ledger = table.reader.ledger_newest("prod", 2).await.unwrap();
@@ -711,7 +709,7 @@ async fn a_replaced_image_leaves_the_day_of_the_one_before() {
     let key = "s/a.png";
     // An answer to an upload of an earlier day, which its sequencer shows to be earlier.
     let before = of(key, Some(noon() - TimeDelta::days(30)), Some(0.9), false, false);
-    let sequencer = giemsa::object::Sequencer::parse("0001");
+    let sequencer = giemsa_core::object::Sequencer::parse("0001");
     assert!(make_current(&lab.clients.s3, &table.writer, &before, sequencer.as_ref()).await.unwrap());
     let long_ago = Utc::now() - TimeDelta::hours(1);
     table.writer.touch_day("prod", &upload_day(&before), long_ago).await.unwrap();
@@ -821,7 +819,7 @@ async fn a_table_of_before_gets_what_its_items_lack() {
             let day = noon().date_naive();
             reader.days("prod", day - TimeDelta::days(9), day + TimeDelta::days(1)).await.unwrap()
         };
-        let counts = |days: Vec<giemsa::store::DaySummary>| -> Vec<_> {
+        let counts = |days: Vec<giemsa_store::DaySummary>| -> Vec<_> {
             days.into_iter().map(|day| (day.date, day.labels, day.rejected, day.needs_review)).collect()
         };
         assert_eq!(counts(days(reader.clone()).await), counts(days(table.reader.clone()).await));

@@ -11,7 +11,7 @@ mod counting;
 use std::path::{Path, PathBuf};
 
 use counting::peak_bytes;
-use giemsa::image::decode::{DecodeError, DecodeLimits, Decoded, ImageFormat, decode};
+use giemsa_image::decode::{DecodeError, DecodeLimits, Decoded, ImageFormat, decode};
 use proptest::prelude::*;
 
 const LIMITS: DecodeLimits = DecodeLimits {
@@ -26,7 +26,7 @@ const TIGHT: DecodeLimits =
     DecodeLimits { max_width_px: 300, max_height_px: 300, max_pixels: 20_000, max_decoded_bytes: 300_000 };
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images")
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/fixtures/images")
 }
 
 fn read(name: &str) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use giemsa::image::decode::{DecodeLimits, Decoded, decode};
+use giemsa_image::decode::{DecodeLimits, Decoded, decode};
 
 const LIMITS: DecodeLimits = DecodeLimits {
     max_width_px: 1000,
@@ -58,7 +58,8 @@ impl Case {
 }
 
 fn check(format: &str, at_least: usize) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/parity/fixed/{format}.jsonl"));
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .join(format!("tests/parity/fixed/{format}.jsonl"));
     let text = std::fs::read_to_string(path).expect("tests/parity/make_fixed*.py write it");
     let cases: Vec<Case> =
         text.lines().map(|line| serde_json::from_str(line).expect("a case on each line")).collect();

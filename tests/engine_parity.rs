@@ -5,14 +5,17 @@
 
 use std::path::Path;
 
-use giemsa::image::InputTensor;
-use giemsa::model::Model;
+use giemsa_image::InputTensor;
+use giemsa_model::Model;
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-3;
 
 fn file(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/engine").join(name)).unwrap()
+    std::fs::read(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/parity/engine").join(name),
+    )
+    .unwrap()
 }
 
 /// The picture that the fixed set was scored on.

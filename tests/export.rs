@@ -1,6 +1,6 @@
 //! `giemsa results export` and `compact` as a process: what others read of the files, memory, ends in the middle.
 
-#![cfg(all(feature = "local", unix))]
+#![cfg(unix)]
 
 mod common;
 // For what measures a process.
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use common::{INPUT, Lab, MODELS, RESULTS, TABLE};
 use futures::{StreamExt, stream};
-use giemsa::classification::Record;
-use giemsa::store::{TableWriter, make_current};
+use giemsa_core::record::Record;
+use giemsa_store::{TableWriter, make_current};
 #[cfg(target_os = "linux")]
 use large_bucket::peak_memory_of;
 use large_bucket::run;

@@ -22,7 +22,7 @@ fn number_from(name: &str, default: u64) -> u64 {
 
 /// Replays the corpus of `target`, then damaged copies; at least `reaching` in a hundred of the former get past the entrance.
 fn replay(target: &str, check: fn(&[u8]) -> bool, reaching: usize) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("fuzz/corpus").join(target);
     let mut corpus: Vec<(String, Vec<u8>)> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

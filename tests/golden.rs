@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use giemsa::image::decode::{DecodeLimits, Pixels, decode};
-use giemsa::image::preprocess::{InputSpec, Layout, preprocess};
+use giemsa_image::decode::{DecodeLimits, Pixels, decode};
+use giemsa_image::preprocess::{InputSpec, Layout, preprocess};
 
 const LIMITS: DecodeLimits = DecodeLimits {
     max_width_px: 1_000,
@@ -20,7 +20,7 @@ const MAX_MEAN_LEVELS: f64 = 0.25;
 const MAX_BIAS_LEVELS: f64 = 0.05;
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/golden").join(name)
 }
 
 fn read(name: &str) -> Vec<u8> {

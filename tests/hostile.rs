@@ -4,7 +4,7 @@
 //! `GIEMSA_HOSTILE_FILES` sets how many damaged files are tried (`make hostile`), `GIEMSA_HOSTILE_SEED` where they begin,
 //! `GIEMSA_HOSTILE_EVERY` which of the files made to do harm are taken (`tests/run`).
 
-#![cfg(all(feature = "local", target_os = "linux"))]
+#![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a counting allocator measures what an analysis holds")]
 #![expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 
@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 use counting::peak_bytes;
 use files::{File, PARTS};
 use giemsa::analysis::{AnalysisError, analyse_image, analyse_image_until};
-use giemsa::classification::Finding;
-use giemsa::image::DecodeLimits;
-use giemsa::model::Model;
+use giemsa_core::record::Finding;
+use giemsa_image::DecodeLimits;
+use giemsa_model::Model;
 use onnx::OnnxModel;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -202,7 +202,8 @@ fn files_made_to_do_harm_get_one_finding_each() {
 
 /// Seeds of damaged files: all fixtures, under their names.
 fn fixtures() -> Vec<(String, Vec<u8>)> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
+    let folder =
+        std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/fixtures/images");
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -1,8 +1,6 @@
 //! The real Lambda binary as a process: against a Runtime API on loopback, and against the one of `cargo lambda`, with
 //! S3 and DynamoDB of the local stack in this process.
 
-#![cfg(feature = "local")]
-
 #[path = "common/runtime_api.rs"]
 mod runtime_api;
 
@@ -12,11 +10,11 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::classification::{Record, Status};
-use giemsa::local::queue::Queue;
-use giemsa::local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, ServerSettings, Servers, credentials};
-use giemsa::store::{TableReader, create_table, result_key};
+use giemsa_core::record::{Record, Status};
+use giemsa_local::queue::Queue;
+use giemsa_local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, ServerSettings, Servers, credentials};
+use giemsa_store::aws::Clients;
+use giemsa_store::{TableReader, create_table, result_key};
 use runtime_api::{LONGEST_WAIT, Process, RuntimeApi};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -28,7 +26,7 @@ const TABLE: &str = "giemsa";
 const IMAGE: &str = "slide-002-falciparum/cell-08.png";
 
 fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
 /// S3 with the model and one image, and DynamoDB with the table.
@@ -89,7 +87,7 @@ impl Cloud {
     /// The record of the image as the table has it, if it has one.
     async fn record(&self) -> Option<Record> {
         let history = TableReader::new(self.dynamodb.clone(), TABLE)
-            .image(INPUT, IMAGE, &giemsa::config::DEFAULT_STAGES)
+            .image(INPUT, IMAGE, &giemsa_config::DEFAULT_STAGES)
             .await
             .unwrap();
         assert!(history.results.len() <= 1);
@@ -111,7 +109,7 @@ impl Cloud {
 }
 
 fn bare_classifier(runtime_api: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_classifier"));
+    let mut command = Command::new(giemsa_tests::binary("classifier"));
     command
         .env_clear()
         .env("AWS_LAMBDA_RUNTIME_API", runtime_api)
@@ -335,7 +333,7 @@ async fn a_model_with_which_the_process_ended_twice_is_refused_until_another_is_
         command.env("GIEMSA_MAX_PIXELS", "50000000").env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "4096");
         Process(command.stdout(log.reopen().unwrap()).spawn().unwrap())
     };
-    let sample = giemsa::digest::sha256_hex(&std::fs::read(project("models/thin-smear.onnx")).unwrap());
+    let sample = giemsa_core::digest::sha256_hex(&std::fs::read(project("models/thin-smear.onnx")).unwrap());
     // The first delivery leaves no trace, the second and the third end with the process: each at another upload.
     for (times, key) in [(2, keys[0]), (3, keys[1])] {
         let mut process = start(&api);
@@ -366,9 +364,9 @@ async fn a_model_with_which_the_process_ended_twice_is_refused_until_another_is_
     );
 
     let other = tempfile::NamedTempFile::new().unwrap();
-    let changes = giemsa::model::MetadataChanges { version: Some("other".to_owned()), ..Default::default() };
+    let changes = giemsa_model::MetadataChanges { version: Some("other".to_owned()), ..Default::default() };
     let bytes = std::fs::read(project("models/thin-smear.onnx")).unwrap();
-    std::fs::write(other.path(), giemsa::model::pack(&bytes, &changes).unwrap().0).unwrap();
+    std::fs::write(other.path(), giemsa_model::pack(&bytes, &changes).unwrap().0).unwrap();
     cloud.put(MODELS, "prod/model.onnx", other.path()).await;
     let posted = api.invoke("other", minute, &delivered(keys, 5)).await;
     assert_eq!(posted.body, json!({"batchItemFailures": []}));
@@ -427,7 +425,7 @@ async fn cargo_lambda_invokes_the_binary() {
     let watch = Command::new(&cargo_lambda)
         .args(["lambda", "watch", "--only-lambda-apis"])
         .args(address)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stdout(Stdio::null())
         .spawn();
     let _watch = Process(watch.unwrap());
@@ -448,7 +446,7 @@ async fn cargo_lambda_invokes_the_binary() {
         .args(address)
         .arg("--data-file")
         .arg(event_file.path())
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let invoked = tokio::task::spawn_blocking(move || invoke.output());
     let output = timeout(LONGEST_WAIT, invoked).await.expect("no answer in time").unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -487,7 +485,7 @@ fn dashboard(cloud: &Cloud, api: &RuntimeApi) -> Command {
     let classifier = cloud.classifier(&api.address.to_string());
     let settings =
         classifier.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
+    let mut command = Command::new(giemsa_tests::binary("dashboard"));
     command.env_clear().env("GIEMSA_STAGES", "prod,dev").envs(settings);
     command
 }

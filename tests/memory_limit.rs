@@ -6,7 +6,7 @@
 //! `GIEMSA_HOSTILE_EVERY` says which of the files made to do harm are sent: every 96th, if it is not set; CI takes every 24th,
 //! `make hostile` all.
 
-#![cfg(all(feature = "local", target_os = "linux"))]
+#![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 
 mod common;
@@ -28,9 +28,9 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use common::{INPUT, Lab, MODELS, RESULTS, TABLE};
 use files::{File, PARTS};
-use giemsa::classification::Status;
-use giemsa::config::Config;
-use giemsa::local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
+use giemsa_config::Config;
+use giemsa_core::record::Status;
+use giemsa_local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
@@ -53,7 +53,7 @@ const SIZE: (u32, u32) = (2500, 2000);
 const BATCH: usize = 10;
 const LONGEST_WAIT: Duration = Duration::from_secs(240);
 
-fn config_with(settings: &[(&str, &str)]) -> Result<Config, giemsa::config::ConfigError> {
+fn config_with(settings: &[(&str, &str)]) -> Result<Config, giemsa_config::ConfigError> {
     let memory = MEMORY_MB.to_string();
     Config::from_lookup(|name| {
         let value = match name {
@@ -164,7 +164,7 @@ fn limited_classifier(lab: &Lab, runtime_api: &str) -> Process {
     let script = format!("ulimit -d {} && exec \"$0\"", MEMORY_MB << 10);
     let mut command = Command::new("sh");
     command
-        .args(["-c", &script, env!("CARGO_BIN_EXE_classifier")])
+        .args(["-c", &script, giemsa_tests::binary("classifier")])
         .env_clear()
         .envs([
             ("AWS_LAMBDA_RUNTIME_API", runtime_api),

@@ -4,7 +4,7 @@
 //! The runs are in a process of their own with a limit on its memory, so that nothing that ends a process is missed.
 //! `GIEMSA_FUZZ_RUNS` sets how many files are tried (`make fuzz`), `GIEMSA_FUZZ_SEED` where they begin.
 
-#![cfg(all(feature = "local", unix))]
+#![cfg(unix)]
 #![expect(clippy::disallowed_methods, reason = "a longer run is asked for by the environment")]
 
 mod common;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::file;
 use common::onnx::{FLOAT, OnnxModel, floats, int_attribute, ints, ints_attribute, node, value};
-use giemsa::model::{GraphFacts, LoadLimits, Metadata, Model};
+use giemsa_model::{GraphFacts, LoadLimits, Metadata, Model};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

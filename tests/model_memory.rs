@@ -1,13 +1,13 @@
 //! What loading a model really takes, against what the configuration reserves for it. Alone in its process, whose memory
 //! it measures.
 
-#![cfg(all(feature = "local", target_os = "linux"))]
+#![cfg(target_os = "linux")]
 
 mod common;
 
 use common::onnx::{FLOAT, OnnxModel, floats, node, value};
-use giemsa::config::Limits;
-use giemsa::model::{LoadLimits, Model, ModelError};
+use giemsa_config::Limits;
+use giemsa_model::{LoadLimits, Model, ModelError};
 
 /// Pixels of the image, times colours.
 const INPUTS: i64 = 3 * 64 * 64;

@@ -11,7 +11,7 @@ fn cargo_tree(arguments: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--prefix", "none", "--format", "{p} [{f}]"])
         .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -26,7 +26,7 @@ fn name_of(line: &str) -> &str {
 #[test]
 fn functions_start_on_the_c_library_of_lambda() {
     for binary in
-        [env!("CARGO_BIN_EXE_classifier"), env!("CARGO_BIN_EXE_gate"), env!("CARGO_BIN_EXE_dashboard")]
+        [giemsa_tests::binary("classifier"), giemsa_tests::binary("gate"), giemsa_tests::binary("dashboard")]
     {
         let needs = elf::read_needs(&std::fs::read(binary).unwrap()).unwrap();
         assert_eq!(needs.too_new(), [], "{binary}: newer than glibc {:?}", elf::NEWEST_GLIBC);
@@ -41,19 +41,19 @@ fn functions_start_on_the_c_library_of_lambda() {
 fn needs_of_other_files_are_not_guessed() {
     assert!(elf::read_needs(b"#!/bin/sh\n").is_err());
     assert!(elf::read_needs(&[]).is_err());
-    let whole = std::fs::read(env!("CARGO_BIN_EXE_classifier")).unwrap();
+    let whole = std::fs::read(giemsa_tests::binary("classifier")).unwrap();
     assert!(elf::read_needs(&whole[..whole.len() / 2]).is_err());
 }
 
 #[test]
 fn package_holds_nothing_of_the_local_stack() {
-    let lambda = cargo_tree(&["--no-default-features", "--edges", "normal"]);
+    let lambda = cargo_tree(&["--package", "giemsa", "--edges", "normal"]);
     let names: BTreeSet<&str> = lambda.iter().map(|line| name_of(line)).collect();
     let local = ["axum", "clap", "dynoxide-rs", "libsqlite3-sys", "rusqlite", "s3s", "tempfile"];
     let found: Vec<_> = local.iter().filter(|name| names.contains(**name)).collect();
     assert!(found.is_empty(), "{found:?} are in the Lambda package");
     assert!(names.contains("lambda_runtime") && names.contains("tract-onnx"), "{names:?}");
-    let dashboard = cargo_tree(&["--no-default-features", "--features", "dashboard", "--edges", "normal"]);
+    let dashboard = cargo_tree(&["--package", "giemsa-dashboard", "--edges", "normal"]);
     let names: BTreeSet<&str> = dashboard.iter().map(|line| name_of(line)).collect();
     let found: Vec<_> = local.iter().filter(|name| **name != "axum" && names.contains(**name)).collect();
     assert!(found.is_empty(), "{found:?} are in the dashboard's package");
@@ -70,7 +70,6 @@ fn demo_and_tests_share_one_build() {
     let built_again: Vec<_> = demo.difference(&tests).collect();
     assert!(
         built_again.is_empty(),
-        "a test-only crate switches features on in these; add them to `shared-with-tests` in Cargo.toml: \
-         {built_again:#?}"
+        "a test-only crate switches features on in these; name it in the dependencies of tests/Cargo.toml: {built_again:#?}"
     );
 }

@@ -1,7 +1,5 @@
 //! `giemsa reconcile` on buckets that are too large to be made: memory, resumption, versions, partial batches.
 
-#![cfg(feature = "local")]
-
 mod large_bucket;
 
 use std::process::Stdio;

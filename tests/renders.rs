@@ -15,7 +15,7 @@ use render::outliers::{OutlierKind, write_outliers};
 const MAX_GOLDEN_BYTES: usize = 1_000_000;
 
 fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
 /// The pictures in the folders of a folder, by path.

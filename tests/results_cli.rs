@@ -1,6 +1,6 @@
 //! `giemsa results` against `giemsa up`: forms, filters, hostile names, and live.
 
-#![cfg(all(feature = "local", unix))]
+#![cfg(unix)]
 
 mod parquet_files;
 mod running_stack;
@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::classification::{Record, Status};
-use giemsa::local::INPUT_BUCKET;
+use giemsa_core::record::{Record, Status};
+use giemsa_local::INPUT_BUCKET;
 use parquet_files::HOSTILE;
 use running_stack::{RunningStack, collect, giemsa, project, send_signal, wait_for, wait_for_exit};
 use serde_json::Value;

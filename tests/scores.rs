@@ -10,11 +10,12 @@ mod onnx;
 
 use std::sync::Arc;
 
-use giemsa::classification::{Finding, ImageInfo, Record, decide};
-use giemsa::image::{DecodeLimits, decode, preprocess};
-use giemsa::model::{GraphFacts, Metadata, Model, Scores};
-use giemsa::object::ObjectRef;
-use giemsa::store::stored_bytes;
+use giemsa_core::object::ObjectRef;
+use giemsa_core::record::{Finding, ImageInfo, Record};
+use giemsa_image::{DecodeLimits, decode, preprocess};
+use giemsa_model::decide;
+use giemsa_model::{GraphFacts, Metadata, Model, Scores};
+use giemsa_store::stored_bytes;
 use onnx::{FLOAT, Message, OnnxModel, floats, int_attribute, ints, node, value};
 use serde_json::Value;
 
@@ -22,7 +23,10 @@ const SCORE_TOLERANCE: f64 = 1e-2;
 const PROBABILITY_TOLERANCE: f64 = 2e-3;
 
 fn file(name: &str) -> Vec<u8> {
-    std::fs::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+    std::fs::read(
+        std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/golden").join(name),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn networks_that_are_finite_on_images_are_accepted() {
 
 #[test]
 fn one_score_for_two_labels_is_that_of_the_second() {
-    let pixels = giemsa::image::Pixels { width_px: 8, height_px: 8, rgb: [200, 40, 90].repeat(64) };
+    let pixels = giemsa_image::Pixels { width_px: 8, height_px: 8, rgb: [200, 40, 90].repeat(64) };
     let logit = (4.0 * 200.0 - 2.0 * 40.0 + 90.0) / 255.0 - 1.0;
     for (kind, ending, temperature) in
         [("logits", None, 1.0), ("logits", None, 2.5), ("probabilities", Some("Sigmoid"), 1.0)]
@@ -266,8 +270,12 @@ fn every_record_of_an_accepted_model_can_be_stored() {
         let mut object = ObjectRef::new("b".repeat(63), key);
         object.version_id = Some("v".repeat(1024));
         object.etag = Some("e".repeat(64));
-        let record =
-            Record::new(ImageInfo::of_object(&object), "production-of-the-northern-labs", &model, finding);
+        let record = Record::new(
+            ImageInfo::of_object(&object),
+            "production-of-the-northern-labs",
+            model.info(),
+            finding,
+        );
         let bytes = stored_bytes(&record).unwrap().table as u64;
         assert!(bytes <= MOST_BYTES, "{accepted} labels of {label_bytes} bytes: an item of {bytes} bytes");
         // And the bound is not far off.

@@ -7,8 +7,6 @@
 //!
 //! `GIEMSA_SOAK_UPLOADS` sets the size, `GIEMSA_SOAK_SEED` repeats a run (`make soak` prints it).
 
-#![cfg(feature = "local")]
-
 #[path = "soak/plan.rs"]
 mod plan;
 #[path = "soak/process.rs"]
@@ -23,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::local::INPUT_BUCKET;
+use giemsa_local::INPUT_BUCKET;
 use plan::{Plan, UPLOADERS, Upload};
 use process::Process;
 use rand::{Rng, SeedableRng};

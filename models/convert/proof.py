@@ -17,7 +17,7 @@ import zlib
 
 import numpy as np
 
-# What the engine refuses to read (src/model/proof.rs).
+# What the engine refuses to read (crates/model/src/proof.rs).
 MAX_BYTES = 256 * 1024
 MAX_INPUTS = 8
 

@@ -12,7 +12,7 @@ from refusal import Refused, reason
 
 # Of a probability, or of logits in parts of the largest.
 TOLERANCE = 1e-4
-# As src/model/network/probe.rs: far above rounding of 32-bit floats, far below what a missing softmax makes.
+# As crates/model/src/network/probe.rs: far above rounding of 32-bit floats, far below what a missing softmax makes.
 SUM_TOLERANCE = 1e-3
 SAME = 1e-6
 PROOF_PICTURES = 4

@@ -3,18 +3,13 @@
 //! It never looks into an event and never decides anything; [`Handler`] does. Invariant: an invocation is answered by
 //! the handler or fails, so that its trigger delivers it again.
 
-#[path = "shell/deadline.rs"]
-mod deadline;
-#[path = "shell/lambda.rs"]
-mod lambda;
-
 use std::process::ExitCode;
 use std::time::Duration;
 
-use giemsa::aws::Clients;
-use giemsa::config::Config;
 use giemsa::handler::Handler;
 use giemsa::pipeline::Pipeline;
+use giemsa_config::Config;
+use giemsa_store::aws::Clients;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -23,7 +18,7 @@ const LONGEST_WARM_UP: Duration = Duration::from_secs(8);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    lambda::run(Config::from_env, serve).await
+    giemsa_lambda::run(Config::from_env, serve).await
 }
 
 async fn serve(config: Config) -> Result<(), Error> {
@@ -41,7 +36,7 @@ async fn serve(config: Config) -> Result<(), Error> {
         if handler.is_stuck() {
             std::process::exit(1);
         }
-        let deadline = deadline::instant_of(event.context.deadline());
+        let deadline = giemsa_lambda::instant_of(event.context.deadline());
         handler.handle(&event.payload, deadline).await.map_err(Error::from)
     }))
     .await

@@ -1,9 +1,9 @@
 //! What became of the objects of one call, and what else is to be done for it.
 
-use crate::classification::{Record, TimingsMs};
-use crate::metrics::StepTimes;
 use crate::outcome::{Answer, Outcome};
-use crate::store::{Counter, Placement};
+use giemsa_core::record::{Record, TimingsMs};
+use giemsa_store::metrics::StepTimes;
+use giemsa_store::{Counter, Placement};
 
 /// What became of the objects of one call.
 #[derive(Debug, Default)]

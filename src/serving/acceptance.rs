@@ -4,9 +4,9 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::config::GatePolicy;
-use crate::model::{report_key, report_page_key};
-use crate::store::{BucketError, ModelBucket};
+use giemsa_config::GatePolicy;
+use giemsa_model::{report_key, report_page_key};
+use giemsa_store::{BucketError, ModelBucket};
 
 /// Why a model is not accepted now.
 #[derive(Debug)]

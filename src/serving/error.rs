@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::too_large;
-use crate::store::BucketError;
+use giemsa_model::too_large;
+use giemsa_store::BucketError;
 
 /// Why there is no model to serve.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::Limits;
-use crate::model::{LoadLimits, Model, ModelError, Watch, Work, panic_message};
+use giemsa_config::Limits;
+use giemsa_model::{LoadLimits, Model, ModelError, Watch, Work, panic_message};
 
 /// What is known of a model before it is loaded, by whoever remembers more than this process.
 #[async_trait]

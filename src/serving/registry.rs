@@ -15,11 +15,11 @@ use super::acceptance::{self, NotAccepted};
 use super::loader::{LoadCheck, LoadError, Loader};
 use super::state::{File, Seen, Serving, State};
 use super::{RegistryError, Release};
-use crate::config::{Config, GatePolicy};
-use crate::digest::sha256_hex;
-use crate::metrics::{self, Metric};
-use crate::model::{Watch, archive_key};
-use crate::store::{BoundedFile, FileFacts, ModelBucket};
+use giemsa_config::{Config, GatePolicy};
+use giemsa_core::digest::sha256_hex;
+use giemsa_model::{Watch, archive_key};
+use giemsa_store::metrics::{self, Metric};
+use giemsa_store::{BoundedFile, FileFacts, ModelBucket};
 
 /// Longest that batches wait for a new file to be loaded while another model could serve them; it is loaded on beside.
 const LONGEST_WAIT_BESIDE: Duration = Duration::from_secs(10);
@@ -355,14 +355,13 @@ impl Registry {
     }
 }
 
-#[cfg(feature = "local")]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::Clients;
-    use crate::local::credentials;
-    use crate::model::Model;
     use crate::serving::loader::Loading;
+    use giemsa_local::credentials;
+    use giemsa_model::Model;
+    use giemsa_store::aws::Clients;
 
     fn toy(name: &str) -> Arc<Model> {
         let path = format!("{}/tests/golden/{name}.onnx", env!("CARGO_MANIFEST_DIR"));

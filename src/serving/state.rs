@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 
 use super::RegistryError;
 use super::loader::Loading;
-use crate::model::Model;
-use crate::store::FileFacts;
+use giemsa_model::Model;
+use giemsa_store::FileFacts;
 
 /// A batch that holds a replaced model for longer than this is worth a warning: no new file is loaded meanwhile.
 const LONGEST_HOLD: Duration = Duration::from_secs(120);

@@ -1,7 +1,7 @@
 """Pictures to score, and how they become the input of a network, with Pillow.
 
 It never uses anything of Giemsa: what it computes is what Giemsa's answers are compared with.
-The formula is that of src/image/preprocess.rs.
+The formula is that of crates/image/src/preprocess.rs.
 """
 
 import numpy as np

@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use giemsa::aws::Clients;
+use giemsa_store::aws::Clients;
 use tokio::sync::Barrier;
 
 /// What happens to a request.

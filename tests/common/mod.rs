@@ -11,15 +11,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::classification::Record;
-use giemsa::config::Config;
 use giemsa::handler::Handler;
-use giemsa::local::listener::endpoint_url;
-use giemsa::local::queue::Queue;
-use giemsa::local::{ServerSettings, Servers, credentials};
 use giemsa::pipeline::Pipeline;
-use giemsa::store::{TableReader, create_table};
+use giemsa_config::Config;
+use giemsa_core::record::Record;
+use giemsa_local::listener::endpoint_url;
+use giemsa_local::queue::Queue;
+use giemsa_local::{ServerSettings, Servers, credentials};
+use giemsa_store::aws::Clients;
+use giemsa_store::{TableReader, create_table};
 use tempfile::TempDir;
 
 pub const INPUT: &str = "lab-input";
@@ -152,7 +152,7 @@ pub fn config(stage: &str) -> Config {
 }
 
 pub fn file(path: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

@@ -50,7 +50,7 @@ def half_up(side, numerator, denominator):
 
 
 def samples(image, spec):
-    """Steps 1 and 2 of src/image/preprocess.rs."""
+    """Steps 1 and 2 of crates/image/src/preprocess.rs."""
     w, h, (W, H) = spec["width"], spec["height"], image.size
     pad = tuple(spec.get("pad", [0, 0, 0]))
     if spec["color"] == "gray":
@@ -247,7 +247,7 @@ def make_gaps():
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("Sub", ["mean", "low"], ["above_low"]),
         helper.make_node("Sub", ["mean", "high"], ["above_high"]),
-        # Below 0 only between 0.27 and 0.32, where no probe's mean lies (src/model/network/probe.rs), and the root is no number.
+        # Below 0 only between 0.27 and 0.32, where no probe's mean lies (crates/model/src/network/probe.rs), and the root is no number.
         helper.make_node("Mul", ["above_low", "above_high"], ["gap"]),
         helper.make_node("Split", ["gap"], ["red", "green", "blue"], axis=1),
         helper.make_node("Sqrt", ["red"], ["score"]),

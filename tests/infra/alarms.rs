@@ -1,6 +1,6 @@
 //! Alarms watch what is really counted. That each fires is shown by `tests/stack/alarms.rs`.
 
-use giemsa::metrics::{self, Metric};
+use giemsa_store::metrics::{self, Metric};
 
 use super::template::{STAGES, Template};
 
@@ -52,7 +52,6 @@ fn alarms_tell_by_mail_if_somebody_shall_be_told() {
 }
 
 /// Metrics that CloudWatch charges an alarm for.
-#[cfg(feature = "local")]
 fn metrics_of(alarm: &str) -> usize {
     match Template::default().properties(alarm)["Metrics"].as_sequence() {
         Some(metrics) => metrics.iter().filter(|metric| !metric["MetricStat"].is_null()).count(),
@@ -60,15 +59,14 @@ fn metrics_of(alarm: &str) -> usize {
     }
 }
 
-#[cfg(feature = "local")]
 #[test]
 fn alarms_and_dashboards_are_those_that_giemsa_cost_reckons_with() {
     let template = Template::default();
     let alarms = template.of_type("AWS::CloudWatch::Alarm");
     let metrics: usize = alarms.iter().map(|alarm| metrics_of(alarm)).sum();
-    assert_eq!(metrics as f64, giemsa::cost::alarm_metrics(2));
+    assert_eq!(metrics as f64, giemsa_ops::cost::alarm_metrics(2));
     let of_prod_and_all = alarms.iter().filter(|alarm| !alarm.starts_with("Dev"));
     let metrics: usize = of_prod_and_all.map(|alarm| metrics_of(alarm)).sum();
-    assert_eq!(metrics as f64, giemsa::cost::alarm_metrics(1));
+    assert_eq!(metrics as f64, giemsa_ops::cost::alarm_metrics(1));
     assert_eq!(template.of_type("AWS::CloudWatch::Dashboard").len(), 1);
 }

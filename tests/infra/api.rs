@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use giemsa::config::DashboardConfig;
+use giemsa_config::DashboardConfig;
 
 use super::functions::{as_deployed, timeout_s};
 use super::template::{Template, read, texts};
@@ -57,7 +57,7 @@ fn every_question_of_the_api_has_a_route_that_needs_a_token() {
 #[test]
 fn every_file_of_the_page_is_one_step_deep() {
     let page = read("web/page/index.html");
-    let assets = read("src/dashboard/assets.rs");
+    let assets = read("crates/dashboard/src/assets.rs");
     let views = assets.lines().find(|line| line.starts_with("const VIEWS")).unwrap();
     for path in views.split('"').skip(1).step_by(2) {
         assert_eq!(path.matches('/').count(), 1, "{path}");

@@ -78,7 +78,7 @@ fn partitions_are_the_folders_of_results() {
     assert_eq!((&keys[0]["Name"], &keys[1]["Name"]), (&"stage".into(), &"date".into()));
 }
 
-#[cfg(all(feature = "local", unix))]
+#[cfg(unix)]
 mod questions {
     use std::fs;
     use std::process::Command;
@@ -109,7 +109,7 @@ mod questions {
             .collect();
         let task = folder.join("task.json");
         fs::write(&task, json!({"columns": columns(), "questions": questions}).to_string()).unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/infra/ask_athena.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/infra/ask_athena.py");
         let output = Command::new(python).arg(script).arg(&task).arg(folder).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(serde_json::from_slice(&output.stdout).unwrap())

@@ -1,6 +1,6 @@
 //! Functions: what they are made of, told and given.
 
-use giemsa::config::{Config, ConfigError, DashboardConfig, GateConfig};
+use giemsa_config::{Config, ConfigError, DashboardConfig, GateConfig};
 use serde_yaml_ng::Value;
 
 use super::template::{STAGES, Template, read};
@@ -105,10 +105,11 @@ fn existing_buckets_take_the_place_of_made_ones() {
 
 #[test]
 fn functions_are_told_only_what_the_code_reads_and_all_that_it_needs() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("crates/config/src");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let code =
-        files.map(|path| std::fs::read_to_string(path).unwrap()).fold(read("src/config.rs"), |a, b| a + &b);
+    let code = files
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .fold(read("crates/config/src/lib.rs"), |a, b| a + &b);
     let template = Template::default();
     for function in template.of_type(FUNCTION) {
         for (name, _) in settings(&template, &function) {

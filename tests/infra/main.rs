@@ -1,6 +1,5 @@
 //! The template and the code agree: environment, memory, timeouts, rights, table, routes, records.
 
-#[cfg(feature = "local")]
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -10,13 +9,11 @@ mod athena;
 mod documents;
 mod functions;
 mod permissions;
-#[cfg(feature = "local")]
 #[path = "../raw_http/mod.rs"]
 mod raw_http;
-#[cfg(feature = "local")]
 mod recorded;
 mod resources;
-#[cfg(all(feature = "local", unix))]
+#[cfg(unix)]
 mod scripts;
 mod table;
 mod template;

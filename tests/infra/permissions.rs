@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use giemsa::config::{BACKFILL_PREFIX, GatePolicy, PYRAMID_PREFIX, THUMBNAIL_PREFIX, model_key};
+use giemsa_config::{BACKFILL_PREFIX, GatePolicy, PYRAMID_PREFIX, THUMBNAIL_PREFIX, model_key};
 use serde_yaml_ng::Value;
 
 use super::functions::config;
@@ -150,8 +150,7 @@ fn role_of_a_backfill_may_invoke_one_function_read_manifests_and_write_reports()
         ];
         assert_eq!(granted, expected.map(|(action, resource)| (action.to_owned(), resource)));
     }
-    #[cfg(feature = "local")]
-    assert_eq!(giemsa::backfill::Manifest::key_of("x"), format!("{BACKFILL_PREFIX}/x/manifest.csv"));
+    assert_eq!(giemsa_ops::backfill::Manifest::key_of("x"), format!("{BACKFILL_PREFIX}/x/manifest.csv"));
     // It reads and writes beside the results, which the classifier does not take for input.
     let config = config("Prod");
     assert!(config.is_own_output(&config.results_bucket, &format!("{BACKFILL_PREFIX}/x/report/job-1/y.csv")));

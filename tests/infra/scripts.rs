@@ -28,7 +28,7 @@ fn desk(lab: Option<&Lab>) -> Option<Desk> {
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     fs::create_dir_all(folder.path().join("models/golden/parasitized")).unwrap();
     for model in ["thin-smear.onnx", "golden/README.md", "golden/parasitized/ring-early-01.png"] {
         symlink(root.join("models").join(model), folder.path().join("models").join(model)).unwrap();
@@ -73,7 +73,7 @@ impl Desk {
         let mut command = Command::new(self.path("infra").join(script));
         command
             .env_remove("AWS_PROFILE")
-            .env("AWS", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/infra/aws_stub"))
+            .env("AWS", Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/infra/aws_stub"))
             .env("STUB", self.path("stub"))
             .env("REAL_AWS", &self.real_aws)
             .env("AWS_ACCESS_KEY_ID", "giemsa")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use giemsa::store::{
+use giemsa_store::{
     ARRIVAL_INDEX, LABEL_INDEX, LISTING_INDEX, MODEL_INDEX, RECENT_INDEX, REVIEW_INDEX, SLIDE_INDEX,
     SUSPECT_INDEX,
 };
@@ -58,7 +58,6 @@ fn the_dashboard_may_ask_every_index_that_it_shows() {
 }
 
 /// The table as the code makes it, read back from a real server, against the template's.
-#[cfg(feature = "local")]
 #[tokio::test]
 async fn table_is_the_one_that_the_code_makes() {
     use aws_sdk_dynamodb::types::KeySchemaElement;

@@ -8,7 +8,7 @@ use serde_yaml_ng::{Mapping, Value};
 pub const STAGES: [(&str, &str); 2] = [("Prod", "prod"), ("Dev", "dev")];
 
 pub fn read(path: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

@@ -9,11 +9,11 @@ use crate::common::faults::{Fault, Seen, faulty};
 use crate::common::{INPUT, Lab, TABLE, uninfected_cell};
 use aws_sdk_dynamodb::types::AttributeValue;
 use giemsa::analysis::Step;
-use giemsa::classification::Status;
 use giemsa::handler::{Handler, HandlerError};
-use giemsa::model::{Watch, Work};
 use giemsa::pipeline::Pipeline;
-use giemsa::store::FailureNote;
+use giemsa_core::record::Status;
+use giemsa_model::{Watch, Work};
+use giemsa_store::FailureNote;
 use serde_json::{Value, json};
 
 /// The image that something is wrong with; two neighbours are fine.
@@ -309,7 +309,7 @@ async fn the_table_says_why_an_image_waits_until_it_is_answered() {
         assert_eq!(waiting.len(), index + 1, "{waiting:?}");
         assert_eq!(stored_notes(&lab, &keys).await, 1, "the note of what is answered is not kept either");
     }
-    let history = lab.table().image(INPUT, POISON, &giemsa::config::DEFAULT_STAGES).await.unwrap();
+    let history = lab.table().image(INPUT, POISON, &giemsa_config::DEFAULT_STAGES).await.unwrap();
     assert_eq!((history.results.len(), history.reviews.len()), (1, 0));
 }
 

@@ -15,14 +15,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use giemsa::aws::Clients;
-use giemsa::backfill::ManifestWriter;
-use giemsa::config::{BACKFILL_PREFIX, Config};
-use giemsa::digest::sha256_hex;
 use giemsa::handler::Handler;
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa::pipeline::Pipeline;
-use giemsa::store::{TableReader, Upload, UploadVersion};
+use giemsa_config::{BACKFILL_PREFIX, Config};
+use giemsa_core::digest::sha256_hex;
+use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
+use giemsa_ops::backfill::ManifestWriter;
+use giemsa_store::aws::Clients;
+use giemsa_store::{TableReader, Upload, UploadVersion};
 use serde_json::{Value, json};
 
 const ACCOUNT: &str = "123456789012";
@@ -370,7 +370,7 @@ impl Cloud {
         let mut answers = BTreeMap::new();
         for key in keys {
             for record in
-                table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await.unwrap().results
+                table.image(INPUT_BUCKET, key, &giemsa_config::DEFAULT_STAGES).await.unwrap().results
             {
                 let answer = record.reject.map_or(record.model.sha256, |reject| reject.code);
                 answers.insert((*key).to_owned(), answer);

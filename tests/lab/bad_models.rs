@@ -8,10 +8,10 @@ use crate::common::onnx::{
     ints_attribute, node, raw_tensor, tensor_attribute, value,
 };
 use crate::common::{Lab, config, file};
-use giemsa::digest::sha256_hex;
-use giemsa::metrics::{Metric, total};
-use giemsa::model::Model;
 use giemsa::serving::Registry;
+use giemsa_core::digest::sha256_hex;
+use giemsa_model::Model;
+use giemsa_store::metrics::{Metric, total};
 use serde_json::{Value, json};
 
 /// Largest model of the laboratory; three times that is what it may take in memory.
@@ -453,7 +453,7 @@ async fn each_bad_file_is_refused_once_and_the_last_good_model_serves_on() {
     assert!(lab.result_objects().await.is_empty());
     assert!(
         lab.table()
-            .image(crate::common::INPUT, "s/field.png", &giemsa::config::DEFAULT_STAGES)
+            .image(crate::common::INPUT, "s/field.png", &giemsa_config::DEFAULT_STAGES)
             .await
             .unwrap()
             .results

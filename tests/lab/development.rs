@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::events::{self, Upload};
 use crate::common::{Lab, file, sample_model};
-use giemsa::config::Config;
+use giemsa_config::Config;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use crate::common::INPUT;
 use crate::common::events::{self, Upload};
-use giemsa::event::{Notice, TriggerEvent, parse_event};
+use giemsa_core::event::{Notice, TriggerEvent, parse_event};
 use serde_json::{Map, Value, json};
 
 const KEY: &str = "slide 1/cell+é.png";

@@ -7,7 +7,7 @@ use crate::common::events::{self, Upload};
 use crate::common::faults::{Fault, Seen, faulty};
 use crate::common::{Lab, uninfected_cell};
 use futures::StreamExt;
-use giemsa::classification::Status;
+use giemsa_core::record::Status;
 use serde_json::{Value, json};
 
 const IMAGES: usize = 4;

@@ -7,16 +7,16 @@ use crate::common::events::{self, Upload, all_forms};
 use crate::common::faults::{Fault, faulty};
 use crate::common::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use chrono::{DateTime, TimeDelta, Utc};
-use giemsa::config::{Config, GateConfig, GatePolicy};
 use giemsa::crashes::CrashNotes;
-use giemsa::digest::sha256_hex;
 use giemsa::gate_handler::{GateHandler, Gated};
-use giemsa::metrics::{self, Metric};
-use giemsa::model::{GateReport, Watch, Work, archive_key, report_key, report_page_key};
-use giemsa::object::ObjectRef;
-use giemsa::release::{Author, Releaser};
 use giemsa::serving::{Loader, Registry};
-use giemsa::store::{ModelBucket, TableReader, TableWriter};
+use giemsa_config::{Config, GateConfig, GatePolicy};
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::object::ObjectRef;
+use giemsa_model::{GateReport, Watch, Work, archive_key, report_key, report_page_key};
+use giemsa_ops::release::{Author, Releaser};
+use giemsa_store::metrics::{self, Metric};
+use giemsa_store::{ModelBucket, TableReader, TableWriter};
 use serde_json::{Value, json};
 
 async fn put_golden(lab: &Lab) {
@@ -27,7 +27,7 @@ async fn put_golden(lab: &Lab) {
 
 /// Two images of each label, by whatever names they have.
 fn golden_files() -> Vec<String> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/golden");
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("models/golden");
     let of_label = |label: &str| {
         let mut names: Vec<String> = std::fs::read_dir(root.join(label))
             .unwrap()
@@ -180,7 +180,7 @@ async fn a_failing_report_refuses_until_a_person_decides_otherwise() {
     lab.put_model(STAGE, &swapped).await;
     assert_eq!(answering_model(&lab, &guarded, STAGE).await, Some(sha256_hex(&good)));
 
-    report.waiver = Some(giemsa::model::Waiver {
+    report.waiver = Some(giemsa_model::Waiver {
         by: "head of the laboratory".to_owned(),
         reason: "to compare labels".to_owned(),
         at: report.made_at,

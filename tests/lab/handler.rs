@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::common::events::{self, Upload, all_forms};
 use crate::common::{Lab, uninfected_cell};
-use giemsa::classification::Status;
 use giemsa::handler::HandlerError;
+use giemsa_core::record::Status;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -231,7 +231,7 @@ async fn stages_do_not_touch_each_other() {
     let prod = lab.result("s/c.png").await.unwrap();
     lab.handler_of(crate::common::config("dev"), lab.clients.clone()).handle(&event, None).await.unwrap();
     let history =
-        lab.table().image(crate::common::INPUT, "s/c.png", &giemsa::config::DEFAULT_STAGES).await.unwrap();
+        lab.table().image(crate::common::INPUT, "s/c.png", &giemsa_config::DEFAULT_STAGES).await.unwrap();
     let stages: Vec<&str> = history.results.iter().map(|record| record.stage.as_str()).collect();
     assert_eq!(stages, ["dev", "prod"]);
     assert_eq!(history.results[1], prod);
@@ -250,9 +250,9 @@ proptest! {
     fn any_key_survives_every_form(key in "\\PC{1,60}|[ +%&=/?#\\\\~*'()é-]{1,40}") {
         let upload = Upload::new(&key, "etag", 1);
         for (form, event) in all_forms(&upload) {
-            let parsed = giemsa::event::parse_event(&event).unwrap();
+            let parsed = giemsa_core::event::parse_event(&event).unwrap();
             let notices = parsed.deliveries[0].notices.clone().unwrap();
-            let giemsa::event::Notice::Created(object) = &notices[0] else { panic!("{form}") };
+            let giemsa_core::event::Notice::Created(object) = &notices[0] else { panic!("{form}") };
             prop_assert_eq!(&object.key, &key, "{}", form);
             prop_assert_eq!(object.bucket.as_str(), crate::common::INPUT);
         }

@@ -8,8 +8,8 @@ use crate::common::faults::{Fault, faulty};
 use crate::common::{INPUT, Lab, TABLE, config, file, sample_model};
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::Utc;
-use giemsa::config::DEFAULT_STAGES;
-use giemsa::store::{
+use giemsa_config::DEFAULT_STAGES;
+use giemsa_store::{
     ImageKey, NotedUpload, ResultQuery, StoreError, TableWriter, Verdict, create_table, leading_keys,
 };
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! The handlers and stores in this process, against S3 and DynamoDB over real HTTP: one program, because linking is what
 //! tests wait for.
 
-#![cfg(all(feature = "local", unix))]
+#![cfg(unix)]
 
 #[path = "../common/mod.rs"]
 mod common;

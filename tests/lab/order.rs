@@ -3,10 +3,10 @@
 use crate::common::events::{self, Upload};
 use crate::common::faults::{Fault, faulty};
 use crate::common::{INPUT, Lab, file, uninfected_cell};
-use giemsa::classification::{Finding, ImageInfo, Record, Reject, Status};
-use giemsa::model::Model;
-use giemsa::object::{ObjectRef, Sequencer};
-use giemsa::store::{ImageKey, TableWriter, make_current};
+use giemsa_core::object::{ObjectRef, Sequencer};
+use giemsa_core::record::{Finding, ImageInfo, Record, Reject, Status};
+use giemsa_model::Model;
+use giemsa_store::{ImageKey, TableWriter, make_current};
 use serde_json::{Value, json};
 
 const KEY: &str = "slide/cell.png";
@@ -24,7 +24,7 @@ async fn record_of(lab: &Lab, model: &Model, key: &str) -> Record {
     let at = head.last_modified().unwrap();
     image.uploaded_at = chrono::DateTime::from_timestamp(at.secs(), 0);
     let reject = Reject { code: "corrupt".into(), message: "a test".into() };
-    Record::new(image, "prod", model, Finding::Rejected(reject))
+    Record::new(image, "prod", model.info(), Finding::Rejected(reject))
 }
 
 async fn current_etag(lab: &Lab, key: &str) -> Option<String> {
@@ -51,7 +51,7 @@ async fn sequencers_decide_in_any_order_of_arrival() {
             let mut image = template.image.clone();
             image.etag = Some(i.to_string());
             let reject = Reject { code: "corrupt".into(), message: "a test".into() };
-            let record = Record::new(image, "prod", &model, Finding::Rejected(reject));
+            let record = Record::new(image, "prod", model.info(), Finding::Rejected(reject));
             let sequencer = Sequencer::parse(sequencers[i]);
             // And once more, late: it changes nothing.
             for _ in 0..2 {

@@ -3,11 +3,12 @@
 
 use crate::common::events::{self, Upload};
 use crate::common::{Lab, file};
-use giemsa::classification::{Finding, ImageInfo, Record, Status, decide};
-use giemsa::model::{Model, Scores};
-use giemsa::object::ObjectRef;
-use giemsa::slide::SlideFigure;
-use giemsa::store::{TableWriter, make_current};
+use giemsa_core::object::ObjectRef;
+use giemsa_core::record::{Finding, ImageInfo, Record, Status};
+use giemsa_core::slide::SlideFigure;
+use giemsa_model::decide;
+use giemsa_model::{Model, Scores};
+use giemsa_store::{TableWriter, make_current};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -81,7 +82,7 @@ async fn the_table_keeps_scores_of_any_size() {
         let key = format!("s/{i}.png");
         let image = ImageInfo::of_object(&ObjectRef::new(crate::common::INPUT, &key));
         let decision = decide(&scores, &model.metadata);
-        let record = Record::new(image, "prod", &model, Finding::Classified(decision));
+        let record = Record::new(image, "prod", model.info(), Finding::Classified(decision));
         make_current(&lab.clients.s3, &table, &record, None).await.unwrap();
         assert_eq!(lab.result(&key).await.unwrap().outlier_score, record.outlier_score, "{score:e}");
         assert!((record.outlier_score.unwrap() - f64::from(score)).abs() <= 1e-5 * f64::from(score.abs()));

@@ -3,11 +3,11 @@
 use crate::common::Lab;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Duration, TimeZone, Utc};
-use giemsa::classification::{Decision, Finding, ImageInfo, ModelInfo, Record, Reject};
-use giemsa::model::Model;
-use giemsa::object::ObjectRef;
-use giemsa::slide::SlideFigure;
-use giemsa::store::{LabelOrRejected, LabelQuery, LedgerEntry, ResultQuery, TableWriter, make_current};
+use giemsa_core::object::ObjectRef;
+use giemsa_core::record::{Decision, Finding, ImageInfo, ModelInfo, Record, Reject};
+use giemsa_core::slide::SlideFigure;
+use giemsa_model::Model;
+use giemsa_store::{LabelOrRejected, LabelQuery, LedgerEntry, ResultQuery, TableWriter, make_current};
 
 fn noon() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 22, 12, 0, 0).unwrap()
@@ -32,7 +32,7 @@ fn record(model: &Model, key: &str, at: DateTime<Utc>, parasitized: Option<f64>)
             })
         }
     };
-    Record::new(image, "prod", model, finding)
+    Record::new(image, "prod", model.info(), finding)
 }
 
 #[tokio::test(flavor = "multi_thread")]

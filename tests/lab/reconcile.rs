@@ -10,10 +10,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use chrono::{TimeDelta, TimeZone, Utc};
 use futures::{StreamExt, stream};
-use giemsa::local::INPUT_BUCKET;
-use giemsa::queues::QueueClient;
-use giemsa::reconcile::{Finding, Reconciler, Scope, State, notification_of};
-use giemsa::store::{NotedUpload, TableWriter, Upload, UploadListing, UploadVersion};
+use giemsa_local::INPUT_BUCKET;
+use giemsa_ops::reconcile::{Finding, Reconciler, Scope, State, notification_of};
+use giemsa_store::queues::QueueClient;
+use giemsa_store::{NotedUpload, TableWriter, Upload, UploadListing, UploadVersion};
 use serde_json::{Value, json};
 
 /// Keys that break naive listings, notifications and terminals.
@@ -51,7 +51,7 @@ async fn put(stack: &RunningStack, key: &str, bytes: &[u8]) {
 async fn lose_notifications(stack: &RunningStack) {
     let exports = stack.exports();
     let (_, url) = exports.iter().find(|(name, _)| name == "AWS_ENDPOINT_URL_SQS").expect("printed");
-    let queue = QueueClient::at(url, giemsa::local::credentials(), "classify-prod").await.unwrap();
+    let queue = QueueClient::at(url, giemsa_local::credentials(), "classify-prod").await.unwrap();
     assert!(queue.depth().await.unwrap().total() > 0, "there is something to lose");
     queue.purge().await.unwrap();
 }

@@ -8,15 +8,15 @@ use crate::common::events::{Upload, s3};
 use crate::common::faults::{Fault, faulty};
 use crate::common::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use chrono::{DateTime, TimeDelta, Utc};
-use giemsa::aws::Clients;
-use giemsa::classification::{ModelInfo, Record};
-use giemsa::model::{GateModel, GateReport, GoldenSummary, MetadataChanges, Model, Trial, pack};
 use giemsa::pipeline::Pipeline;
 use giemsa::reclassify::reclassify;
-use giemsa::release::{Author, Event, ReleaseError, Released, Releaser};
 use giemsa::serving::Loader;
-use giemsa::shadow::{Comparison, ComparisonQuery, Conclusion, compare};
-use giemsa::store::{
+use giemsa_core::record::{ModelInfo, Record};
+use giemsa_model::{GateModel, GateReport, GoldenSummary, MetadataChanges, Model, Trial, pack};
+use giemsa_ops::release::{Author, Event, ReleaseError, Released, Releaser};
+use giemsa_store::aws::Clients;
+use giemsa_store::shadow::{Comparison, ComparisonQuery, Conclusion, compare};
+use giemsa_store::{
     AnsweredQuery, ImageKey, ModelBucket, ReleaseKind, ReleaseState, TableReader, TableWriter, Verdict,
 };
 use rand::rngs::StdRng;
@@ -36,7 +36,7 @@ fn contrary() -> (Vec<u8>, ModelInfo) {
 
 fn packed(changes: MetadataChanges) -> (Vec<u8>, ModelInfo) {
     let (bytes, model) = pack(&sample_model(), &changes).unwrap();
-    (bytes, ModelInfo::of(&model))
+    (bytes, model.info())
 }
 
 fn releaser(clients: &Clients) -> Releaser {
@@ -210,7 +210,7 @@ async fn every_second_of_a_random_history_has_the_model_of_the_oracle() {
     let lab = Lab::start().await;
     let releaser = releaser(&lab.clients);
     let versions: Vec<(Vec<u8>, ModelInfo)> = (0..5).map(|n| version(&n.to_string())).collect();
-    let sample = ModelInfo::of(&Model::load(&sample_model()).unwrap());
+    let sample = Model::load(&sample_model()).unwrap().info();
     // The sample model is served first; what is in its place is recorded by whoever serves it.
     Pipeline::new(lab.config.clone(), lab.clients.clone()).warm_up().await;
     let mut oracle: Vec<(DateTime<Utc>, String)> = Vec::new();
@@ -293,7 +293,7 @@ async fn compared(
 async fn a_planted_worse_model_is_found_by_the_verdicts_and_a_better_one_too() {
     let lab = Lab::start().await;
     let (bytes, worse) = contrary();
-    let sample = ModelInfo::of(&Model::load(&sample_model()).unwrap());
+    let sample = Model::load(&sample_model()).unwrap().info();
     lab.put_model("dev", &bytes).await;
     let cells: BTreeMap<_, _> = cells().into_iter().take(40).collect();
     assert_eq!(cells.len(), 40);
@@ -320,10 +320,10 @@ async fn a_planted_worse_model_is_found_by_the_verdicts_and_a_better_one_too() {
         };
         if index == 1 {
             verdict.label = "no such label".to_owned();
-            writer.put_verdict(&image, &verdict, &giemsa::config::DEFAULT_STAGES).await.unwrap();
+            writer.put_verdict(&image, &verdict, &giemsa_config::DEFAULT_STAGES).await.unwrap();
             verdict = Verdict { label: label.clone(), reviewed_at: Utc::now(), ..verdict };
         }
-        writer.put_verdict(&image, &verdict, &giemsa::config::DEFAULT_STAGES).await.unwrap();
+        writer.put_verdict(&image, &verdict, &giemsa_config::DEFAULT_STAGES).await.unwrap();
     }
     let found = compared(&lab, &worse, &sample, None).await;
     let verdicts = found.verdicts.as_ref().unwrap();
@@ -343,7 +343,7 @@ async fn a_planted_worse_model_is_found_by_the_verdicts_and_a_better_one_too() {
 #[tokio::test]
 async fn reclassification_takes_exactly_the_images_of_a_model_and_goes_on_after_a_failure() {
     let lab = Lab::start().await;
-    let sample = ModelInfo::of(&Model::load(&sample_model()).unwrap());
+    let sample = Model::load(&sample_model()).unwrap().info();
     let mut of_old: BTreeMap<_, _> = cells().into_iter().take(36).collect();
     let of_other: BTreeMap<_, _> = cells().into_iter().take(36).step_by(3).collect();
     of_old.retain(|key, _| !of_other.contains_key(key));
@@ -398,7 +398,7 @@ async fn records(lab: &Lab, keys: impl Iterator<Item = &String>) -> BTreeMap<Str
 #[tokio::test]
 async fn a_table_of_an_earlier_version_gets_the_index_that_it_lacks() {
     use aws_sdk_dynamodb::types::{DeleteGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate};
-    use giemsa::store::{MODEL_INDEX, create_table};
+    use giemsa_store::{MODEL_INDEX, create_table};
 
     let lab = Lab::start().await;
     let dynamodb = &lab.clients.dynamodb;

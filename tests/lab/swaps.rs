@@ -13,11 +13,12 @@ use crate::common::onnx::{OnnxModel, floats, ints, node};
 use crate::common::{Lab, MODELS, config, file};
 use chrono::{DateTime, Utc};
 use giemsa::analysis::analyse_image;
-use giemsa::classification::Finding;
-use giemsa::digest::sha256_hex;
-use giemsa::metrics::{Metric, total};
-use giemsa::model::{Model, Watch, Work, archive_key};
 use giemsa::serving::Registry;
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::record::Finding;
+use giemsa_image::DecodeLimits;
+use giemsa_model::{Model, Watch, Work, archive_key};
+use giemsa_store::metrics::{Metric, total};
 use serde_json::json;
 
 fn toy(number: usize) -> Vec<u8> {
@@ -229,7 +230,7 @@ async fn a_return_to_the_model_that_a_function_holds_is_in_the_ledger() {
 /// What a model answers offline, by the code that nothing else is running in.
 fn offline(model: &[u8], image: &[u8]) -> BTreeMap<String, f64> {
     let model = Model::load(model).unwrap();
-    let analysis = analyse_image(image, &model, &config("offline").limits.decode()).unwrap();
+    let analysis = analyse_image(image, &model, &DecodeLimits::of(&config("offline").limits)).unwrap();
     let Finding::Classified(decision) = analysis.finding else { panic!("{:?}", analysis.finding) };
     decision.probabilities
 }

@@ -2,10 +2,10 @@
 //! brought back or replaced; and the same bytes under two names.
 
 use chrono::{TimeDelta, Utc};
-use giemsa::classification::Record;
-use giemsa::config::DEFAULT_STAGES;
-use giemsa::slide::SlideFigure;
-use giemsa::store::{
+use giemsa_config::DEFAULT_STAGES;
+use giemsa_core::record::Record;
+use giemsa_core::slide::SlideFigure;
+use giemsa_store::{
     AnsweredQuery, Order, ResultQuery, Review, ReviewAction, Reviewer, StoreError, TableWriter, Withdrawal,
     WithdrawalAction,
 };

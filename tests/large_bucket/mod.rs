@@ -18,7 +18,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use giemsa::digest::short_id;
+use giemsa_core::digest::short_id;
 use serde_json::{Value, json};
 
 pub const BUCKET: &str = "giemsa-input";
@@ -374,7 +374,7 @@ pub async fn peak_memory_of(mut command: Command) -> (u64, Output) {
 
 /// `giemsa reconcile` against the servers at `url`.
 pub fn reconcile(url: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_giemsa"));
+    let mut command = Command::new(giemsa_tests::binary("giemsa"));
     for name in ["RUST_LOG", "GIEMSA_INPUT_BUCKET", "GIEMSA_TABLE", "GIEMSA_RESULTS_BUCKET"] {
         command.env_remove(name);
     }

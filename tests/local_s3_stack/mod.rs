@@ -13,8 +13,8 @@ use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::EncodingType;
-use giemsa::local::queue::{Queue, QueueSettings};
-use giemsa::local::{ServerSettings, Servers, Subscription, credentials};
+use giemsa_local::queue::{Queue, QueueSettings};
+use giemsa_local::{ServerSettings, Servers, Subscription, credentials};
 
 pub const INPUT: &str = "giemsa-input";
 pub const MODELS: &str = "giemsa-models";

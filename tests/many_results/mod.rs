@@ -279,7 +279,7 @@ impl ManyResults {
 }
 
 fn entry(xml: &mut String, key: &str, etag: &str, size: usize) {
-    let key = giemsa::store::form_encoded(key);
+    let key = giemsa_store::form_encoded(key);
     write!(xml, "<Contents><Key>{key}</Key><ETag>\"{etag}\"</ETag><Size>{size}</Size></Contents>").unwrap();
 }
 
@@ -333,7 +333,7 @@ async fn answer(
 
 /// `giemsa results` against the servers at `url`.
 pub fn results(url: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_giemsa"));
+    let mut command = Command::new(giemsa_tests::binary("giemsa"));
     for name in ["RUST_LOG", "GIEMSA_INPUT_BUCKET", "GIEMSA_TABLE", "GIEMSA_RESULTS_BUCKET"] {
         command.env_remove(name);
     }

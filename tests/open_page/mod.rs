@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::digest::sha256_hex;
-use giemsa::local::{INPUT_BUCKET, Stack, StackSettings};
+use giemsa_core::digest::sha256_hex;
+use giemsa_local::{INPUT_BUCKET, Stack, StackSettings};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ impl Page {
             faults: None,
             sign_in: None,
             metrics_file: None,
-            program: env!("CARGO_BIN_EXE_giemsa").into(),
+            program: giemsa_tests::binary("giemsa").into(),
         };
         let stack = Stack::start(&settings).await.unwrap();
         let url = format!("http://{}", stack.dashboard);
@@ -132,7 +132,7 @@ pub fn encoded(text: &str) -> String {
 
 /// The first golden image of a label.
 pub fn sample(label: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/golden").join(label);
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("models/golden").join(label);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     std::fs::read(&files[0]).unwrap()

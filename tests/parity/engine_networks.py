@@ -23,7 +23,7 @@ MOST_SCORES = 1500
 
 def allowed_operators():
     """The operators that Giemsa's engine takes, as its source lists them."""
-    text = (ROOT / "src/model/network/operators.rs").read_text()
+    text = (ROOT / "crates/model/src/network/operators.rs").read_text()
     return re.findall(r'"(\w+)"', text.split("const OPERATORS: &[&str] = &[")[1].split("];")[0])
 
 

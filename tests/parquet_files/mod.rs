@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use giemsa::classification::{ImageInfo, ModelInfo, RECORD_SCHEMA, Record, Reject, Status, TimingsMs};
-use giemsa::digest::short_id;
-use giemsa::object::slide_of_key;
+use giemsa_core::digest::short_id;
+use giemsa_core::object::slide_of_key;
+use giemsa_core::record::{ImageInfo, ModelInfo, RECORD_SCHEMA, Record, Reject, Status, TimingsMs};
 use serde_json::{Value, json};
 
 /// Names that do harm where they are taken for more than text.
@@ -140,7 +140,8 @@ pub fn python() -> Option<PathBuf> {
 
 /// Rows of the files that a pattern names, or `None` without a Python.
 pub fn rows_by(engine: Engine, pattern: &str) -> Option<Vec<Value>> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parquet_files/read_parquet.py");
+    let script =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("tests/parquet_files/read_parquet.py");
     let name = match engine {
         Engine::Pyarrow => "pyarrow",
         Engine::DuckDb => "duckdb",

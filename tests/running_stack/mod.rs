@@ -27,12 +27,12 @@ pub struct RunningStack {
 
 /// Path of a file or folder of the project.
 pub fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
 /// The `giemsa` command, without settings of the environment that would change what it does.
 pub fn giemsa() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_giemsa"));
+    let mut command = Command::new(giemsa_tests::binary("giemsa"));
     command.env_remove("RUST_LOG");
     command
 }
@@ -175,13 +175,13 @@ impl RunningStack {
     }
 
     /// SDK clients by what it printed.
-    pub fn clients(&self) -> giemsa::aws::Clients {
+    pub fn clients(&self) -> giemsa_store::aws::Clients {
         let exports = self.exports();
         let url = |name| &exports.iter().find(|(n, _)| n == name).expect("the endpoint is printed").1;
-        giemsa::aws::Clients::at(
+        giemsa_store::aws::Clients::at(
             url("AWS_ENDPOINT_URL_S3"),
             url("AWS_ENDPOINT_URL_DYNAMODB"),
-            giemsa::local::credentials(),
+            giemsa_local::credentials(),
         )
     }
 

@@ -23,7 +23,7 @@ pub fn fill(data_dir: &Path) {
 
 /// Named by the program, so that a new one starts anew.
 fn folder() -> PathBuf {
-    let program = fs::metadata(env!("CARGO_BIN_EXE_giemsa")).unwrap();
+    let program = fs::metadata(giemsa_tests::binary("giemsa")).unwrap();
     let built = program.modified().unwrap().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("started-before-{built}"))
 }

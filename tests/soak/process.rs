@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use giemsa::aws::Clients;
+use giemsa_store::aws::Clients;
 
 use crate::running_stack::{PATIENCE, collect, depths, get, giemsa, send_signal, wait_for, wait_for_exit};
 
@@ -79,7 +79,7 @@ impl Process {
 
     pub fn clients(&self) -> Clients {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        Clients::at(&url(self.ports[0]), &url(self.ports[1]), giemsa::local::credentials())
+        Clients::at(&url(self.ports[0]), &url(self.ports[1]), giemsa_local::credentials())
     }
 
     /// Messages in all queues: those that wait, and those that were given up.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use giemsa::aws::Clients;
-use giemsa::local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE};
+use giemsa_local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE};
+use giemsa_store::aws::Clients;
 use serde_json::{Map, Value, json};
 
 /// Attributes and fields that hold times, or ids made of versions.

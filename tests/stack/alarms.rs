@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::common::{file, uninfected_cell};
 use crate::running_stack::{RunningStack, depths, project, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, TABLE, credentials};
+use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE, credentials};
 use serde_json::Value as Json;
 use serde_yaml_ng::Value;
 
@@ -300,7 +300,7 @@ async fn put(stack: &RunningStack, bucket: &str, key: &str, bytes: Vec<u8>) {
 /// Receives what is in a queue as a consumer that never gets done, until all is given up.
 async fn give_up(stack: &RunningStack, queue: &str) {
     let endpoint = stack.exports().into_iter().find(|(name, _)| name == "AWS_ENDPOINT_URL_SQS").unwrap().1;
-    let sqs = giemsa::aws::sqs_client_at(&endpoint, credentials());
+    let sqs = giemsa_store::aws::sqs_client_at(&endpoint, credentials());
     let url = sqs.get_queue_url().queue_name(queue).send().await.unwrap().queue_url.unwrap();
     for _ in 0..200 {
         let receive = sqs.receive_message().queue_url(&url).max_number_of_messages(10).visibility_timeout(0);

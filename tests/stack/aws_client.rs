@@ -9,9 +9,9 @@ use std::process::{Command, Output};
 
 use crate::running_stack::{RunningStack, files_below, project, wait_for};
 use chrono::Utc;
-use giemsa::classification::{Record, Status};
-use giemsa::digest::sha256_hex;
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::record::{Record, Status};
+use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use serde_json::Value;
 
 /// What a shell on another machine would not have: settings of the one the tests run on.

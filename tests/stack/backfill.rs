@@ -9,13 +9,13 @@ use crate::common::uninfected_cell;
 use crate::running_stack::{PATIENCE, RunningStack, giemsa, project, send_signal, wait_for, wait_for_exit};
 use aws_sdk_s3::primitives::ByteStream;
 use chrono::{DateTime, Utc};
-use giemsa::aws::Clients;
-use giemsa::backfill::{MarkState, RunMark};
-use giemsa::config::BACKFILL_PREFIX;
-use giemsa::digest::sha256_hex;
-use giemsa::local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE, credentials};
-use giemsa::queues::QueueClient;
-use giemsa::store::{ImageKey, TableReader};
+use giemsa_config::BACKFILL_PREFIX;
+use giemsa_core::digest::sha256_hex;
+use giemsa_local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE, credentials};
+use giemsa_ops::backfill::{MarkState, RunMark};
+use giemsa_store::aws::Clients;
+use giemsa_store::queues::QueueClient;
+use giemsa_store::{ImageKey, TableReader};
 use serde_json::Value;
 
 /// The command in the environment that the stack tells its users to export.
@@ -158,7 +158,7 @@ async fn what_nobody_was_told_of_is_counted_priced_and_answered() {
     assert_eq!(after["old/no-image.png"], before["old/no-image.png"], "what has an answer keeps it");
     assert_eq!(answered(&stack, "other").await.len(), 0, "another prefix");
     let history = TableReader::new(clients.dynamodb.clone(), TABLE)
-        .image(INPUT_BUCKET, "old/0000.png", &giemsa::config::DEFAULT_STAGES)
+        .image(INPUT_BUCKET, "old/0000.png", &giemsa_config::DEFAULT_STAGES)
         .await;
     let stages: Vec<String> = history.unwrap().results.into_iter().map(|record| record.stage).collect();
     assert_eq!(stages, ["prod"], "the other stage was not asked for");

@@ -11,10 +11,10 @@ use crate::running_stack::{
     PATIENCE, RunningStack, collect, files_below, giemsa, project, send_signal, up, wait_for, wait_for_exit,
 };
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::classification::{Record, Status};
-use giemsa::local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa::store::TableReader;
+use giemsa_core::record::{Record, Status};
+use giemsa_local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE};
+use giemsa_store::TableReader;
+use giemsa_store::aws::Clients;
 
 const HEALTHY: &str = "sample-images/slide-001-healthy";
 const TROUBLE: &str = "sample-images/slide-005-trouble";
@@ -474,7 +474,7 @@ async fn killed_in_the_middle_every_upload_is_answered_once_and_results_persist(
     let table = TableReader::new(clients.dynamodb.clone(), TABLE);
     for record in &records {
         let mut stored = table
-            .image(INPUT_BUCKET, &record.image.key, &giemsa::config::DEFAULT_STAGES)
+            .image(INPUT_BUCKET, &record.image.key, &giemsa_config::DEFAULT_STAGES)
             .await
             .unwrap()
             .results;

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::local::INPUT_BUCKET;
+use giemsa_local::INPUT_BUCKET;
+use giemsa_store::aws::Clients;
 use serde_json::{Value, json};
 
 use crate::raw_http::{Answer, ask};

@@ -6,9 +6,9 @@ use std::time::Instant;
 use crate::open_page::{PATIENCE, Page, encoded, keys_of, sample};
 use crate::raw_http::ask;
 use futures::StreamExt;
-use giemsa::config::Limits;
-use giemsa::image::{Pixels, decode, encode_jpeg};
-use giemsa::local::{MODEL_BUCKET, RESULTS_BUCKET};
+use giemsa_config::Limits;
+use giemsa_image::{DecodeLimits, Pixels, decode, encode_jpeg};
+use giemsa_local::{MODEL_BUCKET, RESULTS_BUCKET};
 use serde_json::{Value, json};
 
 /// Blocks of 250 px in different colours.
@@ -19,7 +19,7 @@ fn blocks(width_px: u32, height_px: u32) -> Pixels {
 }
 
 fn pixels_of(jpeg: &[u8]) -> Pixels {
-    decode(jpeg, &Limits::default().decode()).unwrap().pixels
+    decode(jpeg, &DecodeLimits::of(&Limits::default())).unwrap().pixels
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::open_page::{PATIENCE, Page, encoded, keys_of, sample};
-use giemsa::digest::sha256_hex;
-use giemsa::image::{Pixels, encode_jpeg};
-use giemsa::local::MODEL_BUCKET;
+use giemsa_core::digest::sha256_hex;
+use giemsa_image::{Pixels, encode_jpeg};
+use giemsa_local::MODEL_BUCKET;
 use rand::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 

@@ -8,10 +8,10 @@ use crate::running_stack::{RunningStack, collect, giemsa, project, send_signal, 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
 use chrono::Utc;
-use giemsa::local::queue::Queue;
-use giemsa::local::{INPUT_BUCKET, TABLE, credentials};
-use giemsa::queues::QueueClient;
-use giemsa::store::TableReader;
+use giemsa_local::queue::Queue;
+use giemsa_local::{INPUT_BUCKET, TABLE, credentials};
+use giemsa_store::TableReader;
+use giemsa_store::queues::QueueClient;
 use serde_json::{Value, json};
 
 const MAIN: &str = "classify-prod";
@@ -65,7 +65,7 @@ async fn upload(stack: &RunningStack, key: &str) -> String {
     stack.clients().s3.put_object().bucket(INPUT_BUCKET).key(key).body(body).send().await.unwrap();
     let main = client(stack, MAIN).await;
     let exports: HashMap<String, String> = stack.exports().into_iter().collect();
-    let sdk = giemsa::aws::sqs_client_at(&exports["AWS_ENDPOINT_URL_SQS"], credentials());
+    let sdk = giemsa_store::aws::sqs_client_at(&exports["AWS_ENDPOINT_URL_SQS"], credentials());
     let received = sdk.receive_message().queue_url(main.url()).send().await.unwrap();
     let message = received.messages.unwrap().pop().unwrap();
     let receipt = message.receipt_handle.unwrap();
@@ -165,7 +165,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
     let table = TableReader::new(stack.clients().dynamodb.clone(), TABLE);
     let deadline = tokio::time::Instant::now() + crate::running_stack::PATIENCE;
     let record = loop {
-        let results = table.image(INPUT_BUCKET, KEY, &giemsa::config::DEFAULT_STAGES).await.unwrap().results;
+        let results = table.image(INPUT_BUCKET, KEY, &giemsa_config::DEFAULT_STAGES).await.unwrap().results;
         if let Some(record) = results.into_iter().find(|record| record.stage == "prod") {
             break record;
         }

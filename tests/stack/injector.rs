@@ -17,11 +17,11 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::local::faults::{Faults, Kind};
-use giemsa::local::listener::endpoint_url;
-use giemsa::local::queue::{Queue, QueueSettings};
-use giemsa::local::{INPUT_BUCKET, ServerSettings, Servers, Subscription, credentials};
+use giemsa_local::faults::{Faults, Kind};
+use giemsa_local::listener::endpoint_url;
+use giemsa_local::queue::{Queue, QueueSettings};
+use giemsa_local::{INPUT_BUCKET, ServerSettings, Servers, Subscription, credentials};
+use giemsa_store::aws::Clients;
 use md5::{Digest, Md5};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -367,10 +367,10 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
         crate::running_stack::giemsa().envs(stack.exports()).args(redrive).output().unwrap();
     }
     stack.wait_until_answered();
-    let history = giemsa::store::TableReader::new(stack.clients().dynamodb, giemsa::local::TABLE);
+    let history = giemsa_store::TableReader::new(stack.clients().dynamodb, giemsa_local::TABLE);
     let both_stages = async {
         while history
-            .image(INPUT_BUCKET, "cat.png", &giemsa::config::DEFAULT_STAGES)
+            .image(INPUT_BUCKET, "cat.png", &giemsa_config::DEFAULT_STAGES)
             .await
             .unwrap()
             .results

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::digest::sha256_hex;
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
-use giemsa::model::{GateReport, report_key};
-use giemsa::store::TableReader;
+use giemsa_core::digest::sha256_hex;
+use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
+use giemsa_model::{GateReport, report_key};
+use giemsa_store::TableReader;
+use giemsa_store::aws::Clients;
 
 use crate::common::{sample_model, sample_model_with, uninfected_cell};
 use crate::running_stack::{RunningStack, send_signal, wait_for};

@@ -13,8 +13,8 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use giemsa::local::queue::{Queue, QueueSettings};
-use giemsa::local::{DataDirLock, ServerSettings, Servers, Subscription, credentials};
+use giemsa_local::queue::{Queue, QueueSettings};
+use giemsa_local::{DataDirLock, ServerSettings, Servers, Subscription, credentials};
 
 const BUCKET: &str = "giemsa-input";
 const QUEUE: &str = "classify-prod";

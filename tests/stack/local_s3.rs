@@ -11,8 +11,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, Delete, EncodingType, MetadataDirective, ObjectIdentifier,
 };
-use giemsa::local::queue::Queue;
-use giemsa::local::{ServerSettings, Servers, Subscription, credentials};
+use giemsa_local::queue::Queue;
+use giemsa_local::{ServerSettings, Servers, Subscription, credentials};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NASTY_KEYS: [&str; 28] = [

@@ -6,7 +6,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, StorageClass};
 use base64::Engine;
-use giemsa::local::credentials;
+use giemsa_local::credentials;
 use ring::hmac;
 use serde_json::json;
 

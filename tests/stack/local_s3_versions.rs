@@ -14,9 +14,9 @@ use aws_sdk_s3::types::{
     BucketVersioningStatus, CompletedMultipartUpload, CompletedPart, Delete, EncodingType, MetadataDirective,
     ObjectIdentifier, VersioningConfiguration,
 };
-use giemsa::aws::Clients;
-use giemsa::classification::{Record, Status};
-use giemsa::local::RESULTS_BUCKET;
+use giemsa_core::record::{Record, Status};
+use giemsa_local::RESULTS_BUCKET;
+use giemsa_store::aws::Clients;
 
 /// A version as a listing shows it, in its place: key, id, whether it is the latest, whether it is a delete marker.
 type Listed = (String, String, bool, bool);

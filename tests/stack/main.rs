@@ -1,6 +1,6 @@
 //! The `giemsa` program and its servers, used from outside: one program, because linking is what tests wait for.
 
-#![cfg(all(feature = "local", unix))]
+#![cfg(unix)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -5,8 +5,8 @@ use std::process::Output;
 
 use crate::running_stack::{RunningStack, giemsa, project, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::local::{INPUT_BUCKET, TABLE};
-use giemsa::store::TableReader;
+use giemsa_local::{INPUT_BUCKET, TABLE};
+use giemsa_store::TableReader;
 use serde_json::Value;
 
 const SAMPLE: &str = "models/thin-smear.onnx";

@@ -3,8 +3,8 @@
 
 use std::process::Output;
 
-use giemsa::classification::Record;
-use giemsa::local::INPUT_BUCKET;
+use giemsa_core::record::Record;
+use giemsa_local::INPUT_BUCKET;
 use serde_json::{Value, json};
 
 use crate::running_stack::{RunningStack, giemsa, project};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::local::INPUT_BUCKET;
+use giemsa_local::INPUT_BUCKET;
 use serde_json::Value;
 
 use crate::running_stack::{RunningStack, project};
@@ -25,7 +25,7 @@ fn every_route_is_described_and_nothing_else() {
         described.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
     }
     let mut routes = BTreeSet::new();
-    for entry in std::fs::read_dir(project("src/dashboard")).unwrap() {
+    for entry in std::fs::read_dir(project("crates/dashboard/src")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;

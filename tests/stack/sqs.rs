@@ -9,11 +9,11 @@ use aws_sdk_sqs::types::{
     QueueAttributeName, SendMessageBatchRequestEntry,
 };
 use chrono::Utc;
-use giemsa::aws::sqs_client_at;
-use giemsa::local::credentials;
-use giemsa::local::queue::{Queue, QueueSettings};
-use giemsa::local::sqs::SqsServer;
-use giemsa::queues::QueueClient;
+use giemsa_local::credentials;
+use giemsa_local::queue::{Queue, QueueSettings};
+use giemsa_local::sqs::SqsServer;
+use giemsa_store::aws::sqs_client_at;
+use giemsa_store::queues::QueueClient;
 
 const QUEUE: &str = "classify-prod";
 

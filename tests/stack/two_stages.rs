@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::common::{file, sample_model, sample_model_with};
 use crate::running_stack::{PATIENCE, RunningStack, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::aws::Clients;
-use giemsa::classification::Record;
-use giemsa::digest::sha256_hex;
-use giemsa::local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
-use giemsa::model::{GateReport, report_key};
-use giemsa::store::TableReader;
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::record::Record;
+use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
+use giemsa_model::{GateReport, report_key};
+use giemsa_store::TableReader;
+use giemsa_store::aws::Clients;
 
 async fn put(clients: &Clients, bucket: &str, key: &str, bytes: Vec<u8>) {
     clients.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send().await.unwrap();
@@ -41,7 +41,7 @@ async fn answers(stack: &RunningStack, clients: &Clients, key: &str) -> [Record;
     let asked = async {
         loop {
             let results =
-                table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await.unwrap().results;
+                table.image(INPUT_BUCKET, key, &giemsa_config::DEFAULT_STAGES).await.unwrap().results;
             if let Ok(both) = <[Record; 2]>::try_from(results) {
                 return both;
             }
@@ -109,7 +109,7 @@ async fn a_model_goes_from_dev_to_prod_by_copies_and_not_past_the_gate() {
 }
 
 fn golden_images() -> u64 {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/golden");
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("models/golden");
     let images =
         crate::running_stack::files_below(&folder).into_iter().filter(|name| name.ends_with(".png")).count();
     assert!(images >= 20, "{images} golden images");

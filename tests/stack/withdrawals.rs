@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::process::Output;
 
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa::classification::Record;
-use giemsa::local::INPUT_BUCKET;
+use giemsa_core::record::Record;
+use giemsa_local::INPUT_BUCKET;
 use serde_json::{Value, json};
 
 use crate::raw_http::ask;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use aws_sdk_s3::primitives::ByteStream;
 use futures::future::try_join_all;
-use giemsa::local::INPUT_BUCKET;
+use giemsa_local::INPUT_BUCKET;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 

@@ -7,9 +7,9 @@ use anyhow::Context;
 use aws_sdk_s3::primitives::ByteStream;
 use chrono::{Duration, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use giemsa::classification::Record;
-use giemsa::local::{INPUT_BUCKET, TABLE};
-use giemsa::store::{TableReader, TableWriter, make_current};
+use giemsa_core::record::Record;
+use giemsa_local::{INPUT_BUCKET, TABLE};
+use giemsa_store::{TableReader, TableWriter, make_current};
 
 use crate::stack::Stack;
 
@@ -73,7 +73,7 @@ async fn template(stack: &Stack) -> anyhow::Result<Record> {
     s3.put_object().bucket(INPUT_BUCKET).key(key).body(body).send().await?;
     let table = TableReader::new(stack.clients.dynamodb.clone(), TABLE);
     loop {
-        let history = table.image(INPUT_BUCKET, key, &giemsa::config::DEFAULT_STAGES).await?;
+        let history = table.image(INPUT_BUCKET, key, &giemsa_config::DEFAULT_STAGES).await?;
         if let Some(record) = history.results.into_iter().find(|record| record.stage == "prod") {
             return Ok(record);
         }

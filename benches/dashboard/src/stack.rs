@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context;
-use giemsa::aws::Clients;
-use giemsa::local::credentials;
+use giemsa_local::credentials;
+use giemsa_store::aws::Clients;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 

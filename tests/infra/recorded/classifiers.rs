@@ -3,9 +3,9 @@
 //! It never stops at the first way an upload can end. Invariant: both stages live through the same, by queue and by job.
 
 use chrono::Utc;
-use giemsa::classification::ModelInfo;
-use giemsa::digest::sha256_hex;
-use giemsa::store::{LedgerEntry, TableWriter};
+use giemsa_core::digest::sha256_hex;
+use giemsa_core::record::ModelInfo;
+use giemsa_store::{LedgerEntry, TableWriter};
 use serde_json::{Value, json};
 
 use super::super::common::events::{Upload, eventbridge, s3_batch_2, sqs};

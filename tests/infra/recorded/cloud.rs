@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use giemsa::local::queue::{Queue, QueueSettings};
-use giemsa::local::sqs::SqsServer;
-use giemsa::local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
+use giemsa_local::queue::{Queue, QueueSettings};
+use giemsa_local::sqs::SqsServer;
+use giemsa_local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
 use serde_json::Value;
 
 use super::super::common::{INPUT, Lab, MODELS, RESULTS, TABLE, file};
@@ -162,9 +162,9 @@ impl Function {
 fn binary(template: &Template<'_>, function: &str) -> &'static Path {
     let code = template.properties(function)["CodeUri"].as_str().unwrap().to_owned();
     Path::new(match code.as_str() {
-        "../target/lambda/classifier.zip" => env!("CARGO_BIN_EXE_classifier"),
-        "../target/lambda/gate.zip" => env!("CARGO_BIN_EXE_gate"),
-        "../target/lambda/dashboard.zip" => env!("CARGO_BIN_EXE_dashboard"),
+        "../target/lambda/classifier.zip" => giemsa_tests::binary("classifier"),
+        "../target/lambda/gate.zip" => giemsa_tests::binary("gate"),
+        "../target/lambda/dashboard.zip" => giemsa_tests::binary("dashboard"),
         other => panic!("{other} is new"),
     })
 }

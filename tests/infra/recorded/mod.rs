@@ -25,7 +25,7 @@ mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use giemsa::store::leading_keys;
+use giemsa_store::leading_keys;
 
 use super::template::{STAGES, Template, texts};
 use cloud::{Cloud, Function};

@@ -1,6 +1,6 @@
 //! Which operations of AWS the code names, so that none stays unrecorded.
 //!
-//! It never tells one use of an operation in a file from another. Invariant: every file of `src/` that names an operation is
+//! It never tells one use of an operation in a file from another. Invariant: every file of `src/` and `crates/` that names an operation is
 //! of some function or of commands, and a new one has to be put here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,37 +8,37 @@ use std::path::Path;
 
 /// Files or folders, the functions that run them (ends of their names), and operations in them that only commands ask for.
 const PLACES: &[(&str, &[&str], &[&str])] = &[
-    ("src/dashboard/", &["Dashboard"], &[]),
-    ("src/queues.rs", &["Dashboard"], &["GetQueueUrl", "PurgeQueue", "SendMessageBatch"]),
-    ("src/store/answered.rs", &["Classifier", "Backfill"], &[]),
-    ("src/store/days.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
-    ("src/store/crashes.rs", &["Classifier", "Backfill"], &[]),
-    ("src/store/failures.rs", &["Classifier"], &[]),
-    ("src/store/lookups.rs", &["Dashboard"], &[]),
-    ("src/store/model_bucket.rs", &["Gate"], &["HeadObject"]),
-    ("src/store/objects.rs", &["Classifier", "Backfill"], &[]),
-    ("src/store/queries.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
-    ("src/store/result_finder.rs", &["Dashboard"], &[]),
-    ("src/store/results.rs", &["Classifier", "Backfill"], &[]),
-    ("src/store/slides.rs", &["Dashboard"], &[]),
-    ("src/store/table.rs", &["Classifier", "Backfill"], &[]),
-    ("src/store/uploads.rs", &["Dashboard"], &[]),
-    ("src/store/verdict_writes.rs", &["Dashboard"], &[]),
-    ("src/store/withdrawal_writes.rs", &["Dashboard"], &[]),
+    ("crates/dashboard/src/", &["Dashboard"], &[]),
+    ("crates/store/src/queues.rs", &["Dashboard"], &["GetQueueUrl", "PurgeQueue", "SendMessageBatch"]),
+    ("crates/store/src/answered.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/days.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
+    ("crates/store/src/crashes.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/failures.rs", &["Classifier"], &[]),
+    ("crates/store/src/lookups.rs", &["Dashboard"], &[]),
+    ("crates/store/src/model_bucket.rs", &["Gate"], &["HeadObject"]),
+    ("crates/store/src/objects.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/queries.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
+    ("crates/store/src/result_finder.rs", &["Dashboard"], &[]),
+    ("crates/store/src/results.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/slides.rs", &["Dashboard"], &[]),
+    ("crates/store/src/table.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/uploads.rs", &["Dashboard"], &[]),
+    ("crates/store/src/verdict_writes.rs", &["Dashboard"], &[]),
+    ("crates/store/src/withdrawal_writes.rs", &["Dashboard"], &[]),
 ];
 
 /// Files or folders of commands and of the embedded stack alone.
 const OF_COMMANDS: &[&str] = &[
-    "src/backfill/",
-    "src/cli/",
-    "src/export/",
-    "src/inventory/",
-    "src/local/",
-    "src/queues/",
-    "src/release/",
-    "src/store/migration.rs",
-    "src/store/releases.rs",
-    "src/store/schema.rs",
+    "crates/ops/src/backfill/",
+    "crates/cli/src/",
+    "crates/ops/src/export/",
+    "crates/ops/src/inventory/",
+    "crates/local/src/",
+    "crates/store/src/queues/",
+    "crates/ops/src/release/",
+    "crates/store/src/migration.rs",
+    "crates/store/src/releases.rs",
+    "crates/store/src/schema.rs",
 ];
 
 /// Methods of clients that ask nothing.
@@ -48,8 +48,10 @@ const ASK_NOTHING: [&str; 5] = ["Build", "Clone", "Config", "Shutdown", "Url"];
 pub fn problems(recorded: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut problems = BTreeSet::new();
     let mut files = Vec::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    read_folder(root, Path::new("src"), &mut files);
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    for folder in ["src", "crates"] {
+        read_folder(root, Path::new(folder), &mut files);
+    }
     let named = files.iter().filter(|(path, _)| !OF_COMMANDS.iter().any(|start| path.starts_with(start)));
     for (path, operations) in named {
         let Some((_, functions, of_commands)) = PLACES.iter().find(|(start, ..)| path.starts_with(start))

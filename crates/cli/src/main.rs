@@ -1,0 +1,7 @@
+//! The `giemsa` command: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    giemsa_cli::main()
+}

@@ -1,0 +1,163 @@
+//! The query API and the web page: one router for Lambda and for the embedded stack.
+//!
+//! It never classifies and never deletes; what it writes are verdicts, withdrawals, uploads that a person chose, and what is made of
+//! them for showing. Invariant: each request is checked by [`Access`] before any route sees it, and each list is keyed,
+//! bounded and paged.
+
+mod access;
+mod agreement;
+mod assets;
+mod cursor;
+mod golden_sets;
+mod health;
+mod image;
+mod library;
+mod links;
+mod models;
+mod openapi;
+mod operations;
+mod parameters;
+mod pictures;
+mod problem;
+mod pyramids;
+mod recent;
+mod results;
+mod revalidation;
+mod reviewed;
+mod reviews;
+mod settings;
+mod sign_in;
+mod signing;
+mod slides;
+mod summary;
+mod thumbnails;
+mod unanswered;
+mod uploads;
+mod withdrawals;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::{Router, middleware};
+
+pub use access::{Access, LinkOriginError, link_origins};
+pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
+pub use pictures::Pictures;
+pub use recent::Recent;
+pub use sign_in::{Authorizer, Caller, Denied, SignIn};
+
+use crate::access::Guard;
+use crate::problem::Problem;
+use giemsa_config::{Config, Limits};
+use giemsa_store::{ModelBucket, TableReader, TableWriter};
+
+/// Name and version of this software, as in records.
+const SOFTWARE: &str = concat!("giemsa ", env!("CARGO_PKG_VERSION"));
+
+/// Entries of a page unless it is asked otherwise.
+const DEFAULT_LIMIT: u32 = 50;
+
+/// Most entries of a page.
+const MAX_LIMIT: u32 = 200;
+
+/// All that the dashboard answers from.
+#[derive(Debug, Clone)]
+pub struct Dashboard {
+    /// Reads the table.
+    pub table: TableReader,
+    /// Writes verdicts.
+    pub writer: TableWriter,
+    /// S3.
+    pub s3: aws_sdk_s3::Client,
+    /// The three buckets.
+    pub buckets: Buckets,
+    /// All stages, the one whose answers count first; never empty.
+    pub stages: Vec<String>,
+    /// What images may be, as the classifier is told.
+    pub limits: Limits,
+    /// Queues and models behind the stages.
+    pub operations: Arc<dyn Operations>,
+    /// Who may ask, and from where.
+    pub access: Access,
+    /// How people sign in; `None` answers whoever is let through by `access`.
+    pub sign_in: Option<SignIn>,
+    /// What is made of images for showing.
+    pub pictures: Pictures,
+}
+
+/// The buckets by their use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buckets {
+    /// Images are uploaded to it.
+    pub input: String,
+    /// Models, reports and golden sets.
+    pub models: String,
+    /// Results, thumbnails and pyramids.
+    pub results: String,
+    /// Key prefix of results, without a slash at its end.
+    pub results_prefix: String,
+}
+
+impl Buckets {
+    /// Those that the classifier is told of.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            input: config.input_bucket.clone(),
+            models: config.model_bucket.clone(),
+            results: config.results_bucket.clone(),
+            results_prefix: config.results_prefix.clone(),
+        }
+    }
+}
+
+impl Dashboard {
+    /// The model bucket as it is read here.
+    fn model_files(&self) -> ModelBucket {
+        ModelBucket::new(self.s3.clone(), &self.buckets.models)
+    }
+}
+
+/// The page and its API.
+pub fn router(dashboard: Dashboard) -> Router {
+    let guard = Guard { access: dashboard.access.clone(), sign_in: dashboard.sign_in.clone() };
+    // One line for each file with routes.
+    let routes = Router::new()
+        .merge(agreement::routes())
+        .merge(assets::routes())
+        .merge(golden_sets::routes())
+        .merge(health::routes())
+        .merge(image::routes())
+        .merge(links::routes())
+        .merge(models::routes())
+        .merge(openapi::routes())
+        .merge(pyramids::routes())
+        .merge(results::routes())
+        .merge(reviews::routes())
+        .merge(settings::routes())
+        .merge(sign_in::routes())
+        .merge(slides::routes())
+        .merge(summary::routes())
+        .merge(uploads::routes())
+        .merge(withdrawals::routes());
+    routes
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(parameters::MAX_BODY_BYTES))
+        .layer(middleware::from_fn(revalidation::answer_unchanged))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), access::check))
+        .with_state(Arc::new(dashboard))
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    let path = parameters::shown(uri.path());
+    Problem::not_found(format!("there is nothing at {path:?}; the routes are listed in /api/openapi.json"))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let path = parameters::shown(uri.path());
+    let method = parameters::shown(method.as_str());
+    let detail = format!("{path:?} does not take {method}; its methods are in the header Allow");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
