@@ -35,7 +35,7 @@ impl CpuPool {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limits.cpus.get())),
-            decode_limits: DecodeLimits::of(&limits),
+            decode_limits: DecodeLimits::of(limits),
             image_timeout: limits.image_timeout,
             watch: Watch::default(),
             running: Arc::default(),

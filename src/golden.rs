@@ -154,7 +154,7 @@ impl Candidate {
             let message = "not tried, because the model did not end in time on another image".to_owned();
             return Err(unanswered("image_timeout", message));
         }
-        let (model, decode_limits) = (self.model.clone(), DecodeLimits::of(&limits));
+        let (model, decode_limits) = (self.model.clone(), DecodeLimits::of(limits));
         let work = tokio::task::spawn_blocking(move || analyse_image(&bytes, &model, &decode_limits));
         match timeout(limits.image_timeout, work).await {
             Ok(Ok(Ok(analysis))) => answered_of(analysis),

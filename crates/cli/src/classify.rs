@@ -154,7 +154,7 @@ fn classify_file(path: &Path, model: &Model, limits: &Limits) -> anyhow::Result<
         return Ok(Record::new(image, LOCAL, model.info(), finding));
     }
     let bytes = std::fs::read(path).with_context(unreadable)?;
-    let analysis = analyse_image(&bytes, model, &DecodeLimits::of(&limits))
+    let analysis = analyse_image(&bytes, model, &DecodeLimits::of(limits))
         .with_context(|| format!("{} cannot be classified", path.display()))?;
     analysis.describe(&mut image);
     let mut record = Record::new(image, LOCAL, model.info(), analysis.finding);
