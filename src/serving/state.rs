@@ -152,10 +152,10 @@ impl State {
 
     /// There is no file any more.
     pub(super) fn set_absent(&mut self) {
-        self.checked_at = None;
         if !matches!(self.file, File::Absent) {
-            (self.file, self.said) = (File::Absent, false);
+            self.turn(File::Absent);
         }
+        self.checked_at = None;
     }
 
     /// The file is refused.
@@ -240,7 +240,10 @@ impl State {
     }
 
     fn turn(&mut self, file: File) {
-        (self.file, self.said, self.checked_at) = (file, false, Some(Instant::now()));
+        if let File::Loading { loading, .. } = std::mem::replace(&mut self.file, file) {
+            self.leaving.push(Leaving::Load(loading));
+        }
+        (self.said, self.checked_at) = (false, Some(Instant::now()));
     }
 
     fn serve(&mut self, release: Release) {
@@ -343,7 +346,7 @@ mod tests {
                     let other = Seen { modified_at: DateTime::from_timestamp(-1, 0).unwrap(), ..seen };
                     prop_assert!(!state.has_seen(&other), "the same bytes copied again are another write");
                 }
-                Step::Deleted if !matches!(state.file, File::Loading { .. }) => state.set_absent(),
+                Step::Deleted => state.set_absent(),
                 Step::Loaded(is_good) => {
                     let File::Loading { loading, seen, .. } = &mut state.file else { continue };
                     let seen = seen.clone();
@@ -397,6 +400,31 @@ mod tests {
         proptest!(ProptestConfig::with_cases(512), |(steps in prop::collection::vec(step(), 1..40))| {
             runtime.block_on(check(&toy, &steps))?;
         });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_load_that_was_given_up_counts_until_it_ends() {
+        let mut state = State::default();
+        let toy = toy();
+        let ends: Vec<_> = (0..2_u8)
+            .map(|number| {
+                assert!(state.may_load(), "{number} models are on their way");
+                let (end, ended) = std::sync::mpsc::channel::<()>();
+                let seen = Seen { etag: number.to_string(), modified_at: DateTime::default() };
+                let model = model_of(&toy, number);
+                let loading = Loading::of(&number.to_string(), move || {
+                    let _ = ended.recv();
+                    Ok(model)
+                });
+                state.begin(seen, DateTime::default(), loading);
+                end
+            })
+            .collect();
+        assert!(!state.may_load(), "two models are on their way");
+        drop(ends);
+        while !state.may_load() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]
