@@ -95,8 +95,9 @@ async fn a_model_goes_from_dev_to_prod_by_copies_and_not_past_the_gate() {
     put(&clients, MODEL_BUCKET, "prod/model.onnx", sample_model_with("giemsa.version", "3")).await;
     let both = answers(&stack, &clients, "s/3.png").await;
     assert_eq!(both[1].model.sha256, sha256_hex(&first));
-    let refused = stack.model("prod")["refused"].clone();
-    assert!(refused.as_str().unwrap().contains("was not tried on the golden set"), "{refused}");
+    // The classifier's process says so when the batch has ended, which is after its images are answered.
+    let refused = wait_for("the refusal", || stack.model("prod")["refused"].as_str().map(ToOwned::to_owned));
+    assert!(refused.contains("was not tried on the golden set"), "{refused}");
     assert!(stack.model("dev")["refused"].is_null());
     wait_for("the log to say so", || {
         stack.stderr().contains("was not tried on the golden set").then_some(())
