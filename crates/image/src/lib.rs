@@ -10,6 +10,7 @@ pub mod peek;
 pub mod preprocess;
 pub mod pyramid;
 pub mod render;
+mod resample;
 mod sniff;
 
 pub use decode::{DecodeError, DecodeLimits, Decoded, ImageFormat, Pixels, decode, decode_until};

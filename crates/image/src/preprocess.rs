@@ -20,8 +20,9 @@ use std::borrow::Cow;
 
 use super::decode::Pixels;
 pub use super::input_spec::{ColorMode, InputSpec, InputSpecError, InputSpecJson, Layout, Resize};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use super::resample::resample;
+use fast_image_resize::PixelTrait;
+use fast_image_resize::pixels::{U8, U8x3};
 
 /// The input of a network for one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,12 +52,12 @@ pub fn preprocess(pixels: &Pixels, spec: &InputSpec) -> InputTensor {
     let size = (pixels.width_px, pixels.height_px);
     match spec.color {
         ColorMode::Rgb => {
-            let samples = resample(&pixels.rgb, size, PixelType::U8x3, &placement);
+            let samples = resized::<U8x3>(&pixels.rgb, size, &placement);
             write_tensor(&samples, spec.pad, &placement, spec)
         }
         ColorMode::Gray => {
             let gray = luma(&pixels.rgb);
-            let samples = resample(&gray, size, PixelType::U8, &placement);
+            let samples = resized::<U8>(&gray, size, &placement);
             write_tensor(&samples, [luma_of(&spec.pad)], &placement, spec)
         }
     }
@@ -120,28 +121,13 @@ fn luma(rgb: &[u8]) -> Vec<u8> {
     rgb.as_chunks().0.iter().map(luma_of).collect()
 }
 
-fn resample<'a>(
-    samples: &'a [u8],
-    (width, height): (u32, u32),
-    pixel_type: PixelType,
-    placement: &Placement,
-) -> Cow<'a, [u8]> {
-    let (left, top, across, down) = placement.source;
-    let is_whole = (left, top, across, down) == (0.0, 0.0, f64::from(width), f64::from(height));
-    if is_whole && placement.size == (width, height) {
+/// The samples of the placed image; borrowed where it keeps its size.
+fn resized<'a, P: PixelTrait>(samples: &'a [u8], size: (u32, u32), placement: &Placement) -> Cow<'a, [u8]> {
+    let is_whole = placement.source == (0.0, 0.0, f64::from(size.0), f64::from(size.1));
+    if is_whole && placement.size == size {
         return Cow::Borrowed(samples);
     }
-    let source =
-        ImageRef::new(width, height, samples, pixel_type).expect("Pixels holds width x height pixels");
-    let mut target = Image::new(placement.size.0, placement.size.1, pixel_type);
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false)
-        .crop(left, top, across, down);
-    Resizer::new()
-        .resize(&source, &mut target, &options)
-        .expect("both images have the same kind of pixels, and the window lies inside the source");
-    Cow::Owned(target.into_vec())
+    Cow::Owned(resample::<P>(samples, size, placement.source, placement.size))
 }
 
 /// Writes samples of `C` channels to their places; what they leave is padding.

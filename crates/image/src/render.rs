@@ -5,10 +5,10 @@
 
 use ::image::ExtendedColorType;
 use ::image::codecs::jpeg::JpegEncoder;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::pixels::U8x3;
 
 use super::decode::Pixels;
+use super::resample::resample;
 
 /// Quality of the JPEGs that are made, 1 to 100: finer than an eye sees on a thumbnail, a tenth of the pixels' size.
 const JPEG_QUALITY: u8 = 85;
@@ -34,13 +34,10 @@ pub fn shrink_to_fit(pixels: &Pixels, max_px: u32) -> Pixels {
 ///
 /// Beside the copy it holds, for a moment, three bytes for each of `width_px` x the height of `pixels`.
 pub(super) fn scale(pixels: &Pixels, width_px: u32, height_px: u32) -> Pixels {
-    let source = ImageRef::new(pixels.width_px, pixels.height_px, &pixels.rgb, PixelType::U8x3)
-        .expect("Pixels holds width x height pixels");
-    let mut target = Image::new(width_px, height_px, PixelType::U8x3);
-    let options =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-    Resizer::new().resize(&source, &mut target, &options).expect("both images have the same kind of pixels");
-    Pixels { width_px, height_px, rgb: target.into_vec() }
+    let size = (pixels.width_px, pixels.height_px);
+    let window = (0.0, 0.0, f64::from(size.0), f64::from(size.1));
+    let rgb = resample::<U8x3>(&pixels.rgb, size, window, (width_px, height_px));
+    Pixels { width_px, height_px, rgb }
 }
 
 /// The part of `pixels` from column `left` and row `top` on; it must lie inside.
