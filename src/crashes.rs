@@ -9,8 +9,8 @@ use std::fmt::Display;
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-use crate::serving::LoadCheck;
 use giemsa_core::object::ObjectRef;
+use giemsa_model::LoadCheck;
 use giemsa_store::{CrashNote, NotedUpload, Run, TableReader, TableWriter};
 
 /// Crashes after which a model is refused.

@@ -15,14 +15,15 @@ use serde_json::{Value, json};
 use tokio::time::timeout_at;
 
 use crate::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
-use crate::serving::{LoadCheck, LoadError, Loader};
 use giemsa_config::{GateConfig, PRODUCTION_STAGE, model_key};
 use giemsa_core::digest::sha256_hex;
 use giemsa_core::event::{EventError, Notice, Trigger, parse_event};
+use giemsa_core::gate_report::{GateModel, GateReport, report_key};
+use giemsa_core::gate_rules::{GateRules, RULES_KEY};
 use giemsa_core::object::ObjectRef;
 use giemsa_model::{
-    GateModel, GateReport, GateRules, GoldenAnswer, Model, RULES_KEY, Trial, Unanswered, Watch, Work,
-    report_key, too_large,
+    GoldenAnswer, LoadCheck, LoadError, Loader, Model, Trial, Unanswered, Watch, Work, render_report,
+    too_large,
 };
 use giemsa_store::metrics::{self, Metric};
 use giemsa_store::{BoundedFile, BucketError, FoundReport, ModelBucket};
@@ -248,7 +249,7 @@ impl GateHandler {
             let waiver = own(found).and_then(|found| found.waiver);
             Ok::<_, GateError>(GateReport { waiver, ..report.clone() })
         };
-        let report = self.bucket.publish_report(&sha256, with_waiver).await?;
+        let report = self.bucket.publish_report(&sha256, with_waiver, render_report).await?;
         let stage = object.key.split('/').next().unwrap_or_default();
         metrics::count(if report.passed { Metric::GatePassed } else { Metric::GateFailed }, stage);
         if report.passed {
@@ -275,7 +276,7 @@ impl GateHandler {
                 return Ok(refuse(file_model, set, format!("the model cannot be loaded: {detail}")));
             }
         };
-        file_model.describe(&candidate);
+        candidate.describe(&mut file_model);
         let mut trial = Trial::new(file_model, set.summary(), Utc::now());
         trial.notes.extend(candidate.notes.iter().cloned());
         if let Some(rules) = self.bucket.get(RULES_KEY).await? {
@@ -310,7 +311,7 @@ impl GateHandler {
                 set.images.len()
             )),
         }
-        Ok(GateReport::of(trial))
+        Ok(trial.judge())
     }
 
     /// The model of production, to compare with; what stands in the way is noted.
@@ -342,7 +343,7 @@ impl GateHandler {
         let mut info = GateModel { sha256, size_bytes: bytes.len() as u64, ..GateModel::default() };
         match self.load(&info.sha256, bytes).await? {
             Ok(model) => {
-                info.describe(&model);
+                model.describe(&mut info);
                 Ok(Some((info, model)))
             }
             Err(detail) => {
@@ -380,7 +381,7 @@ impl GateHandler {
 fn refuse(model: GateModel, set: &GoldenSet, problem: String) -> GateReport {
     let mut trial = Trial::new(model, set.summary(), Utc::now());
     trial.problems.push(problem);
-    GateReport::of(trial)
+    trial.judge()
 }
 
 fn shown(object: &ObjectRef, gated: &Gated) -> Value {

@@ -15,10 +15,12 @@ use tokio::time::timeout;
 use crate::analysis::{Analysis, analyse_image};
 use giemsa_config::Limits;
 use giemsa_core::digest::sha256_of_parts;
+use giemsa_core::gate_report::GoldenSummary;
+use giemsa_core::gate_rules::RULES_KEY;
 use giemsa_core::object::is_system_file;
 use giemsa_core::record::{Finding, Reject};
 use giemsa_image::DecodeLimits;
-use giemsa_model::{Answered, GoldenAnswer, GoldenSummary, Model, RULES_KEY, Unanswered, panic_message};
+use giemsa_model::{Answered, GoldenAnswer, Model, Unanswered, panic_message};
 
 /// Prefix of the golden set in the model bucket.
 pub const GOLDEN_PREFIX: &str = "golden/";

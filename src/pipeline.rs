@@ -23,12 +23,12 @@ use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
 use crate::notes::NoteKeeper;
 use crate::outcome::{Answer, Disposition, Failure, Outcome};
-use crate::serving::{LoadCheck, Registry, RegistryError, Release};
+use crate::serving::{Registry, RegistryError, Release};
 use giemsa_config::{Config, GatePolicy};
 use giemsa_core::object::{ObjectRef, SkipReason};
 use giemsa_core::price::{Architecture, batch_cost};
 use giemsa_core::record::{DECODER_FAILED_CODE, Finding, ImageInfo, Record, Reject, TimingsMs};
-use giemsa_model::{Model, Watch};
+use giemsa_model::{LoadCheck, Model, Watch};
 use giemsa_store::aws::Clients;
 use giemsa_store::metrics::{self, Metric};
 use giemsa_store::{

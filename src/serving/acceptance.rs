@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 
 use giemsa_config::GatePolicy;
-use giemsa_model::{report_key, report_page_key};
+use giemsa_core::gate_report::{report_key, report_page_key};
 use giemsa_store::{BucketError, ModelBucket};
 
 /// Why a model is not accepted now.

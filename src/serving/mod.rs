@@ -2,11 +2,9 @@
 
 mod acceptance;
 mod error;
-mod loader;
 mod registry;
 mod state;
 
 pub use self::error::RegistryError;
-pub use self::loader::{LoadCheck, LoadError, Loader};
 pub use self::registry::Registry;
 pub use self::state::Release;

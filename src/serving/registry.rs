@@ -12,12 +12,12 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 
 use super::acceptance::{self, NotAccepted};
-use super::loader::{LoadCheck, LoadError, Loader};
 use super::state::{File, Seen, Serving, State};
 use super::{RegistryError, Release};
 use giemsa_config::{Config, GatePolicy};
 use giemsa_core::digest::sha256_hex;
-use giemsa_model::{Watch, archive_key};
+use giemsa_core::gate_report::archive_key;
+use giemsa_model::{LoadCheck, LoadError, Loader, Watch};
 use giemsa_store::metrics::{self, Metric};
 use giemsa_store::{BoundedFile, FileFacts, ModelBucket};
 
@@ -358,8 +358,8 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serving::loader::Loading;
     use giemsa_local::credentials;
+    use giemsa_model::Loading;
     use giemsa_model::Model;
     use giemsa_store::aws::Clients;
 

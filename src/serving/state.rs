@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::RegistryError;
-use super::loader::Loading;
-use giemsa_model::Model;
+use giemsa_model::{Loading, Model};
 use giemsa_store::FileFacts;
 
 /// A batch that holds a replaced model for longer than this is worth a warning: no new file is loaded meanwhile.

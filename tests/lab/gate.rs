@@ -9,11 +9,13 @@ use crate::common::{Lab, MODELS, file, sample_model, sample_model_with, uninfect
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::crashes::CrashNotes;
 use giemsa::gate_handler::{GateHandler, Gated};
-use giemsa::serving::{Loader, Registry};
+use giemsa::serving::Registry;
 use giemsa_config::{Config, GateConfig, GatePolicy};
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::{GateReport, archive_key, report_key, report_page_key};
 use giemsa_core::object::ObjectRef;
-use giemsa_model::{GateReport, Watch, Work, archive_key, report_key, report_page_key};
+use giemsa_model::Loader;
+use giemsa_model::{Watch, Work};
 use giemsa_ops::release::{Author, Releaser};
 use giemsa_store::metrics::{self, Metric};
 use giemsa_store::{ModelBucket, TableReader, TableWriter};
@@ -180,7 +182,7 @@ async fn a_failing_report_refuses_until_a_person_decides_otherwise() {
     lab.put_model(STAGE, &swapped).await;
     assert_eq!(answering_model(&lab, &guarded, STAGE).await, Some(sha256_hex(&good)));
 
-    report.waiver = Some(giemsa_model::Waiver {
+    report.waiver = Some(giemsa_core::gate_report::Waiver {
         by: "head of the laboratory".to_owned(),
         reason: "to compare labels".to_owned(),
         at: report.made_at,

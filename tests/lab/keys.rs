@@ -1,20 +1,13 @@
 //! Keys of the table: a stage's classifier touches only its own, and items of before are moved to them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::common::events::{self, Upload};
 use crate::common::faults::{Fault, faulty};
-use crate::common::{INPUT, Lab, TABLE, config, file, sample_model};
-use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::Utc;
-use giemsa_config::DEFAULT_STAGES;
-use giemsa_store::{
-    ImageKey, NotedUpload, ResultQuery, StoreError, TableWriter, Verdict, create_table, leading_keys,
-};
+use crate::common::{INPUT, Lab, config, file, sample_model};
+use giemsa_store::leading_keys;
 use serde_json::Value;
-
-type Item = HashMap<String, AttributeValue>;
 
 /// Operation, index if there is one, and partition key of each item of a request.
 type Touched = (String, Option<String>, String);
@@ -113,131 +106,4 @@ async fn a_stage_touches_only_its_own_keys() {
         let written = ["PutItem", "UpdateItem", "DeleteItem"];
         assert!(written.iter().all(|operation| operations.contains(*operation)), "{operations:?}");
     }
-}
-
-async fn items(lab: &Lab) -> BTreeMap<(String, String), Item> {
-    let mut items = BTreeMap::new();
-    let mut start = None;
-    loop {
-        let request = lab.clients.dynamodb.scan().table_name(TABLE).set_exclusive_start_key(start);
-        let page = request.consistent_read(true).send().await.unwrap();
-        for item in page.items.unwrap_or_default() {
-            let [pk, sk] = ["pk", "sk"].map(|name| item[name].as_s().unwrap().clone());
-            items.insert((pk, sk), item);
-        }
-        start = page.last_evaluated_key;
-        if start.is_none() {
-            return items;
-        }
-    }
-}
-
-/// Partition and sort key of before, of an item that was moved since.
-fn old_keys(pk: &str, sk: &str) -> Option<(String, String)> {
-    let (stage, image) = pk.strip_prefix("result#")?.split_once('#').unwrap();
-    let sk = match sk.strip_prefix("failure#") {
-        Some(version) => format!("failure#{stage}#{version}"),
-        None => format!("{sk}#{stage}"),
-    };
-    Some((format!("image#{image}"), sk[..sk.len().min(1_024)].to_owned()))
-}
-
-/// Puts all items back to where the version before wrote them.
-async fn as_before(lab: &Lab) {
-    let dynamodb = &lab.clients.dynamodb;
-    for ((pk, sk), mut item) in items(lab).await {
-        let text = |text: &str| AttributeValue::S(text.to_owned());
-        let old = old_keys(&pk, &sk);
-        if old.is_some() || pk == "layout" {
-            let delete = dynamodb.delete_item().table_name(TABLE).key("pk", text(&pk)).key("sk", text(&sk));
-            delete.send().await.unwrap();
-        }
-        if let Some((pk, sk)) = old {
-            item.extend([("pk".to_owned(), text(&pk)), ("sk".to_owned(), text(&sk))]);
-            dynamodb.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn items_of_before_are_moved_whenever_that_is_ended() {
-    let lab = Lab::start().await;
-    lab.put_model("dev", &sample_model()).await;
-    let keys = ["s/a.png", "s/b #1.png", "no-folder.png"];
-    let mut bodies = Vec::new();
-    for key in keys {
-        let cell = file("sample-images/slide-002-falciparum/cell-04.png");
-        let etag = lab.put(key, &cell).await;
-        bodies.push(events::s3(&Upload::new(key, &etag, cell.len())).to_string());
-    }
-    let writer = TableWriter::new(lab.clients.dynamodb.clone(), TABLE);
-    // Cut where the sort key of before had room for it, and now has more.
-    let long = "v".repeat(1_100);
-    for stage in DEFAULT_STAGES {
-        let event = events::sqs(bodies.clone());
-        lab.handler_of(config(stage), lab.clients.clone()).handle(&event, None).await.unwrap();
-        for object_version in ["v1", &long] {
-            let upload = NotedUpload { bucket: INPUT, key: "s/late.png", stage, object_version };
-            writer.note_failure(upload, "reset", Utc::now()).await.unwrap();
-        }
-    }
-    let reviewed = lab.result("s/a.png").await.unwrap();
-    let verdict = Verdict {
-        label: "uninfected".into(),
-        object_version: reviewed.image.object_version().into(),
-        reviewer: "ada".into(),
-        reviewed_at: Utc::now(),
-    };
-    let image = ImageKey { bucket: INPUT.into(), key: "s/a.png".into() };
-    writer.put_verdict(&image, &verdict, &DEFAULT_STAGES).await.unwrap();
-    let mut expected = items(&lab).await;
-    let moved: Vec<_> = expected.keys().filter(|(pk, sk)| old_keys(pk, sk).is_some()).cloned().collect();
-    assert_eq!(moved.len(), 2 * (keys.len() + 2));
-
-    as_before(&lab).await;
-    let before = items(&lab).await;
-    assert!(moved.iter().all(|key| !before.contains_key(key)), "{:?}", before.keys());
-    assert!(lab.table().image(INPUT, "s/a.png", &DEFAULT_STAGES).await.unwrap().results.is_empty());
-
-    // Ended after items were written under their new keys, and before they were taken from the old ones.
-    let cut = faulty(&lab.clients, |seen| (seen.operation == "DeleteItem").then_some(Fault::Break));
-    let ended = create_table(&cut.dynamodb, TABLE).await;
-    assert!(matches!(ended, Err(StoreError::Table { .. })), "{ended:?}");
-    let between = items(&lab).await;
-    let is_double = |(pk, sk): &&(String, String)| {
-        between.contains_key(&(pk.clone(), sk.clone())) && between.contains_key(&old_keys(pk, sk).unwrap())
-    };
-    assert!(moved.iter().any(|key| is_double(&key)), "{:?}", between.keys());
-    assert!(before.keys().all(|key| between.contains_key(key)), "nothing is lost");
-
-    // What is under a new key by then is newer.
-    let newer_key = (format!("result#prod#{INPUT}/s/b #1.png"), "result".to_owned());
-    let newer = expected.get_mut(&newer_key).unwrap();
-    newer.insert("software".to_owned(), AttributeValue::S("giemsa 9.9.9".to_owned()));
-    let put = lab.clients.dynamodb.put_item().table_name(TABLE).set_item(Some(newer.clone()));
-    put.send().await.unwrap();
-
-    create_table(&lab.clients.dynamodb, TABLE).await.unwrap();
-    let after = items(&lab).await;
-    assert_eq!(after.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-    for (key, item) in &expected {
-        assert_eq!(after[key], *item, "as this version wrote it");
-    }
-    let table = lab.table();
-    for stage in DEFAULT_STAGES {
-        assert_eq!(table.results(&ResultQuery::of_stage(stage), None).await.unwrap().results.len(), 3);
-        assert_eq!(table.failures_listed(stage, 9).await.unwrap().len(), 2);
-    }
-    let history = table.image(INPUT, "s/a.png", &DEFAULT_STAGES).await.unwrap();
-    assert_eq!((history.results.len(), history.verdict.unwrap().reviewer.as_str()), (2, "ada"));
-
-    // At the next start nothing is read but the note that all is done.
-    let at_start = Arc::new(Mutex::new(Vec::new()));
-    let noted = at_start.clone();
-    let recorded = faulty(&lab.clients, move |seen| {
-        noted.lock().unwrap().push(seen.operation.to_owned());
-        None
-    });
-    create_table(&recorded.dynamodb, TABLE).await.unwrap();
-    assert_eq!(*at_start.lock().unwrap(), ["CreateTable", "DescribeTable", "GetItem"]);
 }

@@ -10,9 +10,10 @@ use crate::common::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::pipeline::Pipeline;
 use giemsa::reclassify::reclassify;
-use giemsa::serving::Loader;
+use giemsa_core::gate_report::{GateModel, GateReport, GoldenSummary};
 use giemsa_core::record::{ModelInfo, Record};
-use giemsa_model::{GateModel, GateReport, GoldenSummary, MetadataChanges, Model, Trial, pack};
+use giemsa_model::Loader;
+use giemsa_model::{MetadataChanges, Model, Trial, pack};
 use giemsa_ops::release::{Author, Event, ReleaseError, Released, Releaser};
 use giemsa_store::aws::Clients;
 use giemsa_store::shadow::{Comparison, ComparisonQuery, Conclusion, compare};
@@ -54,7 +55,7 @@ fn author(why: Option<&str>, force: bool) -> Author {
 
 async fn put_report(lab: &Lab, sha256: &str, failures: &[&str]) {
     let model = GateModel { sha256: sha256.to_owned(), ..GateModel::default() };
-    let mut report = GateReport::of(Trial::new(model, GoldenSummary::default(), Utc::now()));
+    let mut report = Trial::new(model, GoldenSummary::default(), Utc::now()).judge();
     report.passed = failures.is_empty();
     report.failures = failures.iter().map(|failure| (*failure).to_owned()).collect();
     lab.put_in_models(&format!("reports/{sha256}.json"), &serde_json::to_vec(&report).unwrap()).await;
@@ -393,28 +394,4 @@ async fn records(lab: &Lab, keys: impl Iterator<Item = &String>) -> BTreeMap<Str
         records.insert(key.clone(), lab.result(key).await.unwrap());
     }
     records
-}
-
-#[tokio::test]
-async fn a_table_of_an_earlier_version_gets_the_index_that_it_lacks() {
-    use aws_sdk_dynamodb::types::{DeleteGlobalSecondaryIndexAction, GlobalSecondaryIndexUpdate};
-    use giemsa_store::{MODEL_INDEX, create_table};
-
-    let lab = Lab::start().await;
-    let dynamodb = &lab.clients.dynamodb;
-    let delete = DeleteGlobalSecondaryIndexAction::builder().index_name(MODEL_INDEX).build().unwrap();
-    let update = GlobalSecondaryIndexUpdate::builder().delete(delete).build();
-    dynamodb.update_table().table_name(TABLE).global_secondary_index_updates(update).send().await.unwrap();
-    let sample = Model::load(&sample_model()).unwrap().sha256.clone();
-    let query = AnsweredQuery { stage: "prod".to_owned(), sha256: sample, since: None };
-    assert!(lab.table().count_answered(&query).await.is_err(), "the index is gone");
-
-    // As at each start; and what is answered from then on is listed.
-    create_table(dynamodb, TABLE).await.unwrap();
-    create_table(dynamodb, TABLE).await.unwrap();
-    let cells: BTreeMap<_, _> = cells().into_iter().take(2).collect();
-    answer_cells(&lab, &cells, &["prod"]).await;
-    assert_eq!(lab.table().count_answered(&query).await.unwrap(), 2);
-    let tomorrow = AnsweredQuery { since: Some(Utc::now() + TimeDelta::days(1)), ..query };
-    assert_eq!(lab.table().count_answered(&tomorrow).await.unwrap(), 0);
 }

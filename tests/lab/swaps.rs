@@ -15,9 +15,10 @@ use chrono::{DateTime, Utc};
 use giemsa::analysis::analyse_image;
 use giemsa::serving::Registry;
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::archive_key;
 use giemsa_core::record::Finding;
 use giemsa_image::DecodeLimits;
-use giemsa_model::{Model, Watch, Work, archive_key};
+use giemsa_model::{Model, Watch, Work};
 use giemsa_store::metrics::{Metric, total};
 use serde_json::json;
 

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
-use giemsa_model::{GateReport, report_key};
 use giemsa_store::TableReader;
 use giemsa_store::aws::Clients;
 

@@ -6,9 +6,9 @@ use crate::common::{file, sample_model, sample_model_with};
 use crate::running_stack::{PATIENCE, RunningStack, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_core::record::Record;
 use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
-use giemsa_model::{GateReport, report_key};
 use giemsa_store::TableReader;
 use giemsa_store::aws::Clients;
 
@@ -118,7 +118,7 @@ fn golden_images() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_of_a_version_without_stages_and_gate_keeps_working() {
+async fn a_model_that_was_copied_while_no_worker_ran_is_tried_and_served() {
     let folder = tempfile::tempdir().unwrap();
     let own = sample_model_with("giemsa.version", "own");
     {

@@ -18,8 +18,8 @@ use serde_json::Value;
 use super::Dashboard;
 use super::parameters::{Limit, Nothing, Query, Sha256, Stage, wrong};
 use super::problem::Problem;
+use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_core::record::ModelInfo;
-use giemsa_model::{GateReport, report_key};
 use giemsa_store::shadow::{Comparison, ComparisonQuery, compare};
 use giemsa_store::{LedgerEntry, StoredFile};
 

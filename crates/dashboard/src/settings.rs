@@ -16,8 +16,8 @@ use super::parameters::{Nothing, Query};
 use super::problem::Problem;
 use super::sign_in::Caller;
 use super::{Dashboard, SOFTWARE, uploads};
+use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_image::ImageFormat;
-use giemsa_model::{GateReport, report_key};
 
 /// What `GET /api/settings` answers.
 #[derive(Debug, Serialize)]

@@ -3,15 +3,20 @@
 //! Pure: it never reads an image or a bucket, and never asks the clock. Invariant: a report that passed has no reason of
 //! failure, and one that failed has at least one.
 
+mod page;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::gate_report::{
-    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion,
-    REPORT_SCHEMA, Speed, UnreadableImage, WrongImage,
+use giemsa_core::gate_report::{
+    Difference, GateModel, GateReport, GoldenSummary, ProductionComparison, REPORT_SCHEMA, UnreadableImage,
+    WrongImage,
 };
-use super::gate_rules::{EmptyGoldenSet, GateRules, ProofRule, RULES_KEY};
+use giemsa_core::gate_rules::{EmptyGoldenSet, GateRules, ProofRule, RULES_KEY};
+use giemsa_core::statistics::{LabelFigures, Proportion, Speed};
+
+pub use page::render_report;
 
 /// What a model did on one golden image.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,9 +93,10 @@ impl Trial {
     }
 }
 
-impl GateReport {
-    /// Judges a trial.
-    pub fn of(trial: Trial) -> Self {
+impl Trial {
+    /// Whether the model passes, and why not.
+    pub fn judge(self) -> GateReport {
+        let trial = self;
         let mut failures = trial.problems.clone();
         let mut notes = trial.notes.clone();
         let confusion = confusion_of(&trial.answers);
@@ -104,7 +110,7 @@ impl GateReport {
         let answered = || trial.answers.iter().filter_map(|image| image.answer.as_ref().ok());
         let needs_review =
             Proportion::of(answered().filter(|a| a.needs_review).count() as u64, answered().count() as u64);
-        Self {
+        GateReport {
             schema: REPORT_SCHEMA.to_owned(),
             passed: failures.is_empty(),
             failures,

@@ -2,9 +2,7 @@
 
 mod decision;
 mod gate;
-mod gate_html;
-mod gate_report;
-mod gate_rules;
+mod loader;
 mod metadata;
 mod network;
 mod pack;
@@ -15,23 +13,19 @@ use std::sync::Arc;
 
 use self::proof::Proof;
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::{GateModel, ProofOutcome};
 use giemsa_core::record::ModelInfo;
 
 pub use decision::decide;
-pub use gate::{Answered, GoldenAnswer, Trial, Unanswered};
-pub use gate_html::render_report;
-pub use gate_report::{
-    Difference, GateModel, GateReport, GoldenSummary, LabelFigures, ProductionComparison, Proportion,
-    REPORT_SCHEMA, Speed, UnreadableImage, Waiver, WrongImage, archive_key, report_key, report_page_key,
-};
-pub use gate_rules::{EmptyGoldenSet, GateRules, ProofRule, RULES_KEY, RulesError};
+pub use gate::{Answered, GoldenAnswer, Trial, Unanswered, render_report};
+pub use loader::{LoadCheck, LoadError, Loader, Loading};
 pub use metadata::{GraphFacts, Metadata, MetadataError, ReviewRule, ScoreKind};
 pub use network::{
     GraphSummary, LoadLimits, MemoryNeed, ModelError, Network, OUTLIER_OUTPUT, OnnxFile, ScoreError, Scores,
     Setting, panic_message, too_large,
 };
 pub use pack::{MetadataChanges, PackError, pack, pack_within};
-pub use proof::{PROOF_KEY, ProofError, ProofOutcome};
+pub use proof::{PROOF_KEY, ProofError};
 pub use watch::{Watch, Watched, Work};
 
 /// A model that can serve: built, checked against its metadata, probed, and compared with its own proof.
@@ -57,6 +51,15 @@ impl Model {
             version: self.metadata.version.clone(),
             sha256: self.sha256.clone(),
         }
+    }
+
+    /// Writes into a report what the model says of itself.
+    pub fn describe(&self, reported: &mut GateModel) {
+        reported.name = Some(self.metadata.name.clone());
+        reported.version = Some(self.metadata.version.clone());
+        reported.labels.clone_from(&self.metadata.labels);
+        reported.positive.clone_from(&self.metadata.positive);
+        reported.proof.clone_from(&self.proof);
     }
 
     /// Loads a model from the bytes of its ONNX file, within the limits of the default configuration.

@@ -7,10 +7,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::metadata::{GraphFacts, Metadata, MetadataError, ScoreKind};
 use super::network::{ModelError, Network, Scores};
+use giemsa_core::gate_report::ProofOutcome;
 use giemsa_image::{DecodeLimits, ImageFormat, InputSpec, Pixels, decode, preprocess};
 
 /// Key of the proof in `metadata_props`.
@@ -69,20 +70,6 @@ pub(super) struct Proof {
     bound: f64,
     /// PNG files, decoded one at a time: small ones may hold large pictures.
     inputs: Vec<(Vec<u8>, Scores)>,
-}
-
-/// A proof that holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProofOutcome {
-    /// Who gave the scores that were compared with: a framework and its version.
-    pub by: String,
-    /// Inputs that were compared.
-    pub inputs: u64,
-    /// Greatest difference from its scores, 0 to `bound`: of probabilities, and of logits and outlier scores relative
-    /// to the largest if that is above 1.
-    pub greatest_difference: f64,
-    /// Greatest difference that is allowed.
-    pub bound: f64,
 }
 
 /// Why a proof fails.

@@ -11,9 +11,9 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime as S3DateTime};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::is_gone;
+use crate::is_gone;
 use giemsa_core::digest::Sha256Stream;
-use giemsa_model::{GateReport, archive_key, render_report, report_key, report_page_key};
+use giemsa_core::gate_report::{GateReport, archive_key, report_key, report_page_key};
 
 /// Times that a report is read again because somebody else wrote it meanwhile.
 const MAX_ATTEMPTS: u32 = 10;
@@ -212,7 +212,7 @@ impl ModelBucket {
         Ok(file.map(|file| (parsed(&file), file.facts.modified_at)))
     }
 
-    /// Writes the report that `decide` makes of the one that is there, and before it its page.
+    /// Writes the report that `decide` makes of the one that is there, and before it the page that `render` makes of it.
     ///
     /// Where somebody else writes the report meanwhile, `decide` is asked again with what they wrote.
     ///
@@ -222,13 +222,14 @@ impl ModelBucket {
         &self,
         sha256: &str,
         decide: impl Fn(Option<FoundReport>) -> Result<GateReport, E>,
+        render: impl Fn(&GateReport) -> String,
     ) -> Result<GateReport, E> {
         let key = report_key(sha256);
         for attempt in 0..MAX_ATTEMPTS {
             tokio::time::sleep(PAUSE * attempt).await;
             let found = self.get(&key).await?;
             let report = decide(found.as_ref().map(parsed))?;
-            self.put(&report_page_key(sha256), render_report(&report).into()).await?;
+            self.put(&report_page_key(sha256), render(&report).into()).await?;
             let json =
                 serde_json::to_vec_pretty(&report).expect("a report holds only text and finite numbers");
             if self.put_if(&key, json.into(), found.as_ref().map(|file| file.facts.etag.as_str())).await? {

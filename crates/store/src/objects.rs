@@ -172,7 +172,7 @@ fn md5_to_check(found: &GetObjectOutput) -> Option<String> {
 ///
 /// # Errors
 /// [`FetchError::Request`] if S3 does not answer.
-pub(super) async fn newest_version(
+pub(crate) async fn newest_version(
     s3: &Client,
     bucket: &str,
     key: &str,

@@ -3,11 +3,13 @@
 //! It never writes a time that differs between two deliveries of an event. Invariant: the same record
 //! content goes to the same key, so that writing twice changes nothing.
 
+pub mod finder;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
 
-use super::StoreError;
+use crate::StoreError;
 use giemsa_core::object::MAX_KEY_BYTES;
 use giemsa_core::record::Record;
 
@@ -26,7 +28,7 @@ pub fn result_key(prefix: &str, record: &Record) -> String {
 }
 
 /// The upload date of an image of which it is not known; it sorts after all dates.
-pub(super) const UNKNOWN_DAY: &str = "unknown";
+pub(crate) const UNKNOWN_DAY: &str = "unknown";
 
 /// Upload date of a record's image, UTC, `YYYY-MM-DD` or `unknown`.
 pub fn upload_day(record: &Record) -> String {

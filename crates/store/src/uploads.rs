@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::CurrentResult;
+use crate::CurrentResult;
 
 /// Characters that stay as they are in a form-encoded key, as S3 encodes them.
 const KEPT: &AsciiSet =
@@ -335,7 +335,7 @@ fn utc(time: &SdkTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
-pub(super) fn permissions(what: &str) -> &'static str {
+pub(crate) fn permissions(what: &str) -> &'static str {
     match what {
         "GetBucketVersioning" => "s3:GetBucketVersioning on the input bucket",
         "ListObjectVersions" => "s3:ListBucketVersions on the bucket",
@@ -344,7 +344,7 @@ pub(super) fn permissions(what: &str) -> &'static str {
     }
 }
 
-pub(super) fn failed<E>(what: &'static str, bucket: &str, key: &str, error: &SdkError<E>) -> UploadsError
+pub(crate) fn failed<E>(what: &'static str, bucket: &str, key: &str, error: &SdkError<E>) -> UploadsError
 where
     E: std::error::Error + 'static,
 {

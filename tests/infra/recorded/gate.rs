@@ -3,7 +3,8 @@
 //! It never releases a model. Invariant: afterwards the sample model is in the archive, and no stage has a model.
 
 use giemsa_core::digest::sha256_hex;
-use giemsa_model::{RULES_KEY, archive_key};
+use giemsa_core::gate_report::archive_key;
+use giemsa_core::gate_rules::RULES_KEY;
 use serde_json::{Value, json};
 
 use super::super::common::events::{Upload, eventbridge};

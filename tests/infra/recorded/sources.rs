@@ -10,21 +10,21 @@ use std::path::Path;
 const PLACES: &[(&str, &[&str], &[&str])] = &[
     ("crates/dashboard/src/", &["Dashboard"], &[]),
     ("crates/store/src/queues.rs", &["Dashboard"], &["GetQueueUrl", "PurgeQueue", "SendMessageBatch"]),
-    ("crates/store/src/answered.rs", &["Classifier", "Backfill"], &[]),
-    ("crates/store/src/days.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
-    ("crates/store/src/crashes.rs", &["Classifier", "Backfill"], &[]),
-    ("crates/store/src/failures.rs", &["Classifier"], &[]),
-    ("crates/store/src/lookups.rs", &["Dashboard"], &[]),
+    ("crates/store/src/table/answered.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/table/counts/days.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
+    ("crates/store/src/table/notes/crashes.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/table/notes/failures.rs", &["Classifier"], &[]),
+    ("crates/store/src/table/lookups.rs", &["Dashboard"], &[]),
     ("crates/store/src/model_bucket.rs", &["Gate"], &["HeadObject"]),
     ("crates/store/src/objects.rs", &["Classifier", "Backfill"], &[]),
-    ("crates/store/src/queries.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
-    ("crates/store/src/result_finder.rs", &["Dashboard"], &[]),
+    ("crates/store/src/table/reader.rs", &["Classifier", "Backfill", "Dashboard"], &[]),
+    ("crates/store/src/results/finder.rs", &["Dashboard"], &[]),
     ("crates/store/src/results.rs", &["Classifier", "Backfill"], &[]),
-    ("crates/store/src/slides.rs", &["Dashboard"], &[]),
-    ("crates/store/src/table.rs", &["Classifier", "Backfill"], &[]),
+    ("crates/store/src/table/counts/slides.rs", &["Dashboard"], &[]),
+    ("crates/store/src/table/writer.rs", &["Classifier", "Backfill"], &[]),
     ("crates/store/src/uploads.rs", &["Dashboard"], &[]),
-    ("crates/store/src/verdict_writes.rs", &["Dashboard"], &[]),
-    ("crates/store/src/withdrawal_writes.rs", &["Dashboard"], &[]),
+    ("crates/store/src/table/reviews/verdict_writes.rs", &["Dashboard"], &[]),
+    ("crates/store/src/table/reviews/withdrawal_writes.rs", &["Dashboard"], &[]),
 ];
 
 /// Files or folders of commands and of the embedded stack alone.
@@ -36,9 +36,8 @@ const OF_COMMANDS: &[&str] = &[
     "crates/local/src/",
     "crates/store/src/queues/",
     "crates/ops/src/release/",
-    "crates/store/src/migration.rs",
-    "crates/store/src/releases.rs",
-    "crates/store/src/schema.rs",
+    "crates/store/src/table/releases.rs",
+    "crates/store/src/table/schema.rs",
 ];
 
 /// Methods of clients that ask nothing.

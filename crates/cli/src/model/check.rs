@@ -10,7 +10,9 @@ use chrono::Utc;
 use giemsa::golden::{GOLDEN_PREFIX, GoldenBytes, GoldenImage, GoldenSet, answer_golden};
 use giemsa_config::Limits;
 use giemsa_core::digest::sha256_hex;
-use giemsa_model::{GateModel, GateReport, GateRules, LoadLimits, Model, RULES_KEY, Trial, render_report};
+use giemsa_core::gate_report::{GateModel, GateReport};
+use giemsa_core::gate_rules::{GateRules, RULES_KEY};
+use giemsa_model::{LoadLimits, Model, Trial, render_report};
 
 use super::super::{Failed, output};
 use super::{FileArgument, expect, limits, print, read_file, short, shown_proof, shown_share};
@@ -102,10 +104,10 @@ async fn try_model(
         Ok(model) => model,
         Err(error) => {
             trial.problems.push(format!("the model cannot serve: {error}"));
-            return Ok(GateReport::of(trial));
+            return Ok(trial.judge());
         }
     };
-    trial.model.describe(&model);
+    model.describe(&mut trial.model);
     trial.notes.extend(model.notes.iter().cloned());
     let bar = output::progress("checked", set.images.len());
     let read = |image: &GoldenImage| {
@@ -121,7 +123,7 @@ async fn try_model(
     let answers = answer_golden(&set.images, read, &[model], limits).await;
     bar.finish_and_clear();
     trial.answers = answers?.into_iter().next().unwrap_or_default();
-    Ok(GateReport::of(trial))
+    Ok(trial.judge())
 }
 
 fn shown(report: &GateReport) -> String {

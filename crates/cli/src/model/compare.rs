@@ -4,7 +4,7 @@
 
 use anyhow::anyhow;
 use chrono::{DateTime, Utc};
-use giemsa_model::{LabelFigures, Speed};
+use giemsa_core::statistics::{LabelFigures, Speed};
 use giemsa_store::AnsweredQuery;
 use giemsa_store::shadow::{Comparison, ComparisonQuery, Conclusion, Side, compare};
 

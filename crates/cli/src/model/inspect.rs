@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::ProofOutcome;
+use giemsa_core::statistics::Speed;
 use giemsa_core::statistics::quantile;
 use giemsa_image::{InputSpec, InputTensor};
-use giemsa_model::{GraphSummary, LoadLimits, MemoryNeed, Model, OnnxFile, PROOF_KEY, ProofOutcome, Speed};
+use giemsa_model::{GraphSummary, LoadLimits, MemoryNeed, Model, OnnxFile, PROOF_KEY};
 use serde::Serialize;
 
 use super::super::{Failed, output};

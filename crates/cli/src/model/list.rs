@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_core::record::ModelInfo;
-use giemsa_model::{GateReport, report_key};
 use giemsa_ops::release::ReportState;
 use giemsa_store::FileFacts;
 use serde::Serialize;
@@ -108,7 +108,7 @@ async fn named(place: &Place, model: ModelInfo) -> anyhow::Result<ModelInfo> {
     if let Some((name, version)) = report.and_then(|report| report.model.name.zip(report.model.version)) {
         return Ok(ModelInfo { name, version, ..model });
     }
-    let file = place.models.get(&giemsa_model::archive_key(&model.sha256)).await?;
+    let file = place.models.get(&giemsa_core::gate_report::archive_key(&model.sha256)).await?;
     Ok(file.map_or_else(
         || model.clone(),
         |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes, &place.load_limits()) },

@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use clap::Subcommand;
-use giemsa::serving::Loader;
 use giemsa_config::{Config, Limits, model_key};
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::ProofOutcome;
 use giemsa_core::object::slide_name;
 use giemsa_core::record::ModelInfo;
 use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
-use giemsa_model::{LoadLimits, OnnxFile, ProofOutcome};
+use giemsa_model::Loader;
+use giemsa_model::{LoadLimits, OnnxFile};
 use giemsa_ops::release::Releaser;
 use giemsa_store::aws::Clients;
 use giemsa_store::{ModelBucket, TableReader, TableWriter};
@@ -204,7 +205,7 @@ fn shown_proof(proof: Option<&ProofOutcome>) -> String {
 }
 
 /// A share as text, with its interval.
-fn shown_share(share: Option<&giemsa_model::Proportion>) -> String {
+fn shown_share(share: Option<&giemsa_core::statistics::Proportion>) -> String {
     share.map_or_else(
         || "–".to_owned(),
         |p| format!("{:.1} % ({:.1}–{:.1} %)", 100.0 * p.value, 100.0 * p.low, 100.0 * p.high),

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
+use giemsa_core::gate_report::ProofOutcome;
 use giemsa_core::record::ModelInfo;
 use giemsa_image::{ColorMode, InputSpecJson, Layout, Resize};
-use giemsa_model::{LoadLimits, MetadataChanges, OnnxFile, PROOF_KEY, ProofOutcome, pack_within};
+use giemsa_model::{LoadLimits, MetadataChanges, OnnxFile, PROOF_KEY, pack_within};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

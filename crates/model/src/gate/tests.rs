@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ProofOutcome, Waiver};
+use giemsa_core::gate_report::{ProofOutcome, Waiver};
 
 fn image(key: &str, expected: &str, answered: &str) -> GoldenAnswer {
     let answered =
@@ -50,31 +50,28 @@ fn assert_failure(report: &GateReport, parts: &[&str]) {
 #[test]
 fn a_model_without_a_proof_fails_where_the_rules_ask_for_one() {
     let rows = [("sick", "sick", 20), ("well", "well", 20)];
-    assert!(GateReport::of(trial(&rows)).passed, "nobody asks");
+    assert!(trial(&rows).judge().passed, "nobody asks");
     let mut asked = trial(&rows);
     asked.rules = GateRules::parse(br#"{"proof": "required"}"#).unwrap();
-    let report = GateReport::of(asked.clone());
+    let report = asked.clone().judge();
     assert_failure(&report, &["no giemsa.proof", "golden/gate.json", "giemsa model pack", "--proof"]);
     asked.model.proof =
         Some(ProofOutcome { by: "torch".to_owned(), inputs: 4, greatest_difference: 1e-6, bound: 1e-3 });
-    let report = GateReport::of(asked.clone());
+    let report = asked.clone().judge();
     assert!(report.passed, "{:?}", report.failures);
     assert!(crate::render_report(&report).contains("4 inputs differ by 1.0e-6 at most from torch"));
     // A file that could not be loaded fails for that reason alone.
     let mut broken = Trial::new(GateModel::default(), asked.golden, DateTime::UNIX_EPOCH);
     (broken.rules, broken.problems) = (asked.rules, vec!["the model cannot be loaded".to_owned()]);
-    assert_eq!(GateReport::of(broken).failures, ["the model cannot be loaded"]);
+    assert_eq!(broken.judge().failures, ["the model cannot be loaded"]);
 }
 
 #[test]
 fn figures_are_of_one_label_against_the_others() {
     // Of 20 sick 18 are found; of 30 well 3 are called sick.
-    let report = GateReport::of(trial(&[
-        ("sick", "sick", 18),
-        ("sick", "well", 2),
-        ("well", "well", 27),
-        ("well", "sick", 3),
-    ]));
+    let report =
+        trial(&[("sick", "sick", 18), ("sick", "well", 2), ("well", "well", 27), ("well", "sick", 3)])
+            .judge();
     let sick = &report.labels[0];
     assert_eq!((sick.label.as_str(), sick.images), ("sick", 20));
     assert_eq!(sick.sensitivity.map(|p| (p.count, p.of, p.value)), Some((18, 20, 0.9)));
@@ -96,11 +93,9 @@ fn a_floor_is_reached_by_equality_and_missed_by_one_image() {
         trial.rules.sensitivity_at_least.insert("sick".to_owned(), 0.95);
         trial
     };
-    let reached =
-        GateReport::of(floors(trial(&[("sick", "sick", 19), ("sick", "well", 1), ("well", "well", 20)])));
+    let reached = floors(trial(&[("sick", "sick", 19), ("sick", "well", 1), ("well", "well", 20)])).judge();
     assert!(reached.passed, "{:?}", reached.failures);
-    let missed =
-        GateReport::of(floors(trial(&[("sick", "sick", 18), ("sick", "well", 2), ("well", "well", 20)])));
+    let missed = floors(trial(&[("sick", "sick", 18), ("sick", "well", 2), ("well", "well", 20)])).judge();
     assert_failure(
         &missed,
         &["sensitivity of \"sick\"", "18 of 20", "90.0 %", "95.0 %", "sensitivity_at_least"],
@@ -113,20 +108,20 @@ fn each_rule_can_fail_alone() {
     let with = |change: fn(&mut GateRules)| {
         let mut trial = trial(good);
         change(&mut trial.rules);
-        GateReport::of(trial)
+        trial.judge()
     };
     assert!(with(|_| ()).passed);
     let few = with(|rules| _ = rules.images_at_least.insert("well".to_owned(), 10));
     assert_failure(&few, &["9 golden images of \"well\"", "10", "images_at_least"]);
     let unknown = with(|rules| _ = rules.specificity_at_least.insert("wel".to_owned(), 0.5));
     assert_failure(&unknown, &["specificity of \"wel\"", "cannot be measured"]);
-    let inaccurate = GateReport::of(trial(&[("sick", "well", 2), ("well", "well", 17)]));
+    let inaccurate = trial(&[("sick", "well", 2), ("well", "well", 17)]).judge();
     assert_failure(&inaccurate, &["accuracy is 17 of 19", "accuracy_at_least"]);
 }
 
 #[test]
 fn an_empty_golden_set_fails_unless_the_rules_let_it_pass() {
-    let report = GateReport::of(trial(&[]));
+    let report = trial(&[]).judge();
     assert_failure(&report, &["golden set is empty", "empty_golden_set"]);
     assert_eq!(
         report.failures.len(),
@@ -136,7 +131,7 @@ fn an_empty_golden_set_fails_unless_the_rules_let_it_pass() {
     );
     let mut lenient = trial(&[]);
     lenient.rules.empty_golden_set = EmptyGoldenSet::Pass;
-    let report = GateReport::of(lenient);
+    let report = lenient.judge();
     assert!(report.passed);
     assert!(report.notes.iter().any(|note| note.contains("nothing was measured")), "{:?}", report.notes);
 }
@@ -146,7 +141,7 @@ fn an_image_without_an_answer_fails_and_is_in_no_figure() {
     let mut trial = trial(&[("sick", "sick", 9), ("well", "well", 10)]);
     trial.answers[0].answer =
         Err(Unanswered { code: "corrupt".to_owned(), message: "cut at byte 7".to_owned() });
-    let report = GateReport::of(trial);
+    let report = trial.judge();
     assert_failure(&report, &["1 of 19 golden images could not be answered"]);
     assert_eq!(report.labels[0].images, 8);
     assert_eq!(report.unreadable[0].message, "cut at byte 7");
@@ -154,7 +149,7 @@ fn an_image_without_an_answer_fails_and_is_in_no_figure() {
 
 #[test]
 fn a_folder_that_is_no_label_fails_and_a_label_without_a_folder_is_noted() {
-    let report = GateReport::of(trial(&[("sick", "sick", 20), ("gametocyte", "sick", 1)]));
+    let report = trial(&[("sick", "sick", 20), ("gametocyte", "sick", 1)]).judge();
     assert_failure(&report, &["golden/gametocyte/ holds 1", "sick"]);
     assert!(
         report.notes.iter().any(|note| note.contains("no golden image of \"well\"")),
@@ -170,7 +165,7 @@ fn a_model_that_cannot_be_loaded_fails_for_that_reason_alone() {
     trial.answers.clear();
     trial.model = GateModel { sha256: "b".repeat(64), size_bytes: 9, ..GateModel::default() };
     trial.problems.push("it is not ONNX".to_owned());
-    let report = GateReport::of(trial);
+    let report = trial.judge();
     assert_eq!((report.passed, report.failures), (false, vec!["it is not ONNX".to_owned()]));
 }
 
@@ -182,7 +177,7 @@ fn differences_to_production_are_counted_by_image() {
         Ok(Answered { label: "well".to_owned(), confidence: 0.6, needs_review: true, milliseconds: 1.0 });
     production[1].answer = Err(Unanswered { code: "network_failed".to_owned(), message: "NaN".to_owned() });
     both.production = Some((GateModel { sha256: "c".repeat(64), ..GateModel::default() }, production));
-    let comparison = GateReport::of(both).production.unwrap();
+    let comparison = both.judge().production.unwrap();
     assert_eq!(comparison.accuracy.map(|p| (p.count, p.of)), Some((2, 3)));
     let shown: Vec<_> = comparison
         .differences
@@ -204,7 +199,7 @@ fn speed_is_by_nearest_rank() {
 
 #[test]
 fn a_waiver_lets_a_failed_model_serve_and_a_report_reads_back() {
-    let mut report = GateReport::of(trial(&[]));
+    let mut report = trial(&[]).judge();
     assert!(!report.lets_serve());
     let at = DateTime::UNIX_EPOCH;
     report.waiver = Some(Waiver { by: "a".to_owned(), reason: "b".to_owned(), at });

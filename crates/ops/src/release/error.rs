@@ -3,7 +3,7 @@
 //! Invariant: whatever error a release ends with, the stage serves what it served before, or the history tells.
 
 use super::MIN_DIGEST_DIGITS;
-use giemsa::serving::LoadError;
+use giemsa_model::LoadError;
 use giemsa_model::too_large;
 use giemsa_store::{BucketError, QueryError, StoreError};
 

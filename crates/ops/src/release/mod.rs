@@ -13,11 +13,11 @@ use serde::Serialize;
 pub use error::ReleaseError;
 pub use history::{Event, History, HistoryEntry};
 
-use giemsa::serving::Loader;
 use giemsa_config::model_key;
 use giemsa_core::digest::sha256_hex;
+use giemsa_core::gate_report::{GateModel, GateReport, GoldenSummary, Waiver, archive_key, report_key};
 use giemsa_core::record::ModelInfo;
-use giemsa_model::{GateModel, GateReport, GoldenSummary, Trial, Waiver, archive_key, report_key};
+use giemsa_model::{Loader, Trial, render_report};
 use giemsa_store::{
     BoundedFile, FoundReport, ModelBucket, QueryError, ReleaseEntry, ReleaseKind, ReleaseState, StoredFile,
     TableReader, TableWriter,
@@ -300,11 +300,11 @@ impl Releaser {
         let waived = |found: Option<FoundReport>| {
             let report = match found {
                 Some(found) => self.readable(sha256, found)?,
-                None => GateReport::of(untried(entry, size_bytes)),
+                None => untried(entry, size_bytes).judge(),
             };
             Ok::<_, ReleaseError>(GateReport { waiver: Some(waiver.clone()), ..report })
         };
-        self.bucket.publish_report(sha256, waived).await.map(drop)
+        self.bucket.publish_report(sha256, waived, render_report).await.map(drop)
     }
 
     fn readable(&self, sha256: &str, found: FoundReport) -> Result<GateReport, ReleaseError> {

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::gate_report::{GateReport, ProductionComparison, Proportion, Speed};
-use super::gate_rules::EmptyGoldenSet;
+use giemsa_core::gate_report::{Difference, GateReport, ProductionComparison, UnreadableImage, WrongImage};
+use giemsa_core::gate_rules::EmptyGoldenSet;
+use giemsa_core::statistics::{Proportion, Speed};
 
 /// Rows of a list on the page; the JSON has all.
 const LONGEST_LIST: usize = 200;
 
-const STYLE: PreEscaped<&str> = PreEscaped(include_str!("gate_report.css"));
+const STYLE: PreEscaped<&str> = PreEscaped(include_str!("page.css"));
 
 /// The page of `report`, a whole HTML document.
 pub fn render_report(report: &GateReport) -> String {
@@ -174,7 +175,7 @@ fn confusion(report: &GateReport) -> Markup {
 }
 
 fn wrong_images(report: &GateReport) -> Markup {
-    let row = |image: &super::WrongImage| {
+    let row = |image: &WrongImage| {
         html! {
             td { (image.key) } td { (image.expected) } td { (image.answered) } td { (percent(image.confidence)) }
             td { @if image.needs_review { "yes" } @else { b .wrong { "no" } } }
@@ -189,7 +190,7 @@ fn wrong_images(report: &GateReport) -> Markup {
 }
 
 fn unreadable_images(report: &GateReport) -> Markup {
-    let row = |image: &super::UnreadableImage| {
+    let row = |image: &UnreadableImage| {
         html! { td { (image.key) } td { (image.expected) } td { (image.code) } td { (image.message) } }
     };
     html! {
@@ -203,7 +204,7 @@ fn unreadable_images(report: &GateReport) -> Markup {
 fn comparison(report: &GateReport, production: &ProductionComparison) -> Markup {
     let digest = production.sha256.get(..12).unwrap_or_default();
     let answer = |answer: &Option<String>| answer.clone().unwrap_or_else(|| "none".to_owned());
-    let row = |difference: &super::Difference| {
+    let row = |difference: &Difference| {
         html! {
             td { (difference.key) } td { (difference.expected) } td { (answer(&difference.answered)) }
             td { (answer(&difference.production_answered)) }
@@ -270,7 +271,9 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::{Answered, GateModel, GateRules, GoldenAnswer, GoldenSummary, Trial};
+    use crate::{Answered, GoldenAnswer, Trial};
+    use giemsa_core::gate_report::{GateModel, GoldenSummary};
+    use giemsa_core::gate_rules::GateRules;
 
     #[test]
     fn every_text_from_outside_is_escaped() {
@@ -287,7 +290,7 @@ mod tests {
         };
         let mut rules = GateRules::default();
         rules.images_at_least.insert(evil.clone(), 3);
-        let report = GateReport::of(Trial {
+        let report = Trial {
             production: Some((model.clone(), Vec::new())),
             model,
             golden: GoldenSummary { digest: evil.clone(), images: [(evil.clone() + "2", 1)].into() },
@@ -296,7 +299,8 @@ mod tests {
             problems: vec![evil.clone()],
             notes: vec![evil.clone()],
             made_at: DateTime::UNIX_EPOCH,
-        });
+        }
+        .judge();
         let html = render_report(&report);
         assert!(!html.contains("<script"), "{html}");
         assert!(html.matches("&lt;script&gt;").count() >= 10, "{html}");

@@ -9,10 +9,10 @@ use std::borrow::Cow;
 
 use aws_sdk_s3::Client;
 
-use super::objects::newest_version;
-use super::results::upload_day;
-use super::table::{Held, Over, PutResult};
-use super::{Counter, StoreError, TableWriter};
+use crate::objects::newest_version;
+use crate::results::upload_day;
+use crate::table::writer::{Held, Over, PutResult};
+use crate::{Counter, StoreError, TableWriter};
 use giemsa_core::object::{Sequencer, slide_of_key};
 use giemsa_core::record::Record;
 

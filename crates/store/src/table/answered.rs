@@ -9,10 +9,12 @@ use aws_sdk_dynamodb::types::Select;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::queries::{Cursor, text};
-use super::schema::{MODEL_INDEX, RESULT_SK, SHARDS, image_of_pk, model_index_pk, result_pk, time_text};
-use super::table::{Item, sequencer_of};
-use super::{QueryError, TableReader};
+use crate::table::reader::{Cursor, text};
+use crate::table::schema::{
+    MODEL_INDEX, RESULT_SK, SHARDS, image_of_pk, model_index_pk, result_pk, time_text,
+};
+use crate::table::writer::{Item, sequencer_of};
+use crate::{QueryError, TableReader};
 use giemsa_core::object::Sequencer;
 use giemsa_core::record::Record;
 
@@ -123,7 +125,7 @@ impl TableReader {
         }
     }
 
-    pub(super) fn image_key(&self, item: &Item) -> Result<ImageKey, QueryError> {
+    pub(crate) fn image_key(&self, item: &Item) -> Result<ImageKey, QueryError> {
         let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).map_or("", String::as_str);
         let (bucket, key) = image_of_pk(pk).ok_or_else(|| QueryError::Item {
             table: self.table.clone(),

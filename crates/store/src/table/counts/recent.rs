@@ -7,9 +7,11 @@ use aws_sdk_dynamodb::types::Select;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::queries::text;
-use super::schema::{LABEL_INDEX, LabelOrRejected, RECENT_INDEX, SHARDS, label_pk, recent_pk, time_text};
-use super::{QueryError, TableReader};
+use crate::table::reader::text;
+use crate::table::schema::{
+    LABEL_INDEX, LabelOrRejected, RECENT_INDEX, SHARDS, label_pk, recent_pk, time_text,
+};
+use crate::{QueryError, TableReader};
 
 /// Shards that are counted at once.
 const CONCURRENCY: usize = 8;

@@ -9,14 +9,14 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::merged::{Merged, Range, Row, text_of, truth_of};
-use super::queries::text;
-use super::schema::{
+use crate::table::merged::{Merged, Range, Row, text_of, truth_of};
+use crate::table::reader::text;
+use crate::table::schema::{
     ACTIVITY_SK, LISTING_INDEX, SHARDS, SUSPECT_INDEX, WITHDRAWN_PK_START, activity_pk, slide_listing,
     slide_pk, slides_pk, time_text, withdrawn_slide_pk,
 };
-use super::table::{Item, number, suspicion_and_content, suspicion_start};
-use super::{QueryError, StoreError, TableReader, TableWriter, Withdrawal};
+use crate::table::writer::{Item, number, suspicion_and_content, suspicion_start};
+use crate::{QueryError, StoreError, TableReader, TableWriter, Withdrawal};
 use giemsa_core::object::{slide_name, slide_of_key};
 use giemsa_core::record::{Record, Status};
 use giemsa_core::slide::{Counted, SlideFigure, Tally};
@@ -34,7 +34,7 @@ const MAX_SAME_CONTENT: i32 = 100;
 const MAX_SEARCHED: usize = 5_000;
 
 /// How long an index may lag behind the table; a figure that was begun sooner after a change may lack it.
-pub(super) const INDEX_LAG: TimeDelta = TimeDelta::seconds(5);
+pub(crate) const INDEX_LAG: TimeDelta = TimeDelta::seconds(5);
 
 /// Images of a slide that may be counted anew each second while they change.
 const COUNTED_PER_SECOND: u64 = 500;

@@ -6,9 +6,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::schema::{RELEASES_END, model_pk, release_pk, time_text};
-use super::table::{Item, TableWriter};
-use super::{LedgerEntry, QueryError, StoreError, TableReader};
+use crate::table::schema::{RELEASES_END, model_pk, release_pk, time_text};
+use crate::table::writer::{Item, TableWriter};
+use crate::{LedgerEntry, QueryError, StoreError, TableReader};
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use giemsa_core::record::ModelInfo;

@@ -48,13 +48,12 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
-    GlobalSecondaryIndexUpdate, KeySchemaElement, KeyType, Projection, ProjectionType, ScalarAttributeType,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::StoreError;
-use super::migration::{is_up_to_date, migrate_items, note_layout};
+use crate::StoreError;
 use giemsa_core::digest::short_id;
 
 /// Name of the index that answers for slides.
@@ -92,7 +91,7 @@ pub const SUSPECT_ATTRIBUTES: &[&str] = &[
 pub const RECENT_ATTRIBUTES: &[&str] = &["status", "label", "needs_review"];
 
 /// Longest sort key, bytes.
-pub(super) const MAX_SORT_KEY_BYTES: usize = 1024;
+pub(crate) const MAX_SORT_KEY_BYTES: usize = 1024;
 
 /// Digits that spread a busy index key over partitions.
 pub const SHARDS: &str = "0123456789abcdef";
@@ -117,23 +116,23 @@ impl LabelOrRejected {
 }
 
 /// Partition of what reviewers say of an image, of whatever stage.
-pub(super) fn image_pk(bucket: &str, key: &str) -> String {
+pub(crate) fn image_pk(bucket: &str, key: &str) -> String {
     format!("image#{bucket}/{key}")
 }
 
 /// Sort key of the withdrawal that is in force.
-pub(super) const WITHDRAWN_SK: &str = "withdrawn";
+pub(crate) const WITHDRAWN_SK: &str = "withdrawn";
 
 /// How the sort keys of withdrawals and restorations begin, as they were appended.
-pub(super) const WITHDRAWAL_SK_START: &str = "withdrawal#";
+pub(crate) const WITHDRAWAL_SK_START: &str = "withdrawal#";
 
 /// Partition of what a stage says of an image: its current result, and notes of failures.
-pub(super) fn result_pk(stage: &str, bucket: &str, key: &str) -> String {
+pub(crate) fn result_pk(stage: &str, bucket: &str, key: &str) -> String {
     format!("result#{stage}#{bucket}/{key}")
 }
 
 /// Bucket and key of an image, of the partition key of either kind.
-pub(super) fn image_of_pk(pk: &str) -> Option<(&str, &str)> {
+pub(crate) fn image_of_pk(pk: &str) -> Option<(&str, &str)> {
     // No stage has a `#` in its name, and no bucket a slash.
     let of_stage =
         || pk.strip_prefix("result#").and_then(|rest| rest.split_once('#')).map(|(_, image)| image);
@@ -141,13 +140,13 @@ pub(super) fn image_of_pk(pk: &str) -> Option<(&str, &str)> {
 }
 
 /// Sort key of the current result.
-pub(super) const RESULT_SK: &str = "result";
+pub(crate) const RESULT_SK: &str = "result";
 
 /// How the sort keys of notes of failures begin.
-pub(super) const FAILURE_SK_START: &str = "failure#";
+pub(crate) const FAILURE_SK_START: &str = "failure#";
 
 /// One note for each upload of a key: the version is cut where it would exceed the 1,024 bytes of a sort key.
-pub(super) fn failure_sk(object_version: &str) -> String {
+pub(crate) fn failure_sk(object_version: &str) -> String {
     let room = MAX_SORT_KEY_BYTES - FAILURE_SK_START.len();
     format!("{FAILURE_SK_START}{}", &object_version[..object_version.floor_char_boundary(room)])
 }
@@ -158,65 +157,65 @@ pub fn leading_keys(stage: &str) -> Vec<String> {
     vec![format!("result#{stage}#*"), activity_pk(stage, "*"), days_pk(stage), model_pk(stage)]
 }
 
-pub(super) fn slide_pk(stage: &str, slide: &str) -> String {
+pub(crate) fn slide_pk(stage: &str, slide: &str) -> String {
     format!("{stage}#{slide}")
 }
 
 /// Partition of the withdrawn images of a slide; no stage has a `!` in its name.
-pub(super) fn withdrawn_slide_pk(stage: &str, slide: &str) -> String {
+pub(crate) fn withdrawn_slide_pk(stage: &str, slide: &str) -> String {
     format!("{WITHDRAWN_PK_START}{stage}#{slide}")
 }
 
 /// Partition of the withdrawn images of a stage.
-pub(super) fn withdrawn_pk(stage: &str, shard: &str) -> String {
+pub(crate) fn withdrawn_pk(stage: &str, shard: &str) -> String {
     format!("{WITHDRAWN_PK_START}{stage}#{shard}")
 }
 
 /// How the index partitions of withdrawn images begin.
-pub(super) const WITHDRAWN_PK_START: &str = "!withdrawn#";
+pub(crate) const WITHDRAWN_PK_START: &str = "!withdrawn#";
 
 /// Where the withdrawals in force of a slide are listed.
-pub(super) fn withdrawals_pk(slide: &str) -> String {
+pub(crate) fn withdrawals_pk(slide: &str) -> String {
     format!("withdrawn#{slide}")
 }
 
-pub(super) fn label_pk(stage: &str, which: &LabelOrRejected, day: &str, shard: &str) -> String {
+pub(crate) fn label_pk(stage: &str, which: &LabelOrRejected, day: &str, shard: &str) -> String {
     format!("{stage}#{}#{day}#{shard}", which.key_text())
 }
 
-pub(super) fn review_pk(stage: &str, shard: &str) -> String {
+pub(crate) fn review_pk(stage: &str, shard: &str) -> String {
     format!("{stage}#{shard}")
 }
 
-pub(super) fn model_index_pk(stage: &str, sha256: &str, shard: &str) -> String {
+pub(crate) fn model_index_pk(stage: &str, sha256: &str, shard: &str) -> String {
     format!("{stage}#{sha256}#{shard}")
 }
 
-pub(super) fn recent_pk(stage: &str, day: &str, shard: &str) -> String {
+pub(crate) fn recent_pk(stage: &str, day: &str, shard: &str) -> String {
     format!("{stage}#{day}#{shard}")
 }
 
 /// Key of the item that tells of a slide's last activity.
-pub(super) fn activity_pk(stage: &str, slide: &str) -> String {
+pub(crate) fn activity_pk(stage: &str, slide: &str) -> String {
     format!("slide#{stage}#{slide}")
 }
 
 /// Sort key of the item of a slide's activity.
-pub(super) const ACTIVITY_SK: &str = "activity";
+pub(crate) const ACTIVITY_SK: &str = "activity";
 
 /// Sort key of the verdict in force.
-pub(super) const VERDICT_SK: &str = "verdict";
+pub(crate) const VERDICT_SK: &str = "verdict";
 
-pub(super) fn days_pk(stage: &str) -> String {
+pub(crate) fn days_pk(stage: &str) -> String {
     format!("days#{stage}")
 }
 
-pub(super) fn slides_pk(stage: &str, shard: &str) -> String {
+pub(crate) fn slides_pk(stage: &str, shard: &str) -> String {
     format!("slides#{stage}#{shard}")
 }
 
 /// Where a slide is listed: partition and sort key.
-pub(super) fn slide_listing(stage: &str, slide: &str, last_activity_at: DateTime<Utc>) -> (String, String) {
+pub(crate) fn slide_listing(stage: &str, slide: &str, last_activity_at: DateTime<Utc>) -> (String, String) {
     let digest = short_id(&[stage, slide]);
     let mut sk = format!("{}#{slide}", time_text(last_activity_at));
     if sk.len() > MAX_SORT_KEY_BYTES {
@@ -227,12 +226,12 @@ pub(super) fn slide_listing(stage: &str, slide: &str, last_activity_at: DateTime
     (slides_pk(stage, &digest[..1]), sk)
 }
 
-pub(super) fn failures_pk(stage: &str, shard: &str) -> String {
+pub(crate) fn failures_pk(stage: &str, shard: &str) -> String {
     format!("failures#{stage}#{shard}")
 }
 
 /// Where a failure is listed: partition and sort key.
-pub(super) fn failure_listing(
+pub(crate) fn failure_listing(
     stage: &str,
     key: &str,
     object_version: &str,
@@ -242,42 +241,36 @@ pub(super) fn failure_listing(
     (failures_pk(stage, &digest[..1]), format!("{}#{digest}", time_text(failed_at)))
 }
 
-pub(super) fn verdicts_pk(slide: &str) -> String {
+pub(crate) fn verdicts_pk(slide: &str) -> String {
     format!("verdicts#{slide}")
 }
 
-pub(super) fn reviews_pk(month: &str) -> String {
+pub(crate) fn reviews_pk(month: &str) -> String {
     format!("reviews#{month}")
 }
 
-pub(super) fn release_pk(stage: &str) -> String {
+pub(crate) fn release_pk(stage: &str) -> String {
     format!("release#{stage}")
 }
 
-pub(super) fn model_pk(stage: &str) -> String {
+pub(crate) fn model_pk(stage: &str) -> String {
     format!("model#{stage}")
 }
 
 /// After the sort keys of all releases, which begin with a digit, and before those of crashes.
-pub(super) const RELEASES_END: &str = ":";
+pub(crate) const RELEASES_END: &str = ":";
 
 /// Sort key of what is known of a model's crashes, in the partition of its stage's releases.
-pub(super) fn crash_sk(sha256: &str) -> String {
+pub(crate) fn crash_sk(sha256: &str) -> String {
     format!("crash#{sha256}")
 }
 
-/// Key of the item that tells which version wrote the others last.
-pub(super) const LAYOUT_PK: &str = "layout";
-/// Sort key of it.
-pub(super) const LAYOUT_SK: &str = "keys";
-
 /// Time as it sorts: UTC with milliseconds.
-pub(super) fn time_text(time: DateTime<Utc>) -> String {
+pub(crate) fn time_text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Creates the table, on demand, unless it is there; one of an earlier version gets the indexes and keys that it lacks,
-/// for which nothing may be answered meanwhile.
+/// Creates the table, on demand, unless it exists.
 ///
 /// The embedded stack and the tests use it; on AWS the template does the same.
 ///
@@ -296,53 +289,13 @@ pub async fn create_table(dynamodb: &Client, table: &str) -> Result<(), StoreErr
         .send()
         .await;
     match created {
-        Ok(_) => note_layout(dynamodb, table).await,
-        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
-            bring_up_to_date(dynamodb, table).await
+        Ok(_) => Ok(()),
+        Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => Ok(()),
+        Err(error) => {
+            let detail = DisplayErrorContext(&error).to_string();
+            Err(StoreError::Table { table: table.to_owned(), detail })
         }
-        Err(error) => Err(failed(table, DisplayErrorContext(&error).to_string())),
     }
-}
-
-/// Brings items to their keys, and adds the indexes that tables had not from the first, one by one as DynamoDB asks for.
-async fn bring_up_to_date(dynamodb: &Client, table: &str) -> Result<(), StoreError> {
-    let missing = missing_indexes(dynamodb, table).await?;
-    let lacks_places = missing.iter().any(|index| index.name != MODEL_INDEX);
-    if lacks_places || !is_up_to_date(dynamodb, table).await? {
-        // Before the indexes are there: a migration that is ended in the middle starts again.
-        migrate_items(dynamodb, table, lacks_places).await?;
-    }
-    for index in missing {
-        let wanted = index.definition();
-        let create = CreateGlobalSecondaryIndexAction::builder()
-            .index_name(index.name)
-            .set_key_schema(Some(wanted.key_schema().to_vec()))
-            .set_projection(wanted.projection().cloned())
-            .build()
-            .expect("name, keys and projection are set");
-        let keys = [index.partition_key(), index.sort_key()].map(|name| text_attribute(&name));
-        let updated = dynamodb
-            .update_table()
-            .table_name(table)
-            .set_attribute_definitions(Some(keys.to_vec()))
-            .global_secondary_index_updates(GlobalSecondaryIndexUpdate::builder().create(create).build())
-            .send()
-            .await;
-        updated.map_err(|e| failed(table, DisplayErrorContext(&e).to_string()))?;
-    }
-    Ok(())
-}
-
-async fn missing_indexes(dynamodb: &Client, table: &str) -> Result<Vec<&'static Index>, StoreError> {
-    let described = dynamodb.describe_table().table_name(table).send().await;
-    let described = described.map_err(|e| failed(table, DisplayErrorContext(&e).to_string()))?;
-    let present = described.table().map(|t| t.global_secondary_indexes()).unwrap_or_default();
-    let is_there = |index: &&Index| present.iter().any(|i| i.index_name() == Some(index.name));
-    Ok(INDEXES.iter().filter(|index| !is_there(index)).collect())
-}
-
-fn failed(table: &str, detail: String) -> StoreError {
-    StoreError::Table { table: table.to_owned(), detail }
 }
 
 fn text_attribute(name: &str) -> AttributeDefinition {
@@ -355,14 +308,14 @@ fn text_attribute(name: &str) -> AttributeDefinition {
 
 /// An index of the table, as it is made.
 #[derive(Debug)]
-pub(super) struct Index {
-    pub(super) name: &'static str,
-    pub(super) projection: ProjectionType,
-    pub(super) attributes: &'static [&'static str],
+pub(crate) struct Index {
+    pub(crate) name: &'static str,
+    pub(crate) projection: ProjectionType,
+    pub(crate) attributes: &'static [&'static str],
 }
 
-/// All indexes. The model index was not there from the first, the four after it neither.
-pub(super) const INDEXES: &[Index] = &[
+/// All indexes.
+pub(crate) const INDEXES: &[Index] = &[
     Index { name: SLIDE_INDEX, projection: ProjectionType::All, attributes: &[] },
     Index { name: LABEL_INDEX, projection: ProjectionType::All, attributes: &[] },
     Index { name: REVIEW_INDEX, projection: ProjectionType::All, attributes: &[] },
@@ -374,11 +327,11 @@ pub(super) const INDEXES: &[Index] = &[
 ];
 
 impl Index {
-    pub(super) fn partition_key(&self) -> String {
+    pub(crate) fn partition_key(&self) -> String {
         format!("{}_pk", self.name)
     }
 
-    pub(super) fn sort_key(&self) -> String {
+    pub(crate) fn sort_key(&self) -> String {
         format!("{}_sk", self.name)
     }
 

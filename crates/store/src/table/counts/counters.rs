@@ -11,7 +11,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::{StreamExt, stream};
 use tokio::time::timeout_at;
 
-use super::TableWriter;
+use crate::TableWriter;
 
 /// Counts that are marked at once.
 const CONCURRENCY: usize = 16;

@@ -9,13 +9,15 @@ use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::queries::{ImageHistory, text};
-use super::results::upload_day;
-use super::schema::{RESULT_SK, WITHDRAWN_SK, days_pk, image_pk, result_pk, time_text, withdrawals_pk};
-use super::table::{Item, PLACES_OF_COUNTED, key_attributes, number, review_keys};
-use super::verdict_writes::{FIRST_PAUSE, MAX_TRIES};
-use super::withdrawals::{Withdrawal, WithdrawalAction};
-use super::{StoreError, TableReader, TableWriter};
+use crate::results::upload_day;
+use crate::table::reader::{ImageHistory, text};
+use crate::table::reviews::verdict_writes::{FIRST_PAUSE, MAX_TRIES};
+use crate::table::reviews::withdrawals::{Withdrawal, WithdrawalAction};
+use crate::table::schema::{
+    RESULT_SK, WITHDRAWN_SK, days_pk, image_pk, result_pk, time_text, withdrawals_pk,
+};
+use crate::table::writer::{Item, PLACES_OF_COUNTED, key_attributes, number, review_keys};
+use crate::{StoreError, TableReader, TableWriter};
 use giemsa_core::record::Record;
 
 impl TableWriter {
@@ -52,7 +54,7 @@ impl TableWriter {
     }
 
     /// Takes a record out of what counts that a stage answered only after its image was withdrawn.
-    pub(super) async fn enforce(&self, withdrawal: &Withdrawal, stage: &str) -> Result<(), StoreError> {
+    pub(crate) async fn enforce(&self, withdrawal: &Withdrawal, stage: &str) -> Result<(), StoreError> {
         let history = self.history(&withdrawal.bucket, &withdrawal.key, &[stage]).await?;
         let is_late =
             |record: &&Record| record.withdrawn.is_none() && withdrawal.is_of(record.image.object_version());

@@ -9,31 +9,31 @@ use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::queries::text;
-use super::table::Item;
-use super::{QueryError, TableReader};
+use crate::table::reader::text;
+use crate::table::writer::Item;
+use crate::{QueryError, TableReader};
 
 /// Partitions that are asked at once.
 const CONCURRENCY: usize = 8;
 
 /// Most rows of one request; a full record has one to two kilobytes, and a request at most a megabyte.
-pub(super) const MAX_ROWS: usize = 500;
+pub(crate) const MAX_ROWS: usize = 500;
 
 /// Most rows of one request that only counts; they have a few hundred bytes each.
 const MAX_COUNTED_ROWS: usize = 2_000;
 
 /// Sort keys that a list is confined to.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Range {
+pub(crate) struct Range {
     /// The least, inclusive.
-    pub(super) from: Option<String>,
+    pub(crate) from: Option<String>,
     /// What all are below.
-    pub(super) below: Option<String>,
+    pub(crate) below: Option<String>,
 }
 
 impl Range {
     /// Continues after `position`, the last sort key that was looked at.
-    pub(super) fn after(mut self, position: Option<&str>) -> Self {
+    pub(crate) fn after(mut self, position: Option<&str>) -> Self {
         if let Some(position) = position
             && self.below.as_deref().is_none_or(|below| position < below)
         {
@@ -45,14 +45,14 @@ impl Range {
 
 /// One row of an index.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) sk: String,
-    pub(super) item: Item,
+pub(crate) struct Row {
+    pub(crate) sk: String,
+    pub(crate) item: Item,
 }
 
 /// A list that is read page by page.
 #[derive(Debug)]
-pub(super) struct Merged<'a> {
+pub(crate) struct Merged<'a> {
     reader: &'a TableReader,
     index: &'static str,
     range: Range,
@@ -76,7 +76,7 @@ enum Start {
 
 impl<'a> Merged<'a> {
     /// A list of the partitions `pks` of `index`; `expected` rows are likely to be wanted of it.
-    pub(super) fn new(
+    pub(crate) fn new(
         reader: &'a TableReader,
         index: &'static str,
         pks: Vec<String>,
@@ -93,7 +93,7 @@ impl<'a> Merged<'a> {
     }
 
     /// The next row, or `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Row>, QueryError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Row>, QueryError> {
         self.refill().await?;
         let largest = self
             .partitions
@@ -182,12 +182,12 @@ impl<'a> Merged<'a> {
 }
 
 /// A text attribute of an item.
-pub(super) fn text_of<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Option<&'a str> {
+pub(crate) fn text_of<'a>(item: &'a HashMap<String, AttributeValue>, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
 /// A truth of an item.
-pub(super) fn truth_of(item: &Item, name: &str) -> Option<bool> {
+pub(crate) fn truth_of(item: &Item, name: &str) -> Option<bool> {
     item.get(name)?.as_bool().ok().copied()
 }
 
@@ -198,7 +198,7 @@ impl TableReader {
     ///
     /// # Errors
     /// [`QueryError`].
-    pub(super) async fn count_rows(
+    pub(crate) async fn count_rows(
         &self,
         index: &'static str,
         pk: String,

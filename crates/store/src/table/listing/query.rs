@@ -4,9 +4,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::merged::text_of;
-use super::table::Item;
-use super::verdicts::Review;
+use crate::table::merged::text_of;
+use crate::table::reviews::verdicts::Review;
+use crate::table::writer::Item;
 use giemsa_core::record::{Record, Status};
 
 /// In which order results are asked for.
@@ -65,7 +65,7 @@ impl ResultQuery {
     }
 
     /// Whether the record of a row may fit, as far as the row tells.
-    pub(super) fn may_fit(&self, row: &Item) -> bool {
+    pub(crate) fn may_fit(&self, row: &Item) -> bool {
         let is_other = |name: &str, wanted: Option<&str>| {
             wanted.is_some_and(|wanted| text_of(row, name).is_some_and(|found| found != wanted))
         };
@@ -78,7 +78,7 @@ impl ResultQuery {
     }
 
     /// Whether a record fits, with the verdict in force on its image.
-    pub(super) fn fits(&self, record: &Record, verdict: Option<&Review>) -> bool {
+    pub(crate) fn fits(&self, record: &Record, verdict: Option<&Review>) -> bool {
         let is_same = |wanted: &Option<String>, found: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
         };

@@ -12,15 +12,15 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Days, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::FailureNote;
-use super::merged::text_of;
-use super::schema::{
+use crate::FailureNote;
+use crate::table::merged::text_of;
+use crate::table::reviews::verdicts::Review;
+use crate::table::reviews::withdrawals::Withdrawal;
+use crate::table::schema::{
     FAILURE_SK_START, LABEL_INDEX, LabelOrRejected, RELEASES_END, RESULT_SK, SHARDS, SLIDE_INDEX,
     WITHDRAWAL_SK_START, WITHDRAWN_SK, image_pk, label_pk, model_pk, result_pk, slide_pk, time_text,
 };
-use super::table::{Item, LedgerEntry};
-use super::verdicts::Review;
-use super::withdrawals::Withdrawal;
+use crate::table::writer::{Item, LedgerEntry};
 use giemsa_core::record::Record;
 
 /// Shards that are asked at once.
@@ -32,13 +32,13 @@ const STAGE_CONCURRENCY: usize = 8;
 /// Reads the table.
 #[derive(Debug, Clone)]
 pub struct TableReader {
-    pub(super) dynamodb: Client,
-    pub(super) table: String,
+    pub(crate) dynamodb: Client,
+    pub(crate) table: String,
 }
 
 /// Where a page ended.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cursor(pub(super) Item);
+pub struct Cursor(pub(crate) Item);
 
 /// One page of records, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,7 +130,7 @@ impl TableReader {
     }
 
     /// All items of one image: of its reviews, and of each of `stages`.
-    pub(super) async fn image_items(
+    pub(crate) async fn image_items(
         &self,
         bucket: &str,
         key: &str,
@@ -150,7 +150,7 @@ impl TableReader {
     }
 
     /// What the items of one image tell.
-    pub(super) fn history_of(&self, items: Vec<Item>) -> Result<ImageHistory, QueryError> {
+    pub(crate) fn history_of(&self, items: Vec<Item>) -> Result<ImageHistory, QueryError> {
         let mut history = ImageHistory::default();
         for item in items {
             let sk = text_of(&item, "sk").unwrap_or_default();
@@ -159,7 +159,7 @@ impl TableReader {
             } else if sk.starts_with(FAILURE_SK_START) {
                 history.failures.push(self.read_item(item)?);
             } else if sk.starts_with("review#") {
-                history.reviews.push(self.review_of(item)?);
+                history.reviews.push(self.read_item(item)?);
             } else if sk.starts_with(WITHDRAWAL_SK_START) {
                 history.withdrawals.push(self.read_item(item)?);
             } else if sk == WITHDRAWN_SK {
@@ -294,7 +294,7 @@ impl TableReader {
             .expression_attribute_values(":pk", text(slide_pk(stage, slide)))
     }
 
-    pub(super) fn query(&self, index: Option<&str>, condition: &str) -> QueryFluentBuilder {
+    pub(crate) fn query(&self, index: Option<&str>, condition: &str) -> QueryFluentBuilder {
         self.dynamodb
             .query()
             .table_name(&self.table)
@@ -338,12 +338,12 @@ impl TableReader {
         self.first_records(query, usize::MAX).await
     }
 
-    pub(super) async fn all_items(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, QueryError> {
+    pub(crate) async fn all_items(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, QueryError> {
         let items = query.into_paginator().items().send().try_collect().await;
         items.map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
     }
 
-    pub(super) fn read_item<T: serde::de::DeserializeOwned>(&self, item: Item) -> Result<T, QueryError> {
+    pub(crate) fn read_item<T: serde::de::DeserializeOwned>(&self, item: Item) -> Result<T, QueryError> {
         let pk = item.get("pk").and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
         serde_dynamo::from_item(item).map_err(|e| QueryError::Item {
             table: self.table.clone(),
@@ -352,11 +352,11 @@ impl TableReader {
         })
     }
 
-    pub(super) fn failed(&self, detail: String) -> QueryError {
+    pub(crate) fn failed(&self, detail: String) -> QueryError {
         QueryError::Request { table: self.table.clone(), detail }
     }
 }
 
-pub(super) fn text(value: String) -> AttributeValue {
+pub(crate) fn text(value: String) -> AttributeValue {
     AttributeValue::S(value)
 }

@@ -13,12 +13,12 @@ use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::merged::{text_of, truth_of};
-use super::queries::text;
-use super::schema::{RECENT_INDEX, SHARDS, days_pk, recent_pk, time_text};
-use super::slides::INDEX_LAG;
-use super::table::{Item, number};
-use super::{QueryError, StoreError, TableReader, TableWriter};
+use crate::table::counts::slides::INDEX_LAG;
+use crate::table::merged::{text_of, truth_of};
+use crate::table::reader::text;
+use crate::table::schema::{RECENT_INDEX, SHARDS, days_pk, recent_pk, time_text};
+use crate::table::writer::{Item, number};
+use crate::{QueryError, StoreError, TableReader, TableWriter};
 
 /// Days that are counted at once.
 const DAYS_AT_ONCE: usize = 4;

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::lookups::{BATCH_KEYS, item_key};
-use super::merged::{MAX_ROWS, Merged, Range, Row};
-use super::schema::{
+use crate::table::lookups::{BATCH_KEYS, item_key};
+use crate::table::merged::{MAX_ROWS, Merged, Range, Row};
+use crate::table::schema::{
     LISTING_INDEX, MAX_SORT_KEY_BYTES, WITHDRAWAL_SK_START, WITHDRAWN_SK, image_pk, time_text, withdrawals_pk,
 };
-use super::{ImageKey, QueryError, TableReader};
+use crate::{ImageKey, QueryError, TableReader};
 use giemsa_core::record::Withdrawn;
 
 /// What was done to an image.
@@ -56,14 +56,14 @@ impl Withdrawal {
         self.object_version == object_version
     }
 
-    pub(super) fn sort_key(&self) -> String {
+    pub(crate) fn sort_key(&self) -> String {
         let mut sk = format!("{WITHDRAWAL_SK_START}{}#{}", time_text(self.at), self.by);
         sk.truncate(sk.floor_char_boundary(MAX_SORT_KEY_BYTES));
         sk
     }
 
     /// As a record has it.
-    pub(super) fn mark(&self) -> Withdrawn {
+    pub(crate) fn mark(&self) -> Withdrawn {
         Withdrawn { reason: self.reason.clone(), by: self.by.clone(), at: self.at }
     }
 }

@@ -8,10 +8,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::queries::text;
-use super::schema::{crash_sk, model_pk};
-use super::table::{Item, number};
-use super::{QueryError, StoreError, TableReader, TableWriter};
+use crate::table::reader::text;
+use crate::table::schema::{crash_sk, model_pk};
+use crate::table::writer::{Item, number};
+use crate::{QueryError, StoreError, TableReader, TableWriter};
 
 /// What is known of a model that ended processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

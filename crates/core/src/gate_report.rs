@@ -1,18 +1,14 @@
 //! The report of the golden gate: its form, its JSON and the keys it is kept under.
 //!
-//! It never judges anything; `gate.rs` does. Invariant: whatever reads an older report of the same schema reads this one,
-//! because fields are only added.
+//! Whatever reads an older report of the same schema reads this one, because fields are only added.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use giemsa_core::statistics::{LabelFigures, Proportion, Speed};
-
-use super::Model;
-use super::gate_rules::GateRules;
-use super::proof::ProofOutcome;
+use crate::gate_rules::GateRules;
+use crate::statistics::{LabelFigures, Proportion, Speed};
 
 /// Name and version of the report's schema (`docs/report.schema.json`).
 pub const REPORT_SCHEMA: &str = "giemsa.report/1";
@@ -102,15 +98,18 @@ pub struct GateModel {
     pub proof: Option<ProofOutcome>,
 }
 
-impl GateModel {
-    /// Adds what the loaded model says of itself.
-    pub fn describe(&mut self, model: &Model) {
-        self.name = Some(model.metadata.name.clone());
-        self.version = Some(model.metadata.version.clone());
-        self.labels.clone_from(&model.metadata.labels);
-        self.positive.clone_from(&model.metadata.positive);
-        self.proof.clone_from(&model.proof);
-    }
+/// A proof that holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProofOutcome {
+    /// Who gave the scores that were compared with: a framework and its version.
+    pub by: String,
+    /// Inputs that were compared.
+    pub inputs: u64,
+    /// Greatest difference from its scores, 0 to `bound`: of probabilities, and of logits and outlier scores relative
+    /// to the largest if that is above 1.
+    pub greatest_difference: f64,
+    /// Greatest difference that is allowed.
+    pub bound: f64,
 }
 
 /// Which golden set.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::EncodingType;
 
-use super::uploads::{Upload, UploadsError, failed, listed_key, permissions};
+use crate::uploads::{Upload, UploadsError, failed, listed_key, permissions};
 use giemsa_core::digest::short_id;
 use giemsa_core::object::MAX_KEY_BYTES;
 use giemsa_core::record::Record;
@@ -130,7 +130,7 @@ impl ResultFinder {
     async fn read(&self, key: &str) -> Result<Option<Record>, UploadsError> {
         let found = match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => found,
-            Err(e) if super::is_gone(&e) => return Ok(None),
+            Err(e) if crate::is_gone(&e) => return Ok(None),
             Err(e) => return Err(failed("GetObject", &self.bucket, key, &e)),
         };
         let bytes = found.body.collect().await.map_err(|e| UploadsError::Request {
@@ -144,7 +144,7 @@ impl ResultFinder {
     }
 }
 
-/// How all keys of result objects of an upload begin; [`result_key`](super::result_key) says how they go on.
+/// How all keys of result objects of an upload begin; [`result_key`](crate::result_key) says how they go on.
 fn result_key_start(prefix: &str, stage: &str, upload: &Upload) -> String {
     let date = upload.uploaded_at.format("%Y-%m-%d");
     let head = format!("{prefix}/stage={stage}/date={date}/");

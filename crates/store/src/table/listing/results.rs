@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use chrono::{DateTime, Utc};
 
-use super::lookups::item_key;
-use super::merged::{Merged, Range, Row, text_of};
-use super::queries::text;
-use super::result_query::{Order, ResultQuery};
-use super::results::UNKNOWN_DAY;
-use super::schema::{
+use crate::results::UNKNOWN_DAY;
+use crate::table::listing::query::{Order, ResultQuery};
+use crate::table::lookups::item_key;
+use crate::table::merged::{Merged, Range, Row, text_of};
+use crate::table::reader::text;
+use crate::table::reviews::verdicts::Review;
+use crate::table::schema::{
     ARRIVAL_INDEX, LABEL_INDEX, LabelOrRejected, MODEL_INDEX, RECENT_INDEX, RESULT_SK, REVIEW_INDEX, SHARDS,
     SUSPECT_INDEX, VERDICT_SK, days_pk, image_pk, label_pk, model_index_pk, recent_pk, result_pk, review_pk,
     slide_pk, time_text, withdrawn_pk, withdrawn_slide_pk,
 };
-use super::table::Item;
-use super::verdicts::Review;
-use super::{ImageKey, QueryError, TableReader, TableWriter};
+use crate::table::writer::Item;
+use crate::{ImageKey, QueryError, TableReader, TableWriter};
 use giemsa_core::record::{Record, Status};
 
 /// Rows that one page looks at before it ends short, with a position to go on from.
@@ -217,7 +217,7 @@ impl TableReader {
         for item in self.batch_get(wanted, &[]).await? {
             let image = self.image_key(&item)?;
             if text_of(&item, "sk") == Some(VERDICT_SK) {
-                verdicts.insert(image, self.review_of(item)?);
+                verdicts.insert(image, self.read_item(item)?);
             } else {
                 records.insert(image, self.read_item::<Record>(item)?);
             }

@@ -11,13 +11,13 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::merged::{Merged, Range};
-use super::queries::text;
-use super::schema::{
+use crate::table::merged::{Merged, Range};
+use crate::table::reader::text;
+use crate::table::schema::{
     FAILURE_SK_START, LISTING_INDEX, SHARDS, failure_listing, failure_sk, failures_pk, result_pk, time_text,
 };
-use super::table::number;
-use super::{BATCH_KEYS, CurrentResult, QueryError, StoreError, TableReader, TableWriter};
+use crate::table::writer::number;
+use crate::{BATCH_KEYS, CurrentResult, QueryError, StoreError, TableReader, TableWriter};
 use giemsa_core::object::ObjectRef;
 
 /// Longest reason that is kept, characters.

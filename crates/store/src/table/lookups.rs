@@ -11,10 +11,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::queries::text;
-use super::schema::{RESULT_SK, failure_sk, result_pk};
-use super::table::Item;
-use super::{FailureNote, QueryError, TableReader};
+use crate::table::reader::text;
+use crate::table::schema::{RESULT_SK, failure_sk, result_pk};
+use crate::table::writer::Item;
+use crate::{FailureNote, QueryError, TableReader};
 use giemsa_core::record::{GONE_CODE, Withdrawn};
 
 /// Most keys of one request.
@@ -142,7 +142,7 @@ impl TableReader {
     }
 
     /// All items of `wanted` that exist, with the attributes at the paths of `projection`, or all of them.
-    pub(super) async fn batch_get(
+    pub(crate) async fn batch_get(
         &self,
         wanted: Vec<Item>,
         projection: &[&str],
@@ -190,6 +190,6 @@ impl TableReader {
     }
 }
 
-pub(super) fn item_key(pk: String, sk: impl Into<String>) -> HashMap<String, AttributeValue> {
+pub(crate) fn item_key(pk: String, sk: impl Into<String>) -> HashMap<String, AttributeValue> {
     [("pk", pk), ("sk", sk.into())].map(|(name, value)| (name.to_owned(), text(value))).into()
 }

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::merged::{MAX_ROWS, Merged, Range, Row};
-use super::queries::{ImageHistory, text};
-use super::schema::{LISTING_INDEX, MAX_SORT_KEY_BYTES, reviews_pk, time_text, verdicts_pk};
-use super::table::Item;
-use super::{QueryError, TableReader, Verdict};
+use crate::table::merged::{MAX_ROWS, Merged, Range, Row};
+use crate::table::reader::{ImageHistory, text};
+use crate::table::schema::{LISTING_INDEX, MAX_SORT_KEY_BYTES, reviews_pk, time_text, verdicts_pk};
+use crate::table::writer::Item;
+use crate::{QueryError, TableReader, Verdict};
 use giemsa_core::digest::short_id;
 use giemsa_core::object::slide_of_key;
 use giemsa_core::record::ModelInfo;
@@ -95,18 +95,18 @@ impl Review {
     }
 
     /// Whether `name` with `id` said it. A name alone is nobody who signed in.
-    pub(super) fn is_by(&self, name: &str, id: Option<&str>) -> bool {
+    pub(crate) fn is_by(&self, name: &str, id: Option<&str>) -> bool {
         self.reviewer_id.as_deref() == id && (id.is_some() || self.reviewer == name)
     }
 
-    pub(super) fn sort_key(&self) -> String {
+    pub(crate) fn sort_key(&self) -> String {
         let mut sk = format!("review#{}#{}", time_text(self.reviewed_at), self.reviewer);
         sk.truncate(sk.floor_char_boundary(MAX_SORT_KEY_BYTES));
         sk
     }
 
     /// Where it is listed: partition and sort key.
-    pub(super) fn listing(&self) -> (String, String) {
+    pub(crate) fn listing(&self) -> (String, String) {
         let digest = short_id(&[&self.bucket, &self.key, &self.reviewer]);
         let month = self.reviewed_at.format("%Y-%m").to_string();
         (reviews_pk(&month), format!("{}#{digest}", time_text(self.reviewed_at)))
@@ -143,7 +143,7 @@ pub fn standing(reviews: &[Review]) -> Vec<&Review> {
 
 impl ImageHistory {
     /// The last verdict on the version that the results are of, or else the last on any.
-    pub(super) fn verdict_in_force(&self) -> Option<&Review> {
+    pub(crate) fn verdict_in_force(&self) -> Option<&Review> {
         let standing = standing(&self.reviews);
         let is_current =
             |review: &&&Review| self.results.iter().any(|record| review.is_of(record.image.object_version()));
@@ -168,7 +168,7 @@ impl TableReader {
         let mut rows = Merged::new(self, LISTING_INDEX, pk, Range::default(), MAX_ROWS);
         let mut verdicts = BTreeMap::new();
         while let Some(Row { item, .. }) = rows.next().await? {
-            let review = self.review_of(item)?;
+            let review = self.read_item(item)?;
             verdicts.insert(review.key.clone(), review);
         }
         Ok(verdicts)
@@ -201,27 +201,10 @@ impl TableReader {
                 page.next = Some(last);
                 break;
             }
-            page.reviews.push(self.review_of(item)?);
+            page.reviews.push(self.read_item(item)?);
             last = sk;
         }
         Ok(page)
-    }
-
-    /// A review of any version of this software: the first had no more than the label, version, reviewer and time.
-    pub(super) fn review_of(&self, mut item: Item) -> Result<Review, QueryError> {
-        if !item.contains_key("action") {
-            let image = self.image_key(&item)?;
-            let slide = slide_of_key(&image.key);
-            for (name, value) in [
-                ("bucket", image.bucket),
-                ("key", image.key),
-                ("slide", slide),
-                ("action", "correct".to_owned()),
-            ] {
-                item.insert(name.to_owned(), text(value));
-            }
-        }
-        self.read_item(item)
     }
 }
 

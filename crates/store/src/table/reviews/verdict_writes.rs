@@ -9,23 +9,23 @@ use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::merged::text_of;
-use super::queries::{ImageHistory, text};
-use super::schema::{
+use crate::table::merged::text_of;
+use crate::table::reader::{ImageHistory, text};
+use crate::table::reviews::verdicts::{Review, ReviewAction, Reviewer, standing};
+use crate::table::schema::{
     ACTIVITY_SK, RESULT_SK, VERDICT_SK, activity_pk, image_pk, result_pk, slide_listing, time_text,
     verdicts_pk,
 };
-use super::table::{Item, number, review_keys};
-use super::verdicts::{Review, ReviewAction, Reviewer, standing};
-use super::{ImageKey, QueryError, StoreError, TableReader, TableWriter, Verdict};
+use crate::table::writer::{Item, number, review_keys};
+use crate::{ImageKey, QueryError, StoreError, TableReader, TableWriter, Verdict};
 use giemsa_core::object::slide_of_key;
 use giemsa_core::record::Record;
 
 /// How often a review is tried again that met another write of the same items.
-pub(super) const MAX_TRIES: u32 = 10;
+pub(crate) const MAX_TRIES: u32 = 10;
 
 /// Pause after the first such meeting; it doubles with each.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// All items of one image and the stages that are known, read consistently.
 struct Seen {
@@ -162,24 +162,8 @@ impl TableWriter {
         }
     }
 
-    /// Makes the item of the verdict in force of an image that was reviewed before there was one.
-    pub(super) async fn refresh_verdict(
-        &self,
-        bucket: &str,
-        key: &str,
-        stages: &[impl AsRef<str> + Sync],
-    ) -> Result<(), StoreError> {
-        let seen = self.see(bucket, key, stages).await?;
-        let writes = self.consequences(&seen, seen.history.verdict_in_force(), Utc::now())?;
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let sent = self.dynamodb.transact_write_items().set_transact_items(Some(writes)).send().await;
-        sent.map(drop).map_err(|error| self.failed(DisplayErrorContext(&error).to_string()))
-    }
-
     /// Takes a record out of the review queue again while `verdict` is in force on it.
-    pub(super) async fn leave_queue(&self, record: &Record, verdict: &Review) -> Result<(), StoreError> {
+    pub(crate) async fn leave_queue(&self, record: &Record, verdict: &Review) -> Result<(), StoreError> {
         let is_in_force = ConditionCheck::builder()
             .table_name(&self.table)
             .key("pk", text(image_pk(&record.image.bucket, &record.image.key)))
@@ -312,7 +296,7 @@ impl TableWriter {
     }
 
     /// As [`slide_changed`](Self::slide_changed), with one more `clause` of the update.
-    pub(super) fn slide_update(&self, stage: &str, slide: &str, at: DateTime<Utc>, clause: &str) -> Update {
+    pub(crate) fn slide_update(&self, stage: &str, slide: &str, at: DateTime<Utc>, clause: &str) -> Update {
         let (listing_pk, listing_sk) = slide_listing(stage, slide, at);
         Update::builder()
             .table_name(&self.table)

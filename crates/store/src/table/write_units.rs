@@ -1,6 +1,6 @@
 //! What answers write to the table: which partitions of it and of its indexes, and how many write units each takes.
 //!
-//! It never writes. Invariant: keys and sizes are those of the very items that [`TableWriter`](super::TableWriter) puts, so
+//! It never writes. Invariant: keys and sizes are those of the very items that [`TableWriter`](crate::TableWriter) puts, so
 //! that a change of a key or an index changes what is reckoned from here.
 
 use std::collections::BTreeSet;
@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::types::{AttributeValue, ProjectionType};
 use chrono::{DateTime, Utc};
 
-use super::StoreError;
-use super::results::upload_day;
-use super::schema::{INDEXES, Index, LISTING_INDEX, activity_pk, days_pk, slide_listing};
-use super::table::{Item, item_of};
+use crate::StoreError;
+use crate::results::upload_day;
+use crate::table::schema::{INDEXES, Index, LISTING_INDEX, activity_pk, days_pk, slide_listing};
+use crate::table::writer::{Item, item_of};
 use giemsa_core::record::Record;
 
 /// Bytes of one write unit.

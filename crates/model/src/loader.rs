@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::{LoadLimits, Model, ModelError, Watch, Work, panic_message};
 use giemsa_config::Limits;
-use giemsa_model::{LoadLimits, Model, ModelError, Watch, Work, panic_message};
 
 /// What is known of a model before it is loaded, by whoever remembers more than this process.
 #[async_trait]
@@ -51,8 +51,9 @@ pub struct Loader {
 
 /// A model on its way into memory. Whoever waits may stop; the load goes on and can be waited for again.
 #[derive(Debug)]
-pub(super) struct Loading {
-    pub(super) sha256: String,
+pub struct Loading {
+    /// Digest of the file that is being loaded.
+    pub sha256: String,
     task: JoinHandle<Result<Arc<Model>, ModelError>>,
     started: Instant,
 }
@@ -90,7 +91,7 @@ impl Loader {
     }
 
     /// Asks whether the model must not be loaded, whatever its file says.
-    pub(super) async fn check(&self, sha256: &str) -> Result<(), LoadError> {
+    pub async fn check(&self, sha256: &str) -> Result<(), LoadError> {
         let Some(check) = &self.check else { return Ok(()) };
         match check.refusal(sha256).await {
             Ok(None) => Ok(()),
@@ -99,7 +100,8 @@ impl Loader {
         }
     }
 
-    pub(super) fn start(&self, sha256: &str, bytes: Bytes) -> Loading {
+    /// Begins to load a model whose digest is `sha256`; ask [`Loader::check`] first.
+    pub fn start(&self, sha256: &str, bytes: Bytes) -> Loading {
         let (limits, watch, digest) = (self.limits.clone(), self.watch.clone(), sha256.to_owned());
         Loading::of(sha256, move || {
             let _watched = watch.until_dropped();
@@ -111,32 +113,29 @@ impl Loader {
 
 impl Loading {
     /// Runs `load` on a thread of its own.
-    pub(super) fn of(
-        sha256: &str,
-        load: impl FnOnce() -> Result<Arc<Model>, ModelError> + Send + 'static,
-    ) -> Self {
+    pub fn of(sha256: &str, load: impl FnOnce() -> Result<Arc<Model>, ModelError> + Send + 'static) -> Self {
         let (task, started) = (tokio::task::spawn_blocking(load), Instant::now());
         Self { sha256: sha256.to_owned(), task, started }
     }
 
     /// How long it has been loading.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// Waits for at most `limit`; `None` if it is still being loaded then.
-    pub(super) async fn wait(&mut self, limit: Duration) -> Option<Result<Arc<Model>, LoadError>> {
+    pub async fn wait(&mut self, limit: Duration) -> Option<Result<Arc<Model>, LoadError>> {
         timeout(limit, &mut self.task).await.ok().map(loaded)
     }
 
-    /// As if it had begun earlier, by `time`.
-    #[cfg(test)]
-    pub(super) fn began_earlier(&mut self, time: Duration) {
+    /// As if it had begun earlier, by `time`; for tests of limits of time.
+    #[doc(hidden)]
+    pub fn began_earlier(&mut self, time: Duration) {
         self.started -= time;
     }
 
     /// Whether the load is over.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.task.is_finished()
     }
 }

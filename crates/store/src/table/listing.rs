@@ -1,0 +1,4 @@
+//! Results in the order and by the filters that somebody asks for.
+
+pub mod query;
+pub mod results;
