@@ -8,12 +8,10 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::table::merged::{MAX_ROWS, Merged, Range, Row};
-use crate::table::reader::{ImageHistory, text};
+use crate::table::reader::ImageHistory;
 use crate::table::schema::{LISTING_INDEX, MAX_SORT_KEY_BYTES, reviews_pk, time_text, verdicts_pk};
-use crate::table::writer::Item;
 use crate::{QueryError, TableReader, Verdict};
 use giemsa_core::digest::short_id;
-use giemsa_core::object::slide_of_key;
 use giemsa_core::record::ModelInfo;
 
 /// The month before which nobody reviewed anything by this software.
@@ -168,7 +166,7 @@ impl TableReader {
         let mut rows = Merged::new(self, LISTING_INDEX, pk, Range::default(), MAX_ROWS);
         let mut verdicts = BTreeMap::new();
         while let Some(Row { item, .. }) = rows.next().await? {
-            let review = self.read_item(item)?;
+            let review: Review = self.read_item(item)?;
             verdicts.insert(review.key.clone(), review);
         }
         Ok(verdicts)
