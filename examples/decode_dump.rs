@@ -1,4 +1,4 @@
-//! Decodes every file of a folder for `tests/parity/decode.py`, which compares the pixels with those of other decoders.
+//! Decodes every file of a folder for `tests/py/parity/decode.py`, which compares the pixels with those of other decoders.
 //!
 //! ```text
 //! cargo run --example decode_dump -- FOLDER OUT_FOLDER

@@ -1,4 +1,4 @@
-//! Runs ONNX networks as a function would, for `tests/parity/engine.py`, which compares the scores with onnxruntime's.
+//! Runs ONNX networks as a function would, for `tests/py/parity/engine.py`, which compares the scores with onnxruntime's.
 //!
 //! ```text
 //! printf 'network.onnx\tinput.f32\n' | run_network

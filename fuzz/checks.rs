@@ -1,4 +1,4 @@
-//! What must hold for any bytes: shared by the fuzzing targets here and by `tests/fuzz_corpus.rs`.
+//! What must hold for any bytes: shared by the fuzzing targets here and by `tests/images/fuzz_corpus.rs`.
 //!
 //! Each function takes bytes from outside through one entrance of the library and panics if a promise is broken. It
 //! returns whether the bytes got past the entrance, so that a caller sees that its inputs reach anything. Nothing here

@@ -1,13 +1,9 @@
 //! What loading a model really takes, against what the configuration reserves for it. Alone in its process, whose memory
 //! it measures.
 
-#![cfg(target_os = "linux")]
-
-mod common;
-
-use common::onnx::{FLOAT, OnnxModel, floats, node, value};
 use giemsa_config::Limits;
 use giemsa_model::{LoadLimits, Model, ModelError};
+use giemsa_tests::onnx::{FLOAT, OnnxModel, floats, node, value};
 
 /// Pixels of the image, times colours.
 const INPUTS: i64 = 3 * 64 * 64;

@@ -364,7 +364,7 @@ mod tests {
     use giemsa_store::aws::Clients;
 
     fn toy(name: &str) -> Arc<Model> {
-        let path = format!("{}/tests/golden/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/data/golden/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
         Model::load(&std::fs::read(path).unwrap()).unwrap()
     }
 

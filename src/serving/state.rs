@@ -303,7 +303,7 @@ mod tests {
     }
 
     fn toy() -> Arc<Model> {
-        let path = format!("{}/tests/golden/toy_nchw.onnx", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/data/golden/toy_nchw.onnx", env!("CARGO_MANIFEST_DIR"));
         Model::load(&std::fs::read(path).unwrap()).unwrap()
     }
 

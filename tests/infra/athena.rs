@@ -86,8 +86,8 @@ mod questions {
     use serde_json::{Value as Json, json};
 
     use super::{Template, columns};
-    use crate::common::events::{self, Upload};
-    use crate::common::{Lab, config, file, sample_model_with};
+    use giemsa_tests::lab::events::{self, Upload};
+    use giemsa_tests::lab::{Lab, config, file, sample_model_with};
 
     /// The answers of the template's questions over the result files in a folder, or `None` without a Python.
     #[allow(clippy::disallowed_methods, reason = "Python's path is a setting of the machine that tests")]

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::common::{INPUT, Lab, MODELS, RESULTS, TABLE, uninfected_cell};
+use giemsa_tests::lab::{INPUT, Lab, MODELS, RESULTS, TABLE, uninfected_cell};
 use tempfile::TempDir;
 
 /// A folder with the scripts, what they need beside them, and what the stand-in answers.
@@ -166,7 +166,7 @@ async fn deploy_shows_what_would_change_and_fills_an_empty_model_bucket() {
         said.contains(&format!("aws s3 cp sample-images/slide-002-falciparum/cell-01.png s3://{INPUT}/")),
         "{said}"
     );
-    let model = crate::common::sample_model();
+    let model = giemsa_tests::lab::sample_model();
     for stage in ["dev", "prod"] {
         assert_eq!(lab.model_object(&format!("{stage}/model.onnx")).await.as_ref(), Some(&model), "{stage}");
     }

@@ -62,8 +62,8 @@ fn the_dashboard_may_ask_every_index_that_it_shows() {
 async fn table_is_the_one_that_the_code_makes() {
     use aws_sdk_dynamodb::types::KeySchemaElement;
 
-    let lab = crate::common::Lab::without_model().await;
-    let described = lab.clients.dynamodb.describe_table().table_name(crate::common::TABLE).send().await;
+    let lab = giemsa_tests::lab::Lab::without_model().await;
+    let described = lab.clients.dynamodb.describe_table().table_name(giemsa_tests::lab::TABLE).send().await;
     let made = described.unwrap().table.unwrap();
 
     let keys = |schema: &[KeySchemaElement]| {

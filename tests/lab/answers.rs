@@ -4,9 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::events::{self, Upload, form_encoded};
-use crate::common::faults::{Fault, Seen, faulty};
-use crate::common::{INPUT, Lab, TABLE, uninfected_cell};
 use aws_sdk_dynamodb::types::AttributeValue;
 use giemsa::analysis::Step;
 use giemsa::handler::{Handler, HandlerError};
@@ -14,6 +11,9 @@ use giemsa::pipeline::Pipeline;
 use giemsa_core::record::Status;
 use giemsa_model::{Watch, Work};
 use giemsa_store::FailureNote;
+use giemsa_tests::lab::events::{self, Upload, form_encoded};
+use giemsa_tests::lab::faults::{Fault, Seen, faulty};
+use giemsa_tests::lab::{INPUT, Lab, TABLE, uninfected_cell};
 use serde_json::{Value, json};
 
 /// The image that something is wrong with; two neighbours are fine.

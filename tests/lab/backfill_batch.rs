@@ -7,8 +7,6 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::common::uninfected_cell;
-use crate::running_stack::{PATIENCE, RunningStack, giemsa, send_signal, wait_for, wait_for_exit};
 use aws_sdk_s3::primitives::ByteStream;
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -23,6 +21,8 @@ use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa_ops::backfill::ManifestWriter;
 use giemsa_store::aws::Clients;
 use giemsa_store::{TableReader, Upload, UploadVersion};
+use giemsa_tests::lab::uninfected_cell;
+use giemsa_tests::running_stack::{PATIENCE, RunningStack, giemsa, send_signal, wait_for, wait_for_exit};
 use serde_json::{Value, json};
 
 const ACCOUNT: &str = "123456789012";
@@ -410,7 +410,7 @@ async fn upload_all(cloud: &Cloud) {
 async fn a_job_answers_what_has_no_answer(schema_version: &'static str) {
     let cloud = Cloud::start(schema_version).await;
     upload_all(&cloud).await;
-    let first = sha256_hex(&crate::common::sample_model());
+    let first = sha256_hex(&giemsa_tests::lab::sample_model());
 
     // Without consent there is a price, and nothing else.
     let refused = cloud.run(&["--prefix", "s/"], 2).await;
@@ -494,7 +494,8 @@ async fn a_job_answers_what_has_no_answer(schema_version: &'static str) {
     // Nothing of it stands among the results, and nothing of it is ever taken for an image.
     let results = cloud.keys_below(RESULTS_BUCKET, "results/").await;
     assert_eq!(results.len(), 6, "{results:?}");
-    let mut own = crate::common::events::s3_batch_2(&crate::common::events::Upload::new(manifest, "e", 1));
+    let mut own =
+        giemsa_tests::lab::events::s3_batch_2(&giemsa_tests::lab::events::Upload::new(manifest, "e", 1));
     own["tasks"][0]["s3Bucket"] = RESULTS_BUCKET.into();
     let answer = cloud.service.handler.handle(&own, None).await.unwrap();
     assert_eq!(answer["results"][0]["resultString"], "skipped: own output", "{answer}");
@@ -509,7 +510,7 @@ async fn a_job_answers_what_has_no_answer(schema_version: &'static str) {
     assert_eq!(cloud.answers(&["s/no-image.png"]).await["s/no-image.png"], first);
 
     // Another model answers all of them.
-    let second = crate::common::sample_model_with("giemsa.version", "2");
+    let second = giemsa_tests::lab::sample_model_with("giemsa.version", "2");
     let sha256 = sha256_hex(&second);
     let request = cloud.clients.s3.put_object().bucket(MODEL_BUCKET).key("prod/model.onnx");
     request.body(ByteStream::from(second)).send().await.unwrap();
@@ -606,7 +607,7 @@ async fn a_job_outlives_its_command_and_is_followed_and_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_of_many_parts_is_whole_and_one_that_is_taken_back_is_nothing() {
-    let lab = crate::common::Lab::without_model().await;
+    let lab = giemsa_tests::lab::Lab::without_model().await;
     let s3 = &lab.clients.s3;
     let upload = |index: usize| Upload {
         key: format!("slides/{index:0>100}.png"),
@@ -616,11 +617,12 @@ async fn a_manifest_of_many_parts_is_whole_and_one_that_is_taken_back_is_nothing
         uploaded_at: chrono::DateTime::UNIX_EPOCH,
         is_latest: true,
     };
-    let mut kept = ManifestWriter::begin(s3.clone(), crate::common::RESULTS, "kept", crate::common::INPUT)
-        .await
-        .unwrap();
+    let mut kept =
+        ManifestWriter::begin(s3.clone(), giemsa_tests::lab::RESULTS, "kept", giemsa_tests::lab::INPUT)
+            .await
+            .unwrap();
     let mut dropped =
-        ManifestWriter::begin(s3.clone(), crate::common::RESULTS, "dropped", crate::common::INPUT)
+        ManifestWriter::begin(s3.clone(), giemsa_tests::lab::RESULTS, "dropped", giemsa_tests::lab::INPUT)
             .await
             .unwrap();
     let count = 150_000;
@@ -632,14 +634,14 @@ async fn a_manifest_of_many_parts_is_whole_and_one_that_is_taken_back_is_nothing
     let manifest = kept.finish().await.unwrap();
     assert_eq!(manifest.rows, count as u64);
     assert!(manifest.etag.ends_with("-3"), "parts of 8 MiB: {manifest:?}");
-    let listed = s3.list_objects_v2().bucket(crate::common::RESULTS).send().await.unwrap();
+    let listed = s3.list_objects_v2().bucket(giemsa_tests::lab::RESULTS).send().await.unwrap();
     let keys: Vec<&str> = listed.contents().iter().map(|object| object.key().unwrap()).collect();
     assert_eq!(keys, ["backfill/kept/manifest.csv"]);
-    let got = s3.get_object().bucket(crate::common::RESULTS).key(keys[0]).send().await.unwrap();
+    let got = s3.get_object().bucket(giemsa_tests::lab::RESULTS).key(keys[0]).send().await.unwrap();
     let text = String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap();
     let mut lines = text.lines();
     for index in 0..count {
-        let expected = format!("{},slides/{index:0>100}.png,version-{index}", crate::common::INPUT);
+        let expected = format!("{},slides/{index:0>100}.png,version-{index}", giemsa_tests::lab::INPUT);
         assert_eq!(lines.next(), Some(&*expected));
     }
     assert_eq!(lines.next(), None);
@@ -658,6 +660,6 @@ async fn what_a_job_could_not_answer_is_named_and_taken_again() {
     assert_eq!(cloud.jobs()[0].results[0].1, "TemporaryFailure");
 
     let request = cloud.clients.s3.put_object().bucket(MODEL_BUCKET).key("prod/model.onnx");
-    request.body(ByteStream::from(crate::common::sample_model())).send().await.unwrap();
+    request.body(ByteStream::from(giemsa_tests::lab::sample_model())).send().await.unwrap();
     assert_eq!(cloud.run_json(&["--yes"], 0).await["outcome"]["left"], 0);
 }

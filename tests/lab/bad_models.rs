@@ -1,17 +1,17 @@
 //! Files that are no usable model: each is refused with its own message while the last good model serves on, once in
 //! the log and once in the metric, without being loaded again, and without the memory that it asks for.
 
-use crate::common::events::{self, Upload};
-use crate::common::log::Log;
-use crate::common::onnx::{
-    FLOAT, INT64, Message, OnnxModel, UINT8, external, floats, graph_attribute, int, int_attribute, ints,
-    ints_attribute, node, raw_tensor, tensor_attribute, value,
-};
-use crate::common::{Lab, config, file};
 use giemsa::serving::Registry;
 use giemsa_core::digest::sha256_hex;
 use giemsa_model::Model;
 use giemsa_store::metrics::{Metric, total};
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::log::Log;
+use giemsa_tests::lab::{Lab, config, file};
+use giemsa_tests::onnx::{
+    FLOAT, INT64, Message, OnnxModel, UINT8, external, floats, graph_attribute, int, int_attribute, ints,
+    ints_attribute, node, raw_tensor, tensor_attribute, value,
+};
 use serde_json::{Value, json};
 
 /// Largest model of the laboratory; three times that is what it may take in memory.
@@ -41,7 +41,7 @@ fn damaged() -> Vec<Case> {
         ("empty file", Vec::new(), &["(0 bytes)", "it is empty", "copy it again"]),
         ("upload cut at its end", good[..good.len() - 3].to_vec(), &["not a whole ONNX model", "it is cut"]),
         ("upload cut in the middle", cut_inside, &["not a whole ONNX model", "it is cut"]),
-        ("image", file("tests/golden/field.png"), &["not a whole ONNX model", "export it as ONNX"]),
+        ("image", file("tests/data/golden/field.png"), &["not a whole ONNX model", "export it as ONNX"]),
         (
             "error page",
             b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>".to_vec(),
@@ -446,14 +446,14 @@ async fn each_bad_file_is_refused_once_and_the_last_good_model_serves_on() {
     }
 
     // Such a function hands its events back, and records nothing.
-    let image = file("tests/golden/field.png");
+    let image = file("tests/data/golden/field.png");
     let etag = lab.put("s/field.png", &image).await;
     let event = events::sqs([events::s3(&Upload::new("s/field.png", &etag, image.len())).to_string()]);
     assert!(is_handed_back(&lab, &event).await);
     assert!(lab.result_objects().await.is_empty());
     assert!(
         lab.table()
-            .image(crate::common::INPUT, "s/field.png", &giemsa_config::DEFAULT_STAGES)
+            .image(giemsa_tests::lab::INPUT, "s/field.png", &giemsa_config::DEFAULT_STAGES)
             .await
             .unwrap()
             .results

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::common::events::{self, Upload};
-use crate::common::{Lab, file, sample_model};
 use giemsa_config::Config;
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::{Lab, file, sample_model};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn images() -> [(&'static str, Vec<u8>); 5] {
         ("s/green.png", plain([0, 77, 0])),
         ("s/blue.png", plain([0, 0, 77])),
         ("s/black.png", plain([0, 0, 0])),
-        ("s/cell.png", crate::common::uninfected_cell()),
+        ("s/cell.png", giemsa_tests::lab::uninfected_cell()),
     ]
 }
 
@@ -42,13 +42,18 @@ async fn production_results(lab: &Lab) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_development_model_changes_no_byte_of_production() {
-    let patient = crate::common::config("dev");
-    let mut hasty = crate::common::config("dev");
+    let patient = giemsa_tests::lab::config("dev");
+    let mut hasty = giemsa_tests::lab::config("dev");
     hasty.limits.image_timeout = Duration::from_micros(1);
     let sample = sample_model();
     let all = images().len();
     let cases: [(&str, Vec<u8>, Config, usize); 4] = [
-        ("no score on an image, or a panic", file("tests/golden/toy_gaps.onnx"), patient.clone(), all - 2),
+        (
+            "no score on an image, or a panic",
+            file("tests/data/golden/toy_gaps.onnx"),
+            patient.clone(),
+            all - 2,
+        ),
         // Longer than an image may take: every answer comes too late.
         ("hangs", sample.clone(), hasty, all),
         ("half a file", sample[..sample.len() / 2].to_vec(), patient.clone(), all),
@@ -63,7 +68,7 @@ async fn a_development_model_changes_no_byte_of_production() {
         let expected = production_results(&lab).await;
         assert_eq!(expected.len(), all);
         for key in expected.keys() {
-            lab.clients.s3.delete_object().bucket(crate::common::RESULTS).key(key).send().await.unwrap();
+            lab.clients.s3.delete_object().bucket(giemsa_tests::lab::RESULTS).key(key).send().await.unwrap();
         }
 
         lab.put_model("dev", &model).await;

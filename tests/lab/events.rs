@@ -1,8 +1,8 @@
 //! What of an event is needed: a bucket and a key, and what says which form it is of. Nothing else decides.
 
-use crate::common::INPUT;
-use crate::common::events::{self, Upload};
 use giemsa_core::event::{Notice, TriggerEvent, parse_event};
+use giemsa_tests::lab::INPUT;
+use giemsa_tests::lab::events::{self, Upload};
 use serde_json::{Map, Value, json};
 
 const KEY: &str = "slide 1/cell+é.png";

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::common::events::{self, Upload};
-use crate::common::faults::{Fault, Seen, faulty};
-use crate::common::{Lab, uninfected_cell};
 use futures::StreamExt;
 use giemsa_core::record::Status;
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::faults::{Fault, Seen, faulty};
+use giemsa_tests::lab::{Lab, uninfected_cell};
 use serde_json::{Value, json};
 
 const IMAGES: usize = 4;
@@ -127,7 +127,7 @@ async fn a_damaged_image_is_never_answered() {
         bare.request_checksum_calculation(aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired);
     let bare = aws_sdk_s3::Client::from_conf(bare.build());
     let cell = uninfected_cell();
-    let put = bare.put_object().bucket(crate::common::INPUT).key("slide/0.png").body(cell.clone().into());
+    let put = bare.put_object().bucket(giemsa_tests::lab::INPUT).key("slide/0.png").body(cell.clone().into());
     let etag = put.send().await.unwrap().e_tag.unwrap();
     let event =
         events::sqs(
@@ -136,7 +136,7 @@ async fn a_damaged_image_is_never_answered() {
     let clients = faulty(&lab.clients, |s| (s.method == "GET" && concerns(s, 0)).then_some(Fault::Damage));
     let answer = lab.handler_of(lab.config.clone(), clients).handle(&event, None).await.unwrap();
     assert_eq!(failed(&answer), messages([0]));
-    let notes = lab.table().failures(crate::common::INPUT, "slide/0.png", "prod").await.unwrap();
+    let notes = lab.table().failures(giemsa_tests::lab::INPUT, "slide/0.png", "prod").await.unwrap();
     assert!(notes[0].reason.contains("arrived damaged"), "{notes:?}");
     assert!(lab.result("slide/0.png").await.is_none());
     assert_eq!(failed(&lab.handler().handle(&event, None).await.unwrap()), messages([]));

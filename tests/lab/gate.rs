@@ -3,9 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::events::{self, Upload, all_forms};
-use crate::common::faults::{Fault, faulty};
-use crate::common::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::crashes::CrashNotes;
 use giemsa::gate_handler::{GateHandler, Gated};
@@ -19,6 +16,9 @@ use giemsa_model::{Watch, Work};
 use giemsa_ops::release::{Author, Releaser};
 use giemsa_store::metrics::{self, Metric};
 use giemsa_store::{ModelBucket, TableReader, TableWriter};
+use giemsa_tests::lab::events::{self, Upload, all_forms};
+use giemsa_tests::lab::faults::{Fault, faulty};
+use giemsa_tests::lab::{Lab, MODELS, file, sample_model, sample_model_with, uninfected_cell};
 use serde_json::{Value, json};
 
 async fn put_golden(lab: &Lab) {
@@ -84,7 +84,7 @@ fn notification(bucket: &str, key: &str) -> Value {
 }
 
 fn gated(stage: &str) -> Config {
-    Config { gate: GatePolicy::Required, ..crate::common::config(stage) }
+    Config { gate: GatePolicy::Required, ..giemsa_tests::lab::config(stage) }
 }
 
 /// Uploads an image anew, and returns the digest of the model that `handler` answered with, or `None` if it handed the
@@ -94,12 +94,12 @@ async fn answering_model(lab: &Lab, handler: &giemsa::handler::Handler, stage: &
     let etag = lab.put("s/c.png", &cell).await;
     let event = events::s3(&Upload::new("s/c.png", &etag, cell.len()));
     handler.handle(&event, None).await.ok()?;
-    let history = lab.table().image(crate::common::INPUT, "s/c.png", &[stage]).await.unwrap();
+    let history = lab.table().image(giemsa_tests::lab::INPUT, "s/c.png", &[stage]).await.unwrap();
     history.results.into_iter().find(|record| record.stage == stage).map(|record| record.model.sha256)
 }
 
 async fn modified_at(lab: &Lab, key: &str) -> DateTime<Utc> {
-    let head = lab.clients.s3.head_object().bucket(crate::common::MODELS).key(key).send().await.unwrap();
+    let head = lab.clients.s3.head_object().bucket(giemsa_tests::lab::MODELS).key(key).send().await.unwrap();
     DateTime::from_timestamp(head.last_modified().unwrap().secs(), 0).unwrap()
 }
 
@@ -119,7 +119,7 @@ async fn a_model_passes_on_dev_and_serves_in_production_only_with_its_report() {
     assert!(report.passed, "{:?}", report.failures);
     assert_eq!(report.accuracy.map(|a| (a.count, a.of)), Some((4, 4)));
     assert_eq!(lab.model_object(&archive_key(&sha256_hex(&first))).await.as_deref(), Some(&first[..]));
-    let dev = lab.handler_of(crate::common::config("dev"), lab.clients.clone());
+    let dev = lab.handler_of(giemsa_tests::lab::config("dev"), lab.clients.clone());
     assert_eq!(answering_model(&lab, &dev, "dev").await, Some(sha256_hex(&first)));
 
     lab.put_model(STAGE, &first).await;
@@ -247,7 +247,7 @@ async fn a_model_without_a_proof_or_with_one_that_does_not_hold_fails() {
     let lab = Lab::without_model().await;
     put_golden(&lab).await;
     lab.put_in_models("golden/gate.json", br#"{"accuracy_at_least": 0, "proof": "required"}"#).await;
-    let toy = crate::common::onnx::OnnxModel::toy(0.0).bytes();
+    let toy = giemsa_tests::onnx::OnnxModel::toy(0.0).bytes();
     assert_failed(&report_of(&lab, &toy).await, &["no giemsa.proof", "golden/gate.json", "--proof"]);
 
     let report = report_of(&lab, &sample_model()).await;
@@ -316,7 +316,7 @@ async fn the_same_file_on_the_same_golden_set_is_tried_once() {
     let gate = gate_of(&lab, |_| ());
     for (form, mut event) in all_forms(&upload) {
         // The fixtures name the bucket of uploads.
-        event = serde_json::from_str(&event.to_string().replace(crate::common::INPUT, MODELS)).unwrap();
+        event = serde_json::from_str(&event.to_string().replace(giemsa_tests::lab::INPUT, MODELS)).unwrap();
         gate.handle(&event, None).await.unwrap_or_else(|error| panic!("{form}: {error}"));
         assert_eq!(stored_report(&lab, &model).await, first, "{form}");
     }
@@ -415,7 +415,7 @@ async fn no_time_to_finish_fails_a_model_only_if_it_had_the_time_to_itself() {
 }
 
 fn crash_notes(lab: &Lab) -> CrashNotes {
-    let writer = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let writer = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     CrashNotes::new(lab.table(), writer, "dev", "s3://lab-models/dev/model.onnx".to_owned())
 }
 
@@ -439,7 +439,7 @@ async fn a_waiver_that_is_given_while_the_gate_tries_the_model_survives() {
     let releaser = Releaser::new(
         ModelBucket::new(lab.clients.s3.clone(), MODELS),
         lab.table(),
-        TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE),
+        TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE),
         Loader::new(&lab.config.limits),
     );
     let author = Author { who: "ada".to_owned(), why: Some("an outbreak".to_owned()), force: true };
@@ -492,7 +492,7 @@ async fn a_cold_start_on_a_refused_file_serves_what_served_last() {
             assert_eq!(answering_model(&lab, &handler, STAGE).await, Some(sha256_hex(&first)));
         }
     }
-    let ledger = TableReader::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let ledger = TableReader::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     let entry = ledger.model_at(STAGE, chrono::Utc::now()).await.unwrap().unwrap();
     assert_eq!(entry.model.sha256, sha256_hex(&first), "the ledger tells of no other model");
     // A handler that fell back takes the stage's file as soon as it may.
@@ -512,7 +512,7 @@ async fn what_served_before_reports_were_asked_for_serves_on() {
     const STAGE: &str = "upgraded";
     let lab = Lab::without_model().await;
     lab.put_model(STAGE, &sample_model()).await;
-    let before = lab.handler_of(crate::common::config(STAGE), lab.clients.clone());
+    let before = lab.handler_of(giemsa_tests::lab::config(STAGE), lab.clients.clone());
     assert_eq!(answering_model(&lab, &before, STAGE).await, Some(sha256_hex(&sample_model())));
     let upgraded = lab.handler_of(gated(STAGE), lab.clients.clone());
     assert_eq!(answering_model(&lab, &upgraded, STAGE).await, Some(sha256_hex(&sample_model())));

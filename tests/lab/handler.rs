@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::events::{self, Upload, all_forms};
-use crate::common::{Lab, uninfected_cell};
 use giemsa::handler::HandlerError;
 use giemsa_core::record::Status;
+use giemsa_tests::lab::events::{self, Upload, all_forms};
+use giemsa_tests::lab::{Lab, uninfected_cell};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -151,7 +151,7 @@ async fn what_is_no_upload_is_acknowledged_and_leaves_nothing() {
     assert_eq!(answer, json!({"batchItemFailures": []}));
 
     let mut own = events::s3(&Upload::new("results/stage=prod/date=2026-11-22/x.json", "e", 1));
-    own["Records"][0]["s3"]["bucket"]["name"] = json!(crate::common::RESULTS);
+    own["Records"][0]["s3"]["bucket"]["name"] = json!(giemsa_tests::lab::RESULTS);
     let answer = handler.handle(&own, None).await.unwrap();
     assert_eq!((&answer["skipped"], &answer["retried"]), (&json!(1), &json!(0)));
     assert!(lab.result_objects().await.is_empty());
@@ -190,7 +190,7 @@ async fn without_a_model_everything_is_retried_and_nothing_is_rejected() {
         }
     }
     assert!(lab.result("s/text.png").await.is_none());
-    lab.put_model("prod", &crate::common::sample_model()).await;
+    lab.put_model("prod", &giemsa_tests::lab::sample_model()).await;
     handler.handle(&events::s3(&upload), None).await.unwrap();
     assert_eq!(lab.result("s/text.png").await.unwrap().status, Status::Rejected);
 }
@@ -205,13 +205,13 @@ async fn a_replaced_model_answers_the_next_batch_and_a_bad_one_never() {
     handler.handle(&event, None).await.unwrap();
     let first = lab.result("s/c.png").await.unwrap();
 
-    let good = crate::common::sample_model();
+    let good = giemsa_tests::lab::sample_model();
     for bad in [&good[..good.len() / 2], b"text", b""] {
         lab.put_model("prod", bad).await;
         handler.handle(&event, None).await.unwrap();
         assert_eq!(lab.result("s/c.png").await.unwrap().model, first.model);
     }
-    let next = crate::common::sample_model_with("giemsa.version", "2");
+    let next = giemsa_tests::lab::sample_model_with("giemsa.version", "2");
     lab.put_model("prod", &next).await;
     handler.handle(&event, None).await.unwrap();
     let second = lab.result("s/c.png").await.unwrap();
@@ -223,15 +223,15 @@ async fn a_replaced_model_answers_the_next_batch_and_a_bad_one_never() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stages_do_not_touch_each_other() {
     let lab = Lab::start().await;
-    lab.put_model("dev", &crate::common::sample_model()).await;
+    lab.put_model("dev", &giemsa_tests::lab::sample_model()).await;
     let cell = uninfected_cell();
     let etag = lab.put("s/c.png", &cell).await;
     let event = events::s3(&Upload::new("s/c.png", &etag, cell.len()));
     lab.handler().handle(&event, None).await.unwrap();
     let prod = lab.result("s/c.png").await.unwrap();
-    lab.handler_of(crate::common::config("dev"), lab.clients.clone()).handle(&event, None).await.unwrap();
+    lab.handler_of(giemsa_tests::lab::config("dev"), lab.clients.clone()).handle(&event, None).await.unwrap();
     let history =
-        lab.table().image(crate::common::INPUT, "s/c.png", &giemsa_config::DEFAULT_STAGES).await.unwrap();
+        lab.table().image(giemsa_tests::lab::INPUT, "s/c.png", &giemsa_config::DEFAULT_STAGES).await.unwrap();
     let stages: Vec<&str> = history.results.iter().map(|record| record.stage.as_str()).collect();
     assert_eq!(stages, ["dev", "prod"]);
     assert_eq!(history.results[1], prod);
@@ -254,7 +254,7 @@ proptest! {
             let notices = parsed.deliveries[0].notices.clone().unwrap();
             let giemsa_core::event::Notice::Created(object) = &notices[0] else { panic!("{form}") };
             prop_assert_eq!(&object.key, &key, "{}", form);
-            prop_assert_eq!(object.bucket.as_str(), crate::common::INPUT);
+            prop_assert_eq!(object.bucket.as_str(), giemsa_tests::lab::INPUT);
         }
     }
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::common::{Lab, MODELS};
-#[cfg(target_os = "linux")]
-use crate::large_bucket::peak_memory_of;
-use crate::large_bucket::{BUCKET, LargeBucket, Listed, kill_after, lines, reconcile, run};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use giemsa_ops::inventory::{Inventory, InventoryPlace, InventoryPosition};
 use giemsa_store::{Upload, UploadVersion, form_encoded};
+use giemsa_tests::lab::{Lab, MODELS};
+#[cfg(target_os = "linux")]
+use giemsa_tests::large_bucket::peak_memory_of;
+use giemsa_tests::large_bucket::{BUCKET, LargeBucket, Listed, kill_after, lines, reconcile, run};
 use md5::{Digest, Md5};
 use parquet::basic::Compression as ParquetCompression;
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use crate::common::events::{self, Upload};
-use crate::common::faults::{Fault, faulty};
-use crate::common::{INPUT, Lab, config, file, sample_model};
 use giemsa_store::leading_keys;
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::faults::{Fault, faulty};
+use giemsa_tests::lab::{INPUT, Lab, config, file, sample_model};
 use serde_json::Value;
 
 /// Operation, index if there is one, and partition key of each item of a request.
@@ -51,7 +51,7 @@ async fn answer_all(lab: &Lab, stage: &str) -> Vec<Touched> {
         })
     };
     let handler = lab.handler_of(config(stage), clients);
-    let cell = crate::common::uninfected_cell();
+    let cell = giemsa_tests::lab::uninfected_cell();
     let mut bodies = Vec::new();
     for (key, bytes) in [("s/cell.png", &cell[..]), ("later.png", &cell[..]), ("s/no-image.png", b"text")] {
         let etag = lab.put(key, bytes).await;

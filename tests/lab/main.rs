@@ -3,27 +3,25 @@
 
 #![cfg(unix)]
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../large_bucket/mod.rs"]
-mod large_bucket;
-#[path = "../running_stack/mod.rs"]
-mod running_stack;
-
 mod answers;
 mod backfill_batch;
 mod bad_models;
+mod compact;
+mod dashboard_table;
 mod development;
 mod events;
+mod export;
 mod faults;
 mod gate;
 mod handler;
 mod inventory;
 mod keys;
+mod lambda_runtime_api;
 mod order;
 mod outlier;
 mod queries;
 mod reconcile;
+mod reconcile_large;
 mod record;
 mod shipping;
 mod swaps;

@@ -1,12 +1,12 @@
 //! Which upload of a key is the current one: with sequencers, without, within one second, replaced, deleted.
 
-use crate::common::events::{self, Upload};
-use crate::common::faults::{Fault, faulty};
-use crate::common::{INPUT, Lab, file, uninfected_cell};
 use giemsa_core::object::{ObjectRef, Sequencer};
 use giemsa_core::record::{Finding, ImageInfo, Record, Reject, Status};
 use giemsa_model::Model;
 use giemsa_store::{ImageKey, TableWriter, make_current};
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::faults::{Fault, faulty};
+use giemsa_tests::lab::{INPUT, Lab, file, uninfected_cell};
 use serde_json::{Value, json};
 
 const KEY: &str = "slide/cell.png";
@@ -38,8 +38,8 @@ async fn answer(lab: &Lab, event: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn sequencers_decide_in_any_order_of_arrival() {
     let lab = Lab::start().await;
-    let model = Model::load(&crate::common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let model = Model::load(&giemsa_tests::lab::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     // Of unequal length, oldest first; upload times say nothing within a second.
     let sequencers = ["0055AED6DCD90281E5", "0055AED6DCD90281E6", "0055AED7", "0055AED7F"];
     let orders: [[usize; 4]; 5] = [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2], [3, 0, 1, 2]];
@@ -65,8 +65,8 @@ async fn sequencers_decide_in_any_order_of_arrival() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_sequencers_the_newest_of_two_uploads_within_a_second_wins_in_any_order() {
     let lab = Lab::start().await;
-    let model = Model::load(&crate::common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let model = Model::load(&giemsa_tests::lab::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     let s3 = &lab.clients.s3;
     for round in 0..6 {
         let key = format!("second/{round}.png");
@@ -117,8 +117,8 @@ async fn a_delivery_with_a_sequencer_and_one_without_agree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_replaced_the_announced_one_does_not_take_its_place_in_the_order() {
     let lab = Lab::start().await;
-    let model = Model::load(&crate::common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let model = Model::load(&giemsa_tests::lab::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     let first = lab.put(KEY, b"first").await;
     lab.put(KEY, b"second").await;
     let second = record_of(&lab, &model, KEY).await;

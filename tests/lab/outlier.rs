@@ -1,14 +1,14 @@
 //! What is like nothing a model was trained on: flagged with the reason wherever a record is kept, and never
 //! lost where a network fails on it.
 
-use crate::common::events::{self, Upload};
-use crate::common::{Lab, file};
 use giemsa_core::object::ObjectRef;
 use giemsa_core::record::{Finding, ImageInfo, Record, Status};
 use giemsa_core::slide::SlideFigure;
 use giemsa_model::decide;
 use giemsa_model::{Model, Scores};
 use giemsa_store::{TableWriter, make_current};
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::{Lab, file};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 
@@ -34,8 +34,9 @@ async fn put_all(lab: &Lab, images: &[(&str, Vec<u8>)]) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blank_field_needs_review_in_the_results_and_in_the_table() {
     let lab = Lab::without_model().await;
-    lab.put_model("prod", &file("tests/golden/toy_outlier.onnx")).await;
-    let images = [("s/blank.png", plain([230, 205, 214])), ("s/field.png", file("tests/golden/field.png"))];
+    lab.put_model("prod", &file("tests/data/golden/toy_outlier.onnx")).await;
+    let images =
+        [("s/blank.png", plain([230, 205, 214])), ("s/field.png", file("tests/data/golden/field.png"))];
     let event = put_all(&lab, &images).await;
     let answer = lab.handler().handle(&event, None).await.unwrap();
     assert_eq!(answer, json!({"batchItemFailures": []}));
@@ -75,12 +76,12 @@ async fn a_blank_field_needs_review_in_the_results_and_in_the_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_keeps_scores_of_any_size() {
     let lab = Lab::without_model().await;
-    let model = Model::load(&file("tests/golden/toy_outlier.onnx")).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let model = Model::load(&file("tests/data/golden/toy_outlier.onnx")).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     for (i, score) in [f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1e-40, 0.0, -0.0].into_iter().enumerate() {
         let scores = Scores { labels: vec![1.0, 0.0], outlier: Some(score) };
         let key = format!("s/{i}.png");
-        let image = ImageInfo::of_object(&ObjectRef::new(crate::common::INPUT, &key));
+        let image = ImageInfo::of_object(&ObjectRef::new(giemsa_tests::lab::INPUT, &key));
         let decision = decide(&scores, &model.metadata);
         let record = Record::new(image, "prod", model.info(), Finding::Classified(decision));
         make_current(&lab.clients.s3, &table, &record, None).await.unwrap();
@@ -92,7 +93,7 @@ async fn the_table_keeps_scores_of_any_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_on_which_the_network_fails_is_handed_back_alone_and_answered_by_a_mended_model() {
     let lab = Lab::without_model().await;
-    lab.put_model("prod", &file("tests/golden/toy_gaps.onnx")).await;
+    lab.put_model("prod", &file("tests/data/golden/toy_gaps.onnx")).await;
     // No score, no outlier score, an error of the engine; and one image that is well.
     let images = [
         ("s/red.png", plain([77, 0, 0])),
@@ -115,7 +116,7 @@ async fn an_image_on_which_the_network_fails_is_handed_back_alone_and_answered_b
     assert_eq!(lab.result("s/black.png").await.unwrap().status, Status::Classified);
 
     // The model was at fault, not the images: another one answers them.
-    lab.put_model("prod", &file("tests/golden/toy_outlier.onnx")).await;
+    lab.put_model("prod", &file("tests/data/golden/toy_outlier.onnx")).await;
     let answer = lab.handler().handle(&event, None).await.unwrap();
     assert_eq!(answer, json!({"batchItemFailures": []}));
     for (key, _) in &images {

@@ -1,6 +1,5 @@
 //! Every question of the design is answered by keys, in the promised order.
 
-use crate::common::Lab;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Duration, TimeZone, Utc};
 use giemsa_core::object::ObjectRef;
@@ -8,13 +7,14 @@ use giemsa_core::record::{Decision, Finding, ImageInfo, ModelInfo, Record, Rejec
 use giemsa_core::slide::SlideFigure;
 use giemsa_model::Model;
 use giemsa_store::{LabelOrRejected, LabelQuery, LedgerEntry, ResultQuery, TableWriter, make_current};
+use giemsa_tests::lab::Lab;
 
 fn noon() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 22, 12, 0, 0).unwrap()
 }
 
 fn record(model: &Model, key: &str, at: DateTime<Utc>, parasitized: Option<f64>) -> Record {
-    let mut image = ImageInfo::of_object(&ObjectRef::new(crate::common::INPUT, key));
+    let mut image = ImageInfo::of_object(&ObjectRef::new(giemsa_tests::lab::INPUT, key));
     image.etag = Some(format!("etag of {key} {at}"));
     image.uploaded_at = Some(at);
     let finding = match parasitized {
@@ -38,8 +38,8 @@ fn record(model: &Model, key: &str, at: DateTime<Utc>, parasitized: Option<f64>)
 #[tokio::test(flavor = "multi_thread")]
 async fn each_question_is_answered_in_its_order() {
     let lab = Lab::start().await;
-    let model = Model::load(&crate::common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let model = Model::load(&giemsa_tests::lab::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     let reader = lab.table();
     // 60 cells on one slide over three days, so that shards and days both matter.
     for i in 0..60_u32 {
@@ -99,7 +99,7 @@ async fn each_question_is_answered_in_its_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_says_which_model_served_when() {
     let lab = Lab::start().await;
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     let entry = |hours: i64, version: &str| LedgerEntry {
         stage: "prod".into(),
         released_at: noon() + Duration::hours(hours),
@@ -124,10 +124,10 @@ async fn the_ledger_says_which_model_served_when() {
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_a_model_writes_the_ledger() {
     let lab = Lab::start().await;
-    let cell = crate::common::uninfected_cell();
+    let cell = giemsa_tests::lab::uninfected_cell();
     let etag = lab.put("s/c.png", &cell).await;
-    let upload = crate::common::events::Upload::new("s/c.png", &etag, cell.len());
-    lab.handler().handle(&crate::common::events::s3(&upload), None).await.unwrap();
+    let upload = giemsa_tests::lab::events::Upload::new("s/c.png", &etag, cell.len());
+    lab.handler().handle(&giemsa_tests::lab::events::s3(&upload), None).await.unwrap();
     let entry = lab.table().model_at("prod", Utc::now()).await.unwrap().unwrap();
     assert_eq!(entry.model, lab.result("s/c.png").await.unwrap().model);
 }
@@ -135,12 +135,12 @@ async fn serving_a_model_writes_the_ledger() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_answered_anew_while_a_list_is_read_is_on_it_once() {
     let lab = Lab::start().await;
-    let model = Model::load(&crate::common::sample_model()).unwrap();
-    let table = TableWriter::new(lab.clients.dynamodb.clone(), crate::common::TABLE);
+    let model = Model::load(&giemsa_tests::lab::sample_model()).unwrap();
+    let table = TableWriter::new(lab.clients.dynamodb.clone(), giemsa_tests::lab::TABLE);
     let current = record(&model, "s/a.png", noon(), Some(0.99));
     assert!(make_current(&lab.clients.s3, &table, &current, None).await.unwrap());
     // An index row of its earlier result is still there, before or after that of the present one.
-    let scanned = lab.clients.dynamodb.scan().table_name(crate::common::TABLE).send().await.unwrap();
+    let scanned = lab.clients.dynamodb.scan().table_name(giemsa_tests::lab::TABLE).send().await.unwrap();
     let item = scanned.items().iter().find(|item| item.contains_key("result_id")).unwrap();
     for earlier in ["0".repeat(64), "f".repeat(64)].map(|id| id[..current.result_id.len()].to_owned()) {
         let mut stale = item.clone();
@@ -150,7 +150,7 @@ async fn an_image_that_is_answered_anew_while_a_list_is_read_is_on_it_once() {
             }
         }
         stale.insert("sk".to_owned(), AttributeValue::S(format!("earlier {earlier}")));
-        let put = lab.clients.dynamodb.put_item().table_name(crate::common::TABLE);
+        let put = lab.clients.dynamodb.put_item().table_name(giemsa_tests::lab::TABLE);
         put.set_item(Some(stale)).send().await.unwrap();
     }
     let query = ResultQuery { slide: Some("s".to_owned()), ..ResultQuery::of_stage("prod") };

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::common::{INPUT, Lab, TABLE, events, file, uninfected_cell};
-use crate::running_stack::{RunningStack, giemsa};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use chrono::{TimeDelta, TimeZone, Utc};
@@ -14,6 +12,8 @@ use giemsa_local::INPUT_BUCKET;
 use giemsa_ops::reconcile::{Finding, Reconciler, Scope, State, notification_of};
 use giemsa_store::queues::QueueClient;
 use giemsa_store::{NotedUpload, TableWriter, Upload, UploadListing, UploadVersion};
+use giemsa_tests::lab::{INPUT, Lab, TABLE, events, file, uninfected_cell};
+use giemsa_tests::running_stack::{RunningStack, giemsa};
 use serde_json::{Value, json};
 
 /// Keys that break naive listings, notifications and terminals.

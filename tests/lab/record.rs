@@ -1,11 +1,11 @@
 //! What is written is what the published schema says, and nothing the schema forbids is written.
 
-use crate::common::events::{self, Upload};
-use crate::common::{Lab, uninfected_cell};
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::{Lab, uninfected_cell};
 use serde_json::{Value, json};
 
 fn validator() -> jsonschema::Validator {
-    let schema: Value = serde_json::from_slice(&crate::common::file("docs/record.schema.json")).unwrap();
+    let schema: Value = serde_json::from_slice(&giemsa_tests::lab::file("docs/record.schema.json")).unwrap();
     jsonschema::options().should_validate_formats(true).build(&schema).unwrap()
 }
 
@@ -14,7 +14,7 @@ async fn records_of_all_kinds_match_the_schema() {
     let lab = Lab::start().await;
     let handler = lab.handler();
     let validator = validator();
-    let uncertain = crate::common::file("sample-images/slide-003-mixed-forms/cell-05.tif");
+    let uncertain = giemsa_tests::lab::file("sample-images/slide-003-mixed-forms/cell-05.tif");
     let files: [(&str, Vec<u8>); 4] = [
         ("s/cell.png", uninfected_cell()),
         ("s/uncertain.tif", uncertain),

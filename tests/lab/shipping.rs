@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::events::{Upload, s3};
-use crate::common::faults::{Fault, faulty};
-use crate::common::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use chrono::{DateTime, TimeDelta, Utc};
 use giemsa::pipeline::Pipeline;
 use giemsa::reclassify::reclassify;
@@ -20,6 +17,9 @@ use giemsa_store::shadow::{Comparison, ComparisonQuery, Conclusion, compare};
 use giemsa_store::{
     AnsweredQuery, ImageKey, ModelBucket, ReleaseKind, ReleaseState, TableReader, TableWriter, Verdict,
 };
+use giemsa_tests::lab::events::{Upload, s3};
+use giemsa_tests::lab::faults::{Fault, faulty};
+use giemsa_tests::lab::{INPUT, Lab, MODELS, TABLE, config, file, sample_model};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Barrier;

@@ -6,11 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::events::{self, Upload};
-use crate::common::faults::{Fault, faulty};
-use crate::common::log::Log;
-use crate::common::onnx::{OnnxModel, floats, ints, node};
-use crate::common::{Lab, MODELS, config, file};
 use chrono::{DateTime, Utc};
 use giemsa::analysis::analyse_image;
 use giemsa::serving::Registry;
@@ -20,6 +15,11 @@ use giemsa_core::record::Finding;
 use giemsa_image::DecodeLimits;
 use giemsa_model::{Model, Watch, Work};
 use giemsa_store::metrics::{Metric, total};
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::faults::{Fault, faulty};
+use giemsa_tests::lab::log::Log;
+use giemsa_tests::lab::{Lab, MODELS, config, file};
+use giemsa_tests::onnx::{OnnxModel, floats, ints, node};
 use serde_json::json;
 
 fn toy(number: usize) -> Vec<u8> {
@@ -151,7 +151,7 @@ async fn the_look_for_a_new_model_runs_beside_the_downloads() {
     const DELAY: Duration = Duration::from_secs(6);
     let lab = lab_of(STAGE).await;
     lab.put_model(STAGE, &toy(1)).await;
-    let image = file("tests/golden/field.png");
+    let image = file("tests/data/golden/field.png");
     let etag = lab.put("s/field.png", &image).await;
     let event = events::s3(&Upload::new("s/field.png", &etag, image.len()));
     let is_slow = Arc::new(AtomicBool::new(false));
@@ -215,7 +215,7 @@ async fn a_return_to_the_model_that_a_function_holds_is_in_the_ledger() {
         let entry = lab.table().model_at(STAGE, Utc::now()).await.unwrap();
         entry.expect("a model served").model.sha256
     };
-    let image = file("tests/golden/field.png");
+    let image = file("tests/data/golden/field.png");
     let etag = lab.put("s/field.png", &image).await;
     let event = events::s3(&Upload::new("s/field.png", &etag, image.len()));
     let (one, other) = [(), ()].map(|()| lab.handler_of(lab.config.clone(), lab.clients.clone())).into();
@@ -244,7 +244,7 @@ async fn swaps_under_load_lose_no_image_and_every_result_is_its_model_s() {
     const WORKERS: usize = 3;
     let swaps: usize = std::env::var("GIEMSA_TEST_SWAPS").map_or(25, |text| text.parse().unwrap());
     let lab = lab_of(STAGE).await;
-    let image = Arc::new(file("tests/golden/field.png"));
+    let image = Arc::new(file("tests/data/golden/field.png"));
     let files: BTreeMap<String, Vec<u8>> = (0..=swaps).map(|n| (sha256_hex(&toy(n)), toy(n))).collect();
     lab.put_model(STAGE, &toy(0)).await;
 

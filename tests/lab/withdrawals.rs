@@ -10,8 +10,8 @@ use giemsa_store::{
     WithdrawalAction,
 };
 
-use crate::common::events::{self, Upload};
-use crate::common::{INPUT, Lab, TABLE, config, file, sample_model, sample_model_with, uninfected_cell};
+use giemsa_tests::lab::events::{self, Upload};
+use giemsa_tests::lab::{INPUT, Lab, TABLE, config, file, sample_model, sample_model_with, uninfected_cell};
 
 const SLIDE: &str = "slide 1";
 const KEY: &str = "slide 1/b.png";

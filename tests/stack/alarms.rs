@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::{file, uninfected_cell};
-use crate::running_stack::{RunningStack, depths, project, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE, credentials};
+use giemsa_tests::lab::{file, uninfected_cell};
+use giemsa_tests::running_stack::{RunningStack, depths, project, wait_for};
 use serde_json::Value as Json;
 use serde_yaml_ng::Value;
 

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::running_stack::{RunningStack, files_below, project, wait_for};
 use chrono::Utc;
 use giemsa_core::digest::sha256_hex;
 use giemsa_core::record::{Record, Status};
 use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
+use giemsa_tests::running_stack::{RunningStack, files_below, project, wait_for};
 use serde_json::Value;
 
 /// What a shell on another machine would not have: settings of the one the tests run on.

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::common::uninfected_cell;
-use crate::running_stack::{PATIENCE, RunningStack, giemsa, project, send_signal, wait_for, wait_for_exit};
 use aws_sdk_s3::primitives::ByteStream;
 use chrono::{DateTime, Utc};
 use giemsa_config::BACKFILL_PREFIX;
@@ -16,6 +14,10 @@ use giemsa_ops::backfill::{MarkState, RunMark};
 use giemsa_store::aws::Clients;
 use giemsa_store::queues::QueueClient;
 use giemsa_store::{ImageKey, TableReader};
+use giemsa_tests::lab::uninfected_cell;
+use giemsa_tests::running_stack::{
+    PATIENCE, RunningStack, giemsa, project, send_signal, wait_for, wait_for_exit,
+};
 use serde_json::Value;
 
 /// The command in the environment that the stack tells its users to export.
@@ -172,12 +174,14 @@ async fn what_nobody_was_told_of_is_counted_priced_and_answered() {
     assert_eq!((&future["images"], &future["outcome"]["completed"]), (&0.into(), &true.into()), "{future}");
 
     // A new model, and all images by it.
-    let second = crate::common::sample_model_with("giemsa.version", "2");
+    let second = giemsa_tests::lab::sample_model_with("giemsa.version", "2");
     let sha256 = sha256_hex(&second);
     let model = clients.s3.put_object().bucket("giemsa-models").body(ByteStream::from(second));
     model.key("dev/model.onnx").send().await.unwrap();
     let wrong = run(&stack, &["--model-digest", &sha256, "--yes"], 1);
-    for part in ["prod serves the model", &sha256_hex(&crate::common::sample_model()), "promote", "--stage"] {
+    for part in
+        ["prod serves the model", &sha256_hex(&giemsa_tests::lab::sample_model()), "promote", "--stage"]
+    {
         assert!(text(&wrong.stderr).contains(part), "{part:?}: {}", text(&wrong.stderr));
     }
     assert!(text(&run(&stack, &["--model-digest", "abc"], 2).stderr).contains("64 hexadecimal digits"));
@@ -293,9 +297,9 @@ async fn a_backfill_is_stopped_and_live_uploads_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mark_of_a_run_is_its_own() {
-    let lab = crate::common::Lab::without_model().await;
+    let lab = giemsa_tests::lab::Lab::without_model().await;
     let mark =
-        |stage: &str, id: &str| RunMark::new(lab.clients.s3.clone(), crate::common::RESULTS, stage, id);
+        |stage: &str, id: &str| RunMark::new(lab.clients.s3.clone(), giemsa_tests::lab::RESULTS, stage, id);
     let (first, second, dev) = (mark("prod", "1"), mark("prod", "2"), mark("dev", "3"));
     assert_eq!(first.state().await.unwrap(), MarkState::Gone);
     first.set().await.unwrap();

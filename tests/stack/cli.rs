@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use crate::running_stack::{
-    PATIENCE, RunningStack, collect, files_below, giemsa, project, send_signal, up, wait_for, wait_for_exit,
-};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa_core::record::{Record, Status};
 use giemsa_local::{INPUT_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa_store::TableReader;
 use giemsa_store::aws::Clients;
+use giemsa_tests::running_stack::{
+    PATIENCE, RunningStack, collect, files_below, giemsa, project, send_signal, up, wait_for, wait_for_exit,
+};
 
 const HEALTHY: &str = "sample-images/slide-001-healthy";
 const TROUBLE: &str = "sample-images/slide-005-trouble";
@@ -109,9 +109,9 @@ fn classify_shows_outliers_in_every_format() {
     let blank = folder.path().join("blank.png");
     image::RgbImage::from_pixel(30, 25, image::Rgb([230, 205, 214])).save(&blank).unwrap();
     let classify = |model: &str, format: &str, image: &Path| {
-        let model = format!("tests/golden/{model}.onnx");
+        let model = format!("tests/data/golden/{model}.onnx");
         let arguments = ["classify", "--model", &model, "--format", format].map(OsStr::new);
-        run(arguments.into_iter().chain([image.as_os_str(), "tests/golden/field.png".as_ref()]))
+        run(arguments.into_iter().chain([image.as_os_str(), "tests/data/golden/field.png".as_ref()]))
     };
     let reason = "does not look like the images the model was trained on (outlier score 0.982014, limit 0.5)";
 

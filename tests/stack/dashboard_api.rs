@@ -9,8 +9,8 @@ use giemsa_local::INPUT_BUCKET;
 use giemsa_store::aws::Clients;
 use serde_json::{Value, json};
 
-use crate::raw_http::{Answer, ask};
-use crate::running_stack::{self, RunningStack, project, up, wait_for};
+use giemsa_tests::raw_http::{Answer, ask};
+use giemsa_tests::running_stack::{RunningStack, project, up, wait_for};
 
 const IMAGE: &str = "slide-002-falciparum/cell-08.png";
 
@@ -131,7 +131,7 @@ async fn every_route_answers_what_was_uploaded() {
     // Both stages, so that what follows is what stays.
     wait_for("both stages to answer", || {
         let health = stack.get_json("/api/health");
-        running_stack::depths(&health).filter(|(waiting, _)| *waiting == 0)
+        giemsa_tests::running_stack::depths(&health).filter(|(waiting, _)| *waiting == 0)
     });
 
     let settings = api.answer("/api/settings").await;

@@ -3,12 +3,12 @@
 use std::io::Cursor;
 use std::time::Instant;
 
-use crate::open_page::{PATIENCE, Page, encoded, keys_of, sample};
-use crate::raw_http::ask;
 use futures::StreamExt;
 use giemsa_config::Limits;
 use giemsa_image::{DecodeLimits, Pixels, decode, encode_jpeg};
 use giemsa_local::{MODEL_BUCKET, RESULTS_BUCKET};
+use giemsa_tests::open_page::{PATIENCE, Page, encoded, keys_of, sample};
+use giemsa_tests::raw_http::ask;
 use serde_json::{Value, json};
 
 /// Blocks of 250 px in different colours.
@@ -365,12 +365,12 @@ async fn a_large_image_comes_in_tiles() {
 #[tokio::test(flavor = "multi_thread")]
 async fn links_end_when_the_settings_say() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = crate::running_stack::up(folder.path(), &["--no-worker"]);
-    let stack = crate::running_stack::RunningStack::start_as({
+    let mut command = giemsa_tests::running_stack::up(folder.path(), &["--no-worker"]);
+    let stack = giemsa_tests::running_stack::RunningStack::start_as({
         command.env("GIEMSA_LINK_SECONDS", "6");
         command
     });
-    let address = crate::running_stack::dashboard_address(&stack.stdout()).unwrap();
+    let address = giemsa_tests::running_stack::dashboard_address(&stack.stdout()).unwrap();
     let url = format!("http://{address}");
     let image = sample("uninfected");
     let body = json!({ "files": [{ "name": "s/a.png", "size_bytes": image.len() }] }).to_string();

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::open_page::{PATIENCE, Page, encoded, keys_of, sample};
 use giemsa_core::digest::sha256_hex;
 use giemsa_image::{Pixels, encode_jpeg};
 use giemsa_local::MODEL_BUCKET;
+use giemsa_tests::open_page::{PATIENCE, Page, encoded, keys_of, sample};
 use rand::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::running_stack::{RunningStack, collect, giemsa, project, send_signal, wait_for, wait_for_exit};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
 use chrono::Utc;
@@ -12,6 +11,9 @@ use giemsa_local::queue::Queue;
 use giemsa_local::{INPUT_BUCKET, TABLE, credentials};
 use giemsa_store::TableReader;
 use giemsa_store::queues::QueueClient;
+use giemsa_tests::running_stack::{
+    RunningStack, collect, giemsa, project, send_signal, wait_for, wait_for_exit,
+};
 use serde_json::{Value, json};
 
 const MAIN: &str = "classify-prod";
@@ -163,7 +165,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
         json!({"queue": MAIN, "dead_letter_queue": DEAD, "redriven": 1, "left": 2, "complete": true})
     );
     let table = TableReader::new(stack.clients().dynamodb.clone(), TABLE);
-    let deadline = tokio::time::Instant::now() + crate::running_stack::PATIENCE;
+    let deadline = tokio::time::Instant::now() + giemsa_tests::running_stack::PATIENCE;
     let record = loop {
         let results = table.image(INPUT_BUCKET, KEY, &giemsa_config::DEFAULT_STAGES).await.unwrap().results;
         if let Some(record) = results.into_iter().find(|record| record.stage == "prod") {
@@ -223,7 +225,7 @@ async fn a_redrive_that_is_killed_loses_no_letter() {
     for at_least in [1, 50, 150] {
         let mut child = dlq(&stack, &["redrive", "--yes"]);
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let deadline = tokio::time::Instant::now() + crate::running_stack::PATIENCE;
+        let deadline = tokio::time::Instant::now() + giemsa_tests::running_stack::PATIENCE;
         while main.depth().await.unwrap().visible < at_least {
             assert!(tokio::time::Instant::now() < deadline, "nothing is sent");
         }

@@ -9,7 +9,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::running_stack::{RunningStack, giemsa, project, send_signal, up, wait_for, wait_for_exit};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, KeysAndAttributes,
     PutRequest, ScalarAttributeType, WriteRequest,
@@ -22,6 +21,7 @@ use giemsa_local::listener::endpoint_url;
 use giemsa_local::queue::{Queue, QueueSettings};
 use giemsa_local::{INPUT_BUCKET, ServerSettings, Servers, Subscription, credentials};
 use giemsa_store::aws::Clients;
+use giemsa_tests::running_stack::{RunningStack, giemsa, project, send_signal, up, wait_for, wait_for_exit};
 use md5::{Digest, Md5};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -279,7 +279,7 @@ fn a_spec_that_cannot_be_used_ends_with_the_list_of_faults() {
 
 async fn upload_samples(clients: &Clients) -> usize {
     let samples = project("sample-images/slide-002-falciparum");
-    let files = crate::running_stack::files_below(&samples);
+    let files = giemsa_tests::running_stack::files_below(&samples);
     for file in &files {
         let body = ByteStream::from(std::fs::read(samples.join(file)).unwrap());
         clients
@@ -337,13 +337,13 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
     for _ in 0..60 {
         let mut child =
             up(folder.path(), &arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (stdout, _) = crate::running_stack::collect(child.stdout.take().unwrap());
+        let (stdout, _) = giemsa_tests::running_stack::collect(child.stdout.take().unwrap());
         let died = wait_for("a kill, or nothing left to do", || {
             if let Some(status) = child.try_wait().unwrap() {
                 return Some(Some(status));
             }
             let printed = stdout.lock().unwrap().clone();
-            let address = crate::running_stack::dashboard_address(&printed)?;
+            let address = giemsa_tests::running_stack::dashboard_address(&printed)?;
             unanswered(&address).filter(|count| *count == 0).map(|_| None)
         });
         match died {
@@ -364,7 +364,7 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
     // What was on the way at ten kills is given up, and a person sends it again.
     for stage in ["prod", "dev"] {
         let redrive = ["dlq", "redrive", "--yes", "--stage", stage];
-        crate::running_stack::giemsa().envs(stack.exports()).args(redrive).output().unwrap();
+        giemsa_tests::running_stack::giemsa().envs(stack.exports()).args(redrive).output().unwrap();
     }
     stack.wait_until_answered();
     let history = giemsa_store::TableReader::new(stack.clients().dynamodb, giemsa_local::TABLE);
@@ -385,7 +385,7 @@ async fn a_killed_process_goes_on_where_it_was_and_is_not_killed_for_ever() {
 
 /// Uploads that no stage has answered, as long as there is somebody to say it.
 fn unanswered(address: &str) -> Option<u64> {
-    let (status, health) = crate::running_stack::get(address, "/api/health")?;
-    let depths = crate::running_stack::depths(&serde_json::from_str(&health).ok()?);
+    let (status, health) = giemsa_tests::running_stack::get(address, "/api/health")?;
+    let depths = giemsa_tests::running_stack::depths(&serde_json::from_str(&health).ok()?);
     depths.filter(|_| status == 200).map(|(waiting, _)| waiting)
 }

@@ -3,8 +3,6 @@
 //! The model that aborts is a real one, which the process of its stage is told to abort for. Invariant: what was uploaded is
 //! answered in the end.
 
-#![cfg(target_os = "linux")]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -15,8 +13,8 @@ use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
 use giemsa_store::TableReader;
 use giemsa_store::aws::Clients;
 
-use crate::common::{sample_model, sample_model_with, uninfected_cell};
-use crate::running_stack::{RunningStack, send_signal, wait_for};
+use giemsa_tests::lab::{sample_model, sample_model_with, uninfected_cell};
+use giemsa_tests::running_stack::{RunningStack, send_signal, wait_for};
 
 /// More than a batch.
 const UPLOADS: usize = 14;
@@ -48,7 +46,7 @@ async fn wait_until_answered(stack: &RunningStack, stage: &str, keys: &[String])
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        let answered = tokio::time::timeout(crate::running_stack::PATIENCE, asked).await;
+        let answered = tokio::time::timeout(giemsa_tests::running_stack::PATIENCE, asked).await;
         models.insert(answered.unwrap_or_else(|_| panic!("{stage}: {key} waits\n{}", stack.stderr())));
     }
     models

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::local_s3_stack::{INPUT, MODELS, Stack, client, decoded, status};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -13,6 +12,7 @@ use aws_sdk_s3::types::{
 };
 use giemsa_local::queue::Queue;
 use giemsa_local::{ServerSettings, Servers, Subscription, credentials};
+use giemsa_tests::local_s3_stack::{INPUT, MODELS, Stack, client, decoded, status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NASTY_KEYS: [&str; 28] = [

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::local_s3_stack::{INPUT, MODELS, PAGE, Stack, client};
-use crate::raw_http::ask;
 use aws_sdk_s3::presigning::PresigningConfig;
 use giemsa_local::faults::{FaultSpec, Faults};
 use giemsa_local::queue::Queue;
 use giemsa_local::{ServerSettings, Servers, credentials};
+use giemsa_tests::local_s3_stack::{INPUT, MODELS, PAGE, Stack, client};
+use giemsa_tests::raw_http::ask;
 
 const IMAGE: &[u8] = b"sixteen bytes ok";
 

@@ -1,12 +1,12 @@
 //! What clients of S3 ask of the local one beyond plain reads and writes: forms, storage classes, parts.
 
-use crate::local_s3_stack::{INPUT, Stack, status};
-use crate::raw_http::{Answer, ask};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, StorageClass};
 use base64::Engine;
 use giemsa_local::credentials;
+use giemsa_tests::local_s3_stack::{INPUT, Stack, status};
+use giemsa_tests::raw_http::{Answer, ask};
 use ring::hmac;
 use serde_json::json;
 

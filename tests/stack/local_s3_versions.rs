@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::local_s3_stack::{INPUT, MODELS, Stack, decoded, status};
-use crate::running_stack::{RunningStack, project};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
@@ -17,6 +15,8 @@ use aws_sdk_s3::types::{
 use giemsa_core::record::{Record, Status};
 use giemsa_local::RESULTS_BUCKET;
 use giemsa_store::aws::Clients;
+use giemsa_tests::local_s3_stack::{INPUT, MODELS, Stack, decoded, status};
+use giemsa_tests::running_stack::{RunningStack, project};
 
 /// A version as a listing shows it, in its place: key, id, whether it is the latest, whether it is a delete marker.
 type Listed = (String, String, bool, bool);

@@ -2,20 +2,10 @@
 
 #![cfg(unix)]
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../local_s3_stack/mod.rs"]
-mod local_s3_stack;
-#[path = "../open_page/mod.rs"]
-mod open_page;
-#[path = "../raw_http/mod.rs"]
-mod raw_http;
-#[path = "../running_stack/mod.rs"]
-mod running_stack;
-
 mod alarms;
 mod aws_client;
 mod backfill;
+mod browser;
 mod cli;
 mod dashboard_api;
 mod dashboard_media;
@@ -31,6 +21,8 @@ mod local_s3_versions;
 mod model_cli;
 mod names;
 mod openapi;
+mod results_cli;
+mod soak;
 mod sqs;
 mod two_stages;
 mod withdrawals;

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::running_stack::{RunningStack, giemsa, project, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa_local::{INPUT_BUCKET, TABLE};
 use giemsa_store::TableReader;
+use giemsa_tests::running_stack::{RunningStack, giemsa, project, wait_for};
 use serde_json::Value;
 
 const SAMPLE: &str = "models/thin-smear.onnx";
@@ -317,7 +317,15 @@ fn a_proof_is_packed_if_it_is_the_model_s() {
     // A model that carries none, and then the sample's own again.
     let with = |text: &str| {
         std::fs::write(&proof, text).unwrap();
-        ["model", "pack", "tests/golden/toy_outlier.onnx", "-o", shown(&packed), "--proof", shown(&proof)]
+        [
+            "model",
+            "pack",
+            "tests/data/golden/toy_outlier.onnx",
+            "-o",
+            shown(&packed),
+            "--proof",
+            shown(&proof),
+        ]
     };
     fail(None, &with(text), 1, "expected a PNG of the input's 24 x 20 px");
     assert!(!packed.exists(), "nothing is written that would be refused");

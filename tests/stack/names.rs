@@ -7,7 +7,7 @@ use giemsa_core::record::Record;
 use giemsa_local::INPUT_BUCKET;
 use serde_json::{Value, json};
 
-use crate::running_stack::{RunningStack, giemsa, project};
+use giemsa_tests::running_stack::{RunningStack, giemsa, project};
 
 /// One slide, as it comes from a Mac, from a PC and from a program on Windows.
 const IMAGES: [&str; 3] = ["u/e\u{301}te\u{301}/mac.png", "u/été/pc.png", r"u\été\windows.png"];

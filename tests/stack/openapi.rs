@@ -11,7 +11,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use giemsa_local::INPUT_BUCKET;
 use serde_json::Value;
 
-use crate::running_stack::{RunningStack, project};
+use giemsa_tests::running_stack::{RunningStack, project};
 
 fn json_file(path: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(project(path)).unwrap()).unwrap()
@@ -105,7 +105,7 @@ async fn requests_made_of_the_description_find_nothing() {
     stack.wait_until_answered();
     let output = Command::new(schemathesis)
         .arg("--config-file")
-        .arg(project("tests/openapi/schemathesis.toml"))
+        .arg(project("tests/data/schemathesis.toml"))
         .args(["run", "--no-color"])
         .arg(format!("http://{}/api/openapi.json", stack.dashboard_address()))
         // It keeps what it finds beside where it runs.

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::common::{file, sample_model, sample_model_with};
-use crate::running_stack::{PATIENCE, RunningStack, wait_for};
 use aws_sdk_s3::primitives::ByteStream;
 use giemsa_core::digest::sha256_hex;
 use giemsa_core::gate_report::{GateReport, report_key};
@@ -11,6 +9,8 @@ use giemsa_core::record::Record;
 use giemsa_local::{INPUT_BUCKET, MODEL_BUCKET, TABLE};
 use giemsa_store::TableReader;
 use giemsa_store::aws::Clients;
+use giemsa_tests::lab::{file, sample_model, sample_model_with};
+use giemsa_tests::running_stack::{PATIENCE, RunningStack, wait_for};
 
 async fn put(clients: &Clients, bucket: &str, key: &str, bytes: Vec<u8>) {
     clients.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send().await.unwrap();
@@ -36,7 +36,7 @@ async fn wait_for_report(clients: &Clients, model: &[u8]) -> GateReport {
 
 /// Uploads a cell and waits for the answers of `dev` and `prod`, in this order.
 async fn answers(stack: &RunningStack, clients: &Clients, key: &str) -> [Record; 2] {
-    put(clients, INPUT_BUCKET, key, crate::common::uninfected_cell()).await;
+    put(clients, INPUT_BUCKET, key, giemsa_tests::lab::uninfected_cell()).await;
     let table = TableReader::new(clients.dynamodb.clone(), TABLE);
     let asked = async {
         loop {
@@ -111,8 +111,10 @@ async fn a_model_goes_from_dev_to_prod_by_copies_and_not_past_the_gate() {
 
 fn golden_images() -> u64 {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join("models/golden");
-    let images =
-        crate::running_stack::files_below(&folder).into_iter().filter(|name| name.ends_with(".png")).count();
+    let images = giemsa_tests::running_stack::files_below(&folder)
+        .into_iter()
+        .filter(|name| name.ends_with(".png"))
+        .count();
     assert!(images >= 20, "{images} golden images");
     images as u64
 }

@@ -8,8 +8,8 @@ use giemsa_core::record::Record;
 use giemsa_local::INPUT_BUCKET;
 use serde_json::{Value, json};
 
-use crate::raw_http::ask;
-use crate::running_stack::{RunningStack, giemsa, project};
+use giemsa_tests::raw_http::ask;
+use giemsa_tests::running_stack::{RunningStack, giemsa, project};
 
 const SLIDE: &str = "slide 7 é";
 

@@ -1,5 +1,17 @@
 //! What all tests from outside share: where the project is, and where its programs are.
 
+pub mod hostile;
+pub mod lab;
+pub mod large_bucket;
+pub mod local_s3_stack;
+pub mod many_results;
+pub mod onnx;
+pub mod open_page;
+pub mod parquet_files;
+pub mod raw_http;
+pub mod running_stack;
+pub mod runtime_api;
+
 use std::path::{Path, PathBuf};
 
 /// The project's folder.
@@ -16,4 +28,15 @@ pub fn binary(name: &str) -> &'static str {
     let path: PathBuf = folder.join(name);
     assert!(path.is_file(), "{} is not there; run `cargo build --bins` first", path.display());
     path.into_os_string().into_string().expect("a path in UTF-8").leak()
+}
+
+/// Folder beside the programs for what tests keep between runs.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn scratch_folder() -> PathBuf {
+    let test = std::env::current_exe().expect("the system says which program this is");
+    let folder = test.ancestors().nth(3).expect("a test is in target/<profile>/deps").join("tmp");
+    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    folder
 }

@@ -20,7 +20,7 @@ const CONCURRENCY: usize = 32;
 const DAYS: usize = 14;
 
 /// An image that the stack answers, as it is in this repository.
-pub const SAMPLE: &[u8] = include_bytes!("../../../tests/golden/field.png");
+pub const SAMPLE: &[u8] = include_bytes!("../../../tests/data/golden/field.png");
 
 /// What was put in the table.
 pub struct Seeded {

@@ -451,7 +451,7 @@ mod tests {
 
     /// A toy network with an outlier output, parsed but not built.
     fn parse_toy() -> OnnxFile {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/toy_outlier.onnx");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/golden/toy_outlier.onnx");
         OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap()
     }
 
@@ -550,7 +550,7 @@ mod tests {
 
     #[test]
     fn an_image_on_which_the_network_fails_is_an_error_and_never_an_answer() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/toy_gaps.onnx");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/golden/toy_gaps.onnx");
         let file = OnnxFile::parse(&std::fs::read(path).unwrap()).unwrap();
         let metadata = Metadata::parse(&file.properties(), &file.graph_facts()).unwrap();
         let network = Network::build(file, &metadata, &LoadLimits::default()).unwrap();

@@ -18,8 +18,8 @@ use axum::http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::super::common::{INPUT, MODELS, RESULTS, TABLE};
 use super::roles::Right;
+use giemsa_tests::lab::{INPUT, MODELS, RESULTS, TABLE};
 
 /// Buckets of the laboratory, as the template names them.
 pub const BUCKETS: [(&str, &str); 3] =

@@ -8,9 +8,9 @@ use giemsa_core::record::ModelInfo;
 use giemsa_store::{LedgerEntry, TableWriter};
 use serde_json::{Value, json};
 
-use super::super::common::events::{Upload, eventbridge, s3_batch_2, sqs};
-use super::super::common::{INPUT, TABLE, file, sample_model, uninfected_cell};
 use super::cloud::{Cloud, Function};
+use giemsa_tests::lab::events::{Upload, eventbridge, s3_batch_2, sqs};
+use giemsa_tests::lab::{INPUT, TABLE, file, sample_model, uninfected_cell};
 
 /// What asks for images to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,13 +15,13 @@ use giemsa_local::sqs::SqsServer;
 use giemsa_local::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
 use serde_json::Value;
 
-use super::super::common::{INPUT, Lab, MODELS, RESULTS, TABLE, file};
 use super::super::functions;
 use super::super::template::Template;
 use super::calls::BUCKETS;
 use super::recorder::{Protocol, Rights, record};
 use super::roles::Statement;
-use super::runtime_api::{Process, RuntimeApi};
+use giemsa_tests::lab::{INPUT, Lab, MODELS, RESULTS, TABLE, file};
+use giemsa_tests::runtime_api::{Process, RuntimeApi};
 
 const QUEUES: [&str; 4] = ["ProdQueue", "ProdDeadLetterQueue", "DevQueue", "DevDeadLetterQueue"];
 

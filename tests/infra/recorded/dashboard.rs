@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::super::common::file;
-use super::super::raw_http::ask;
 use super::classifiers::Classifier;
 use super::cloud::{Cloud, Function};
+use giemsa_tests::lab::file;
+use giemsa_tests::raw_http::ask;
 
 const HOST: &str = "api-id.execute-api.eu-central-1.amazonaws.com";
 

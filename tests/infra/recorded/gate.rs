@@ -7,9 +7,9 @@ use giemsa_core::gate_report::archive_key;
 use giemsa_core::gate_rules::RULES_KEY;
 use serde_json::{Value, json};
 
-use super::super::common::events::{Upload, eventbridge};
-use super::super::common::{MODELS, sample_model, sample_model_with};
 use super::cloud::{Cloud, Function};
+use giemsa_tests::lab::events::{Upload, eventbridge};
+use giemsa_tests::lab::{MODELS, sample_model, sample_model_with};
 
 /// What EventBridge tells of a version of development's model.
 fn copied(version_id: &str) -> Value {

@@ -19,8 +19,6 @@ mod dashboard;
 mod gate;
 mod recorder;
 mod roles;
-#[path = "../../common/runtime_api.rs"]
-mod runtime_api;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -283,7 +281,7 @@ async fn development_writes_nothing_of_production(cloud: &Cloud) {
         let key = format!("enforced/{stage}-{}.png", opened.len());
         let is_answered = classifiers::answer_one(cloud, &mut function, &key).await;
         assert_eq!(is_answered, refused.is_none(), "{stage}: {}", function.log());
-        let history = cloud.lab.table().image(super::common::INPUT, &key, &[stage]).await.unwrap();
+        let history = cloud.lab.table().image(giemsa_tests::lab::INPUT, &key, &[stage]).await.unwrap();
         assert_eq!((history.results.len(), history.failures.len()), (usize::from(is_answered), 0), "{key}");
         if let Some((action, what)) = refused {
             let asked = function.rights.lock().unwrap().clone();

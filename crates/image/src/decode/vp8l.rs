@@ -398,7 +398,7 @@ const NEIGHBOURS: [(i8, i8); 120] = [
 mod tests {
     use super::*;
 
-    const PLAIN: &[u8] = include_bytes!("../../../../tests/fixtures/images/webp_lossless.webp");
+    const PLAIN: &[u8] = include_bytes!("../../../../tests/data/images/webp_lossless.webp");
 
     #[test]
     fn the_head_of_a_whole_picture_is_read_to_its_end() {
