@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-#[path = "../../infra/package/src/elf.rs"]
+#[path = "../../tools/package/src/elf.rs"]
 mod elf;
 
 /// Names, versions and features of all crates for these arguments of `cargo tree`.
