@@ -4,6 +4,8 @@
 //! requests to this address. Invariant: what comes from elsewhere reaches no route, and no answer can be framed, sniffed
 //! or extended by scripts of others.
 
+pub(crate) mod sign_in;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +19,9 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::parameters::shown;
-use super::problem::Problem;
-use super::sign_in::{PATH as SIGN_IN, SignIn};
+use crate::access::sign_in::{PATH as SIGN_IN, SignIn};
+use crate::request::parameters::shown;
+use crate::request::problem::Problem;
 
 /// Path of everything that is data.
 const API: &str = "/api/";
@@ -156,7 +158,7 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// All that a request has to get past.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     pub access: Access,
     pub sign_in: Option<SignIn>,
 }
@@ -197,7 +199,7 @@ impl Guard {
 }
 
 /// Lets a request through to its route, or refuses it; puts the headers on whatever is answered.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with(API);
     // Also of an answer that the page has not changed: its headers replace those that the browser kept.
     let issuer = guard.issuer_origins(request.uri().path()).await;

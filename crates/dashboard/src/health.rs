@@ -3,6 +3,8 @@
 //! It never says that all is well where it cannot know: what is unknown is absent. Invariant: counts are of keys in the
 //! table, at most a few seconds old.
 
+pub(crate) mod operations;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +15,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::try_join;
 use serde::Serialize;
 
-use super::parameters::{Nothing, Query};
-use super::problem::Problem;
-use super::recent::Recent;
-use super::{Dashboard, QueueFigures};
+use crate::request::parameters::{Nothing, Query};
+use crate::request::problem::Problem;
+use crate::request::single_flight::SingleFlightCache;
+use crate::{Dashboard, QueueFigures};
 use giemsa_core::record::{Record, TimingsMs};
 use giemsa_core::statistics::quantile;
 use giemsa_store::{FailureNote, Order, ResultQuery};
@@ -36,8 +38,8 @@ const AGE: Duration = Duration::from_secs(5);
 /// The figures of each stage.
 #[derive(Debug)]
 struct Figures {
-    rates: Recent<Rates, Problem>,
-    failing: Recent<Vec<Failing>, Problem>,
+    rates: SingleFlightCache<Rates, Problem>,
+    failing: SingleFlightCache<Vec<Failing>, Problem>,
 }
 
 /// What the table says of the last hour.
@@ -81,8 +83,8 @@ struct HealthAnswer {
     unavailable: Vec<String>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    let figures = Figures { rates: Recent::new(AGE), failing: Recent::new(AGE) };
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
+    let figures = Figures { rates: SingleFlightCache::new(AGE), failing: SingleFlightCache::new(AGE) };
     Router::new().route("/api/health", get(health)).layer(Extension(Arc::new(figures)))
 }
 

@@ -12,10 +12,10 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::parameters::{Key, Query, shown};
-use super::problem::Problem;
-use super::pyramids::DeepZoom;
-use super::{Buckets, Dashboard};
+use crate::pictures::pyramids::DeepZoom;
+use crate::request::parameters::{Key, Query, shown};
+use crate::request::problem::Problem;
+use crate::{Buckets, Dashboard};
 use giemsa_core::record::{ModelInfo, Record, Status};
 use giemsa_store::{FailureNote, ResultFinder, Review, Upload, UploadListing, Withdrawal};
 
@@ -59,11 +59,11 @@ struct ImageAnswer {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct ImageQuery {
+pub(crate) struct ImageQuery {
     key: Key,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image", get(image))
 }
 

@@ -5,35 +5,16 @@
 //! bounded and paged.
 
 mod access;
-mod agreement;
-mod assets;
-mod cursor;
-mod golden_sets;
 mod health;
 mod image;
-mod library;
-mod links;
 mod models;
-mod openapi;
-mod operations;
-mod parameters;
+mod page;
 mod pictures;
-mod problem;
-mod pyramids;
-mod recent;
+mod request;
 mod results;
-mod revalidation;
-mod reviewed;
 mod reviews;
-mod settings;
-mod sign_in;
-mod signing;
 mod slides;
-mod summary;
-mod thumbnails;
-mod unanswered;
 mod uploads;
-mod withdrawals;
 
 use std::sync::Arc;
 
@@ -41,14 +22,14 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::{Router, middleware};
 
+pub use access::sign_in::{Authorizer, Caller, Denied, SignIn};
 pub use access::{Access, LinkOriginError, link_origins};
-pub use operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
+pub use health::operations::{Operations, OperationsError, QueueFigures, QueuePair, SqsOperations};
 pub use pictures::Pictures;
-pub use recent::Recent;
-pub use sign_in::{Authorizer, Caller, Denied, SignIn};
+pub use request::single_flight::SingleFlightCache;
 
 use crate::access::Guard;
-use crate::problem::Problem;
+use crate::request::problem::Problem;
 use giemsa_config::{Config, Limits};
 use giemsa_store::{ModelBucket, TableReader, TableWriter};
 
@@ -124,40 +105,40 @@ pub fn router(dashboard: Dashboard) -> Router {
     let guard = Guard { access: dashboard.access.clone(), sign_in: dashboard.sign_in.clone() };
     // One line for each file with routes.
     let routes = Router::new()
-        .merge(agreement::routes())
-        .merge(assets::routes())
-        .merge(golden_sets::routes())
+        .merge(reviews::agreement::routes())
+        .merge(page::assets::routes())
+        .merge(reviews::golden_sets::routes())
         .merge(health::routes())
         .merge(image::routes())
-        .merge(links::routes())
+        .merge(pictures::links::routes())
         .merge(models::routes())
-        .merge(openapi::routes())
-        .merge(pyramids::routes())
+        .merge(page::openapi::routes())
+        .merge(pictures::pyramids::routes())
         .merge(results::routes())
         .merge(reviews::routes())
-        .merge(settings::routes())
-        .merge(sign_in::routes())
+        .merge(page::settings::routes())
+        .merge(access::sign_in::routes())
         .merge(slides::routes())
-        .merge(summary::routes())
+        .merge(slides::summary::routes())
         .merge(uploads::routes())
-        .merge(withdrawals::routes());
+        .merge(reviews::withdrawals::routes());
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(parameters::MAX_BODY_BYTES))
-        .layer(middleware::from_fn(revalidation::answer_unchanged))
+        .layer(DefaultBodyLimit::max(request::parameters::MAX_BODY_BYTES))
+        .layer(middleware::from_fn(request::revalidation::answer_unchanged))
         .layer(middleware::from_fn_with_state(Arc::new(guard), access::check))
         .with_state(Arc::new(dashboard))
 }
 
 async fn no_such_route(uri: Uri) -> Problem {
-    let path = parameters::shown(uri.path());
+    let path = request::parameters::shown(uri.path());
     Problem::not_found(format!("there is nothing at {path:?}; the routes are listed in /api/openapi.json"))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let path = parameters::shown(uri.path());
-    let method = parameters::shown(method.as_str());
+    let path = request::parameters::shown(uri.path());
+    let method = request::parameters::shown(method.as_str());
     let detail = format!("{path:?} does not take {method}; its methods are in the header Allow");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

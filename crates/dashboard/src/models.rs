@@ -15,9 +15,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Dashboard;
-use super::parameters::{Limit, Nothing, Query, Sha256, Stage, wrong};
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::parameters::{Limit, Nothing, Query, Sha256, Stage, wrong};
+use crate::request::problem::Problem;
 use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_core::record::ModelInfo;
 use giemsa_store::shadow::{Comparison, ComparisonQuery, compare};
@@ -69,7 +69,7 @@ struct ModelsAnswer {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReportQuery {
+pub(crate) struct ReportQuery {
     /// The model.
     sha256: Sha256,
 }
@@ -77,7 +77,7 @@ pub(super) struct ReportQuery {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct ComparisonParameters {
+pub(crate) struct ComparisonParameters {
     /// Uploads of so many days back.
     #[serde(default)]
     days: Limit<DEFAULT_DAYS, MAX_DAYS>,
@@ -87,7 +87,7 @@ pub(super) struct ComparisonParameters {
     reference: Option<Stage>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/api/models", get(models))
         .route("/api/models/report", get(report))

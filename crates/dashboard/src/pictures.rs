@@ -4,6 +4,11 @@
 //! memory at once as there are processors, each for at most the time of one image a step; a picture that two requests
 //! want is made once.
 
+pub(crate) mod links;
+pub(crate) mod pyramids;
+pub(crate) mod signing;
+pub(crate) mod thumbnails;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -16,9 +21,9 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::Dashboard;
-use super::parameters::shown;
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::parameters::shown;
+use crate::request::problem::Problem;
 use giemsa_config::Limits;
 use giemsa_core::digest::sha256_of_parts;
 use giemsa_core::object::ObjectRef;
@@ -47,7 +52,7 @@ struct Inner {
 
 /// One version of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
+pub(crate) struct Source {
     pub key: String,
     /// Absent where the bucket keeps no versions.
     pub version_id: Option<String>,
@@ -57,7 +62,7 @@ pub(super) struct Source {
 
 /// Why there is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoPicture {
+pub(crate) enum NoPicture {
     /// This image has none, and why.
     Of(String),
     /// Something behind the dashboard failed; the same request may work later.
@@ -106,7 +111,7 @@ impl Pictures {
     }
 
     /// Waits until nobody else makes the picture `name`.
-    pub(super) async fn turn(&self, name: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn turn(&self, name: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -118,14 +123,14 @@ impl Pictures {
     }
 
     /// Why the picture `name` cannot be made, if that is known.
-    pub(super) fn unshown(&self, name: &str) -> Option<String> {
+    pub(crate) fn unshown(&self, name: &str) -> Option<String> {
         let unshown = self.0.unshown.lock().unwrap_or_else(PoisonError::into_inner);
         let (detail, until) = unshown.get(name)?;
         until.is_none_or(|until| Instant::now() < until).then(|| detail.clone())
     }
 
     /// Remembers that the picture `name` took too long, for a while: the machine may only have been busy.
-    pub(super) fn remember_for_now(&self, name: &str, detail: &str) {
+    pub(crate) fn remember_for_now(&self, name: &str, detail: &str) {
         self.remember(name, detail, Some(Instant::now() + TRIED_AGAIN_AFTER));
     }
 
@@ -140,13 +145,13 @@ impl Pictures {
 
 impl Dashboard {
     /// The version of an image that is asked for, or else the one that is there now.
-    pub(super) async fn find_image(&self, key: &str, version_id: Option<&str>) -> Result<Source, NoPicture> {
+    pub(crate) async fn find_image(&self, key: &str, version_id: Option<&str>) -> Result<Source, NoPicture> {
         // Not HEAD, whose answer does not say why there is nothing.
         self.read_start(key, version_id, 1).await.map(|(source, _)| source)
     }
 
     /// As [`find_image`](Self::find_image), with what its first bytes say: `None` if it is no image that is read.
-    pub(super) async fn peek_image(
+    pub(crate) async fn peek_image(
         &self,
         key: &str,
         version_id: Option<&str>,
@@ -185,7 +190,7 @@ impl Dashboard {
     /// Reads an image and lets `work` have its pixels, on a processor; `work` looks at the time by itself.
     ///
     /// `name` is what is made of it: that it cannot be decoded is remembered.
-    pub(super) async fn with_pixels<T: Send + 'static>(
+    pub(crate) async fn with_pixels<T: Send + 'static>(
         &self,
         source: &Source,
         name: &str,
@@ -254,7 +259,7 @@ impl Dashboard {
     }
 
     /// Whether a picture is there already.
-    pub(super) async fn is_made(&self, key: &str) -> Result<bool, NoPicture> {
+    pub(crate) async fn is_made(&self, key: &str) -> Result<bool, NoPicture> {
         match self.s3.head_object().bucket(&self.buckets.results).key(key).send().await {
             Ok(_) => Ok(true),
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(false),
@@ -263,14 +268,14 @@ impl Dashboard {
     }
 
     /// Keeps something that was made in the results bucket.
-    pub(super) async fn keep(&self, key: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), NoPicture> {
+    pub(crate) async fn keep(&self, key: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), NoPicture> {
         let put = self.s3.put_object().bucket(&self.buckets.results).key(key).content_type(media_type);
         let put = put.body(ByteStream::from(bytes)).send().await;
         put.map(drop).map_err(|error| failed(&DisplayErrorContext(&error)))
     }
 }
 
-pub(super) fn failed(detail: &dyn std::fmt::Display) -> NoPicture {
+pub(crate) fn failed(detail: &dyn std::fmt::Display) -> NoPicture {
     let detail = format!("S3 does not answer: {detail}; try again");
     NoPicture::Failed(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
 }

@@ -9,10 +9,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::Dashboard;
-use super::cursor::Filters;
-use super::parameters::{Cursor, Limit, Query, Sha256, Slide, Stage, Text, Time, wrong};
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::cursor::Filters;
+use crate::request::parameters::{Cursor, Limit, Query, Sha256, Slide, Stage, Text, Time, wrong};
+use crate::request::problem::Problem;
 use giemsa_core::record::{Record, Status};
 use giemsa_store::{Order, ResultQuery};
 
@@ -21,7 +21,7 @@ const MAX_LABEL_BYTES: usize = 256;
 
 /// A page of records.
 #[derive(Debug, Serialize)]
-pub(super) struct ResultsAnswer {
+pub(crate) struct ResultsAnswer {
     pub results: Vec<Record>,
     pub next: Option<String>,
 }
@@ -29,13 +29,13 @@ pub(super) struct ResultsAnswer {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct ResultsQuery {
+pub(crate) struct ResultsQuery {
     stage: Option<Stage>,
     slide: Option<Slide>,
     /// The label that the model gave.
     label: Option<Text<1, MAX_LABEL_BYTES>>,
     /// How it ended.
-    #[cfg_attr(test, schemars(with = "Option<super::openapi::tests::StatusWords>"))]
+    #[cfg_attr(test, schemars(with = "Option<crate::page::openapi::tests::StatusWords>"))]
     status: Option<Status>,
     /// The model that answered.
     model: Option<Sha256>,
@@ -49,14 +49,14 @@ pub(super) struct ResultsQuery {
     /// Upload times before this one.
     until: Option<Time>,
     /// `suspicion` is known of a slide, and of what needs review.
-    #[cfg_attr(test, schemars(with = "Option<super::openapi::tests::OrderWords>"))]
+    #[cfg_attr(test, schemars(with = "Option<crate::page::openapi::tests::OrderWords>"))]
     order: Option<Order>,
     #[serde(default)]
     limit: Limit,
     cursor: Option<Cursor>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/results", get(results))
 }
 

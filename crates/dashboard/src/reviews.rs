@@ -3,6 +3,11 @@
 //! It never changes what a model said. Invariant: a verdict is on the result that the reviewer saw; if there is another
 //! one by now, the reviewer is told and nothing is written.
 
+pub(crate) mod agreement;
+pub(crate) mod golden_sets;
+pub(crate) mod reviewed;
+pub(crate) mod withdrawals;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -13,12 +18,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Dashboard;
-use super::cursor::Filters;
-use super::parameters::{Cursor, JsonBody, Limit, Query, Slide, Stage, Time, shown, wrong};
-use super::problem::Problem;
-use super::results::ResultsAnswer;
-use super::sign_in::Caller;
+use crate::Dashboard;
+use crate::access::sign_in::Caller;
+use crate::request::cursor::Filters;
+use crate::request::parameters::{Cursor, JsonBody, Limit, Query, Slide, Stage, Time, shown, wrong};
+use crate::request::problem::Problem;
+use crate::results::ResultsAnswer;
 use giemsa_core::record::Record;
 use giemsa_store::{Review, ReviewAction, Reviewer, StoreError};
 
@@ -31,7 +36,7 @@ const MAX_LABEL_BYTES: usize = 256;
 /// Longest note, bytes.
 const MAX_NOTE_BYTES: usize = 4_000;
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/api/review/queue", get(queue))
         .route("/api/reviews", get(reviews).post(append))
@@ -41,7 +46,7 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewReview {
+pub(crate) struct NewReview {
     key: String,
     stage: String,
     /// The result that the reviewer looked at.
@@ -67,7 +72,7 @@ enum NewAction {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Undo {
+pub(crate) struct Undo {
     key: String,
     reviewer: String,
 }
@@ -75,7 +80,7 @@ pub(super) struct Undo {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct QueueQuery {
+pub(crate) struct QueueQuery {
     stage: Option<Stage>,
     slide: Option<Slide>,
     #[serde(default)]
@@ -86,7 +91,7 @@ pub(super) struct QueueQuery {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReviewsQuery {
+pub(crate) struct ReviewsQuery {
     /// Reviews from then on.
     from: Option<Time>,
     /// Reviews before then.
@@ -231,7 +236,7 @@ fn confirmed_label(record: &Record, label: Option<&str>) -> Result<String, Probl
 }
 
 /// Who a verdict is from: whoever the token says, or, where nobody signs in, the name that was given.
-pub(super) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<Reviewer, Problem> {
+pub(crate) fn reviewer_of(caller: Option<Extension<Caller>>, given: &str) -> Result<Reviewer, Problem> {
     match caller {
         Some(Extension(Caller { id, name })) => Ok(Reviewer { name, id: Some(id) }),
         None => Ok(Reviewer { name: checked_reviewer(given)?, id: None }),
@@ -268,7 +273,7 @@ fn refused(error: StoreError) -> Problem {
     }
 }
 
-pub(super) fn other_result(key: &str, expected: &str, found: Option<&str>) -> Problem {
+pub(crate) fn other_result(key: &str, expected: &str, found: Option<&str>) -> Problem {
     let now = found.map_or("none".to_owned(), |found| format!("{found:?}"));
     let detail = format!(
         "the result of {:?} that was looked at, {:?}, is not the current one any more, which is {now}: the image was \

@@ -2,6 +2,9 @@
 //!
 //! It never adds anything up itself. Invariant: the figure of a slide is the store's, computed from its records.
 
+pub(crate) mod summary;
+pub(crate) mod unanswered;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -11,16 +14,16 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::Dashboard;
-use super::cursor::Filters;
-use super::parameters::{Cursor, Limit, Query, SLIDE_MEANING, Slide, Stage, shown};
-use super::problem::Problem;
-use super::unanswered::{Unanswered, UnansweredImage};
+use crate::Dashboard;
+use crate::request::cursor::Filters;
+use crate::request::parameters::{Cursor, Limit, Query, SLIDE_MEANING, Slide, Stage, shown};
+use crate::request::problem::Problem;
+use crate::slides::unanswered::{Unanswered, UnansweredImage};
 use giemsa_core::slide::SlideFigure;
 use giemsa_store::{Cell, SlideEntry};
 
 /// Most slides whose uploads are counted by one request.
-pub(super) const MAX_COUNTED_SLIDES: usize = 25;
+pub(crate) const MAX_COUNTED_SLIDES: usize = 25;
 
 /// Slides whose uploads are counted at once.
 const COUNTED_AT_ONCE: usize = 4;
@@ -32,11 +35,11 @@ const MAX_CELLS: u32 = 2000;
 const DEFAULT_CELLS: u32 = 1000;
 
 /// Longest text that is searched for, characters.
-pub(super) const MAX_SEARCH_CHARS: usize = 200;
+pub(crate) const MAX_SEARCH_CHARS: usize = 200;
 
 /// A figure as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct FigureAnswer {
+pub(crate) struct FigureAnswer {
     #[serde(flatten)]
     figure: SlideFigure,
     parasitemia_percent: Option<f64>,
@@ -122,7 +125,7 @@ struct CellsAnswer {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct SlidesQuery {
+pub(crate) struct SlidesQuery {
     stage: Option<Stage>,
     /// Part of the name, whatever its case.
     search: Option<Search>,
@@ -134,7 +137,7 @@ pub(super) struct SlidesQuery {
 /// A part of a slide's name.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Search(String);
+pub(crate) struct Search(String);
 
 impl TryFrom<String> for Search {
     type Error = String;
@@ -150,7 +153,7 @@ impl TryFrom<String> for Search {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct UnansweredQuery {
+pub(crate) struct UnansweredQuery {
     stage: Option<Stage>,
     /// The folders, each by a parameter of its own.
     slide: Slides,
@@ -159,7 +162,7 @@ pub(super) struct UnansweredQuery {
 /// Names of 1 to [`MAX_COUNTED_SLIDES`] slides.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Vec<Slide>")]
-pub(super) struct Slides(Vec<Slide>);
+pub(crate) struct Slides(Vec<Slide>);
 
 impl TryFrom<Vec<Slide>> for Slides {
     type Error = String;
@@ -175,7 +178,7 @@ impl TryFrom<Vec<Slide>> for Slides {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct SlideQuery {
+pub(crate) struct SlideQuery {
     stage: Option<Stage>,
     slide: Slide,
 }
@@ -183,7 +186,7 @@ pub(super) struct SlideQuery {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct CellsQuery {
+pub(crate) struct CellsQuery {
     stage: Option<Stage>,
     slide: Slide,
     #[serde(default)]
@@ -191,7 +194,7 @@ pub(super) struct CellsQuery {
     cursor: Option<Cursor>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/api/slides", get(slides))
         .route("/api/slides/unanswered", get(unanswered))

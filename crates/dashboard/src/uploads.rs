@@ -19,10 +19,10 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Dashboard;
-use super::parameters::{JsonBody, shown};
-use super::problem::Problem;
-use super::signing::{self, Signed};
+use crate::Dashboard;
+use crate::pictures::signing::{self, Signed};
+use crate::request::parameters::{JsonBody, shown};
+use crate::request::problem::Problem;
 use giemsa_core::digest::hex;
 use giemsa_core::object::MAX_KEY_BYTES;
 use giemsa_image::ImageFormat;
@@ -39,7 +39,7 @@ const MAX_PARTS: u64 = 100;
 /// Requests to S3 at once for one request of the page.
 const CONCURRENCY: usize = 16;
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new()
         .route("/api/uploads", post(sign_uploads))
         .route("/api/uploads/parts", post(sign_parts))
@@ -50,7 +50,7 @@ pub(super) fn routes() -> Router<Arc<Dashboard>> {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Uploads {
+pub(crate) struct Uploads {
     files: Vec<NewFile>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Uploads {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewFile {
+pub(crate) struct NewFile {
     /// Its path in what was dropped, e.g. `slide-001/cell.png`; it becomes the key.
     name: String,
     size_bytes: u64,
@@ -112,7 +112,7 @@ struct PartLink {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct OpenUpload {
+pub(crate) struct OpenUpload {
     key: String,
     upload_id: String,
 }
@@ -120,7 +120,7 @@ pub(super) struct OpenUpload {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct MoreParts {
+pub(crate) struct MoreParts {
     key: String,
     upload_id: String,
     parts: Vec<u64>,
@@ -129,7 +129,7 @@ pub(super) struct MoreParts {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Completion {
+pub(crate) struct Completion {
     key: String,
     upload_id: String,
     parts: Vec<DonePart>,
@@ -138,7 +138,7 @@ pub(super) struct Completion {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct DonePart {
+pub(crate) struct DonePart {
     number: u64,
     etag: String,
 }
@@ -340,7 +340,7 @@ fn check_name(name: &str) -> Result<ImageFormat, String> {
 }
 
 /// Endings of names that are taken, with their dots.
-pub(super) fn extensions() -> impl Iterator<Item = String> {
+pub(crate) fn extensions() -> impl Iterator<Item = String> {
     ImageFormat::ALL.into_iter().flat_map(ImageFormat::extensions).map(|ending| format!(".{ending}"))
 }
 

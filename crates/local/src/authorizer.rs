@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::issuer::{Issuer, IssuerError};
 use giemsa_config::SignInSettings;
-use giemsa_dashboard::{Authorizer, Caller, Denied, Recent};
+use giemsa_dashboard::{Authorizer, Caller, Denied, SingleFlightCache};
 
 /// How far the clocks of issuer and stack may differ, seconds.
 const LEEWAY_SECONDS: u64 = 10;
@@ -40,7 +40,7 @@ pub(super) struct TokenAuthorizer {
     /// The last answer of the issuer.
     known: Mutex<Option<Keys>>,
     /// The answer of a moment ago, also if it was none.
-    asked: Recent<Arc<Vec<Jwk>>, IssuerError>,
+    asked: SingleFlightCache<Arc<Vec<Jwk>>, IssuerError>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl TokenAuthorizer {
     }
 
     fn with_pause(settings: SignInSettings, pause: Duration) -> Self {
-        Self { issuer: Issuer::new(settings), known: Mutex::default(), asked: Recent::new(pause) }
+        Self { issuer: Issuer::new(settings), known: Mutex::default(), asked: SingleFlightCache::new(pause) }
     }
 
     /// The issuer's keys, asked for again if none is named `kid`: issuers change them. Whose key is known does not wait

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use giemsa_config::{SignInSettings, secure_origin};
-use giemsa_dashboard::Recent;
+use giemsa_dashboard::SingleFlightCache;
 use giemsa_store::aws::connector;
 
 /// Longest document, bytes: descriptions have some thousand.
@@ -59,13 +59,13 @@ pub(super) enum IssuerError {
 pub(super) struct Issuer {
     settings: SignInSettings,
     connector: SharedHttpConnector,
-    metadata: Recent<Arc<IssuerMetadata>, IssuerError>,
+    metadata: SingleFlightCache<Arc<IssuerMetadata>, IssuerError>,
 }
 
 impl Issuer {
     /// Asks nothing yet.
     pub fn new(settings: SignInSettings) -> Self {
-        Self { settings, connector: connector(), metadata: Recent::new(Duration::MAX) }
+        Self { settings, connector: connector(), metadata: SingleFlightCache::new(Duration::MAX) }
     }
 
     /// What was configured.

@@ -6,8 +6,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::parameters::{Cursor, shown};
-use super::problem::Problem;
+use crate::request::parameters::{Cursor, shown};
+use crate::request::problem::Problem;
 use giemsa_core::digest::short_id;
 
 /// Hexadecimal digits that tell the route and its filters.
@@ -15,7 +15,7 @@ const FILTER_DIGITS: usize = 16;
 
 /// What a page depends on beside its position: the route, and every filter as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Filters(String);
+pub(crate) struct Filters(String);
 
 impl Filters {
     /// The filters of a route; a missing one is another than an empty one.

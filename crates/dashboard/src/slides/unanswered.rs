@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::Dashboard;
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::problem::Problem;
 use giemsa_core::object::{ObjectRef, key_prefixes_of_slide, slide_of_key};
 use giemsa_store::{BATCH_KEYS, CurrentResult, listed_key};
 
@@ -21,7 +21,7 @@ const CONCURRENCY: usize = 4;
 
 /// What is open of a slide.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Unanswered {
+pub(crate) struct Unanswered {
     /// Images in the slide's folder.
     pub uploads: u64,
     /// Those of them without an answer of the stage.
@@ -34,7 +34,7 @@ pub(super) struct Unanswered {
 
 /// An upload without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct UnansweredImage {
+pub(crate) struct UnansweredImage {
     key: String,
     uploaded_at: Option<DateTime<Utc>>,
     size_bytes: u64,
@@ -70,7 +70,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// 503 if S3 or the table do not answer.
-    pub(super) async fn unanswered(
+    pub(crate) async fn unanswered(
         &self,
         stage: &str,
         slide: &str,

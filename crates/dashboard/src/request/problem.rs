@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::operations::OperationsError;
+use crate::health::operations::OperationsError;
 use giemsa_store::{BucketError, QueryError, StoreError, UploadsError};
 
 /// Media type of a problem.
@@ -17,7 +17,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Status of the answer, 400 to 599.
     pub status: StatusCode,
     /// A sentence: what was found, what was expected, the way out.

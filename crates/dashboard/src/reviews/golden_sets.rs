@@ -19,10 +19,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::Dashboard;
-use super::parameters::{JsonBody, wrong};
-use super::pictures::{NoPicture, Source, failed};
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::pictures::{NoPicture, Source, failed};
+use crate::request::parameters::{JsonBody, wrong};
+use crate::request::problem::Problem;
 use giemsa_core::object::{MAX_KEY_BYTES, is_system_file};
 use giemsa_store::Review;
 
@@ -42,14 +42,14 @@ const MAX_SKIPPED: usize = 100;
 const IN_COPY_SOURCE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/golden-sets", post(export))
 }
 
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewSet {
+pub(crate) struct NewSet {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]

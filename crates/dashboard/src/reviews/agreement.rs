@@ -12,9 +12,9 @@ use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Dashboard;
-use super::parameters::{Query, Stage, Time, wrong};
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::parameters::{Query, Stage, Time, wrong};
+use crate::request::problem::Problem;
 use giemsa_core::record::ModelInfo;
 use giemsa_core::statistics::wilson_interval;
 use giemsa_store::Review;
@@ -46,7 +46,7 @@ struct Agreement {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct AgreementQuery {
+pub(crate) struct AgreementQuery {
     stage: Option<Stage>,
     /// Reviews from then on.
     from: Option<Time>,
@@ -54,7 +54,7 @@ pub(super) struct AgreementQuery {
     until: Option<Time>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/agreement", get(agreement))
 }
 

@@ -21,10 +21,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Dashboard;
-use super::parameters::{Key, Query, Text, Whole};
-use super::pictures::{NoPicture, Source, failed};
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::pictures::{NoPicture, Source, failed};
+use crate::request::parameters::{Key, Query, Text, Whole};
+use crate::request::problem::Problem;
 use giemsa_config::PYRAMID_PREFIX;
 use giemsa_image::pyramid::{OVERLAP_PX, TILE_SIZE_PX};
 use giemsa_image::{Ended, JPEG_MEDIA_TYPE, Pyramid, TilePlace, render_pyramid};
@@ -47,7 +47,7 @@ const UPLOADS_AT_ONCE: usize = 8;
 
 /// How an image is asked for in tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct DeepZoom {
+pub(crate) struct DeepZoom {
     pub width: u32,
     pub height: u32,
     pub tile_size: u32,
@@ -72,7 +72,7 @@ impl DeepZoom {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct TileQuery {
+pub(crate) struct TileQuery {
     key: Key,
     /// The S3 version; the current one unless it is given.
     version_id: Option<String>,
@@ -84,7 +84,7 @@ pub(super) struct TileQuery {
     row: Whole<0, MAX_INDEX>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/image/tile", get(tile))
 }
 

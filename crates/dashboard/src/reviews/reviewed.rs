@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::Dashboard;
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::problem::Problem;
 use giemsa_store::{ImageKey, Review, standing};
 
 /// Reviews read at once.
@@ -17,7 +17,7 @@ const PAGE: usize = 1_000;
 impl Dashboard {
     /// The last standing verdict on each image of the input bucket among the reviews from `from` until before `until`, by
     /// key; of those that `counts` only, and of no withdrawn upload.
-    pub(super) async fn reviewed(
+    pub(crate) async fn reviewed(
         &self,
         from: DateTime<Utc>,
         until: DateTime<Utc>,

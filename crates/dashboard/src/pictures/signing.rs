@@ -12,14 +12,14 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::problem::Problem;
+use crate::request::problem::Problem;
 
 /// What browsers set themselves and let no page set.
 const OF_THE_BROWSER: [&str; 2] = ["host", "content-length"];
 
 /// A signed request as the page sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Signed {
+pub(crate) struct Signed {
     pub url: String,
     pub method: String,
     /// Headers to send, by lower-case names; without them the signature does not hold.
@@ -41,16 +41,16 @@ impl Signed {
 }
 
 /// Signs from now on for `lifetime`, 1 second to a week.
-pub(super) fn until(lifetime: Duration) -> PresigningConfig {
+pub(crate) fn until(lifetime: Duration) -> PresigningConfig {
     PresigningConfig::expires_in(lifetime).expect("the configuration allows at most half a day")
 }
 
 /// How long a browser may show what it has of a link.
-pub(super) const CACHE_CONTROL: &str = "private, max-age=300";
+pub(crate) const CACHE_CONTROL: &str = "private, max-age=300";
 
 /// Signs for reading: links of the same minutes are equal, so that a browser that comes back finds what it has. They live
 /// for at least two thirds of `lifetime`.
-pub(super) fn shared(lifetime: Duration) -> PresigningConfig {
+pub(crate) fn shared(lifetime: Duration) -> PresigningConfig {
     let window = lifetime.as_secs() / 3;
     let now = SystemTime::now();
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -60,17 +60,17 @@ pub(super) fn shared(lifetime: Duration) -> PresigningConfig {
 }
 
 /// When links of `config` end.
-pub(super) fn end_of(config: &PresigningConfig) -> DateTime<Utc> {
+pub(crate) fn end_of(config: &PresigningConfig) -> DateTime<Utc> {
     DateTime::from(config.start_time() + config.expires())
 }
 
 /// A size as S3's requests have it.
-pub(super) fn length(size_bytes: u64) -> i64 {
+pub(crate) fn length(size_bytes: u64) -> i64 {
     i64::try_from(size_bytes).unwrap_or(i64::MAX)
 }
 
 /// A link that cannot be signed: no credentials, for example.
-pub(super) fn failed(error: &(dyn StdError + 'static)) -> Problem {
+pub(crate) fn failed(error: &(dyn StdError + 'static)) -> Problem {
     let detail = format!("a link cannot be signed: {}", DisplayErrorContext(error));
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }

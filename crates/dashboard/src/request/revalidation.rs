@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::problem::Problem;
+use crate::request::problem::Problem;
 use giemsa_core::digest::sha256_hex;
 
 /// Paths that pages ask again and again.
@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 8 << 20;
 const ETAG_DIGITS: usize = 32;
 
 /// Answers 304 where the client has the answer already.
-pub(super) async fn answer_unchanged(request: Request, next: Next) -> Response {
+pub(crate) async fn answer_unchanged(request: Request, next: Next) -> Response {
     let is_polled = request.method() == Method::GET && POLLED.contains(&request.uri().path());
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     let response = next.run(request).await;

@@ -20,12 +20,12 @@ type Slot<T, E> = Arc<tokio::sync::Mutex<Option<(Instant, Result<T, E>)>>>;
 
 /// Answers by their question.
 #[derive(Debug)]
-pub struct Recent<T, E> {
+pub struct SingleFlightCache<T, E> {
     age: Duration,
     kept: Mutex<HashMap<String, Slot<T, E>>>,
 }
 
-impl<T: Clone, E: Clone> Recent<T, E> {
+impl<T: Clone, E: Clone> SingleFlightCache<T, E> {
     /// Keeps answers for `age`, failures for at most a second.
     #[must_use]
     pub fn new(age: Duration) -> Self {
@@ -68,7 +68,7 @@ mod tests {
     #[tokio::test]
     async fn one_of_many_finds_out_and_the_others_have_its_answer() {
         let counted = AtomicU32::new(0);
-        let recent = Recent::<u32, u32>::new(Duration::from_secs(600));
+        let recent = SingleFlightCache::<u32, u32>::new(Duration::from_secs(600));
         let count = async || {
             tokio::task::yield_now().await;
             Ok(counted.fetch_add(1, Ordering::Relaxed))
@@ -76,7 +76,7 @@ mod tests {
         let both = tokio::join!(recent.answer("prod", count()), recent.answer("prod", count()));
         assert_eq!(both, (Ok(0), Ok(0)));
         assert_eq!(recent.answer("dev", count()).await, Ok(1));
-        assert_eq!(Recent::<u32, u32>::new(Duration::ZERO).answer("prod", count()).await, Ok(2));
+        assert_eq!(SingleFlightCache::<u32, u32>::new(Duration::ZERO).answer("prod", count()).await, Ok(2));
     }
 
     #[tokio::test]
@@ -86,7 +86,7 @@ mod tests {
             tokio::task::yield_now().await;
             Err(tried.fetch_add(1, Ordering::Relaxed))
         };
-        let recent = Recent::<(), u32>::new(Duration::from_secs(600));
+        let recent = SingleFlightCache::<(), u32>::new(Duration::from_secs(600));
         let ask = || recent.answer("prod", fail());
         assert_eq!(tokio::join!(ask(), ask(), ask()), (Err(0), Err(0), Err(0)));
         let slot = recent.slot("prod");
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_asks_something_else_does_not_wait() {
-        let recent = Recent::<u32, u32>::new(Duration::from_secs(600));
+        let recent = SingleFlightCache::<u32, u32>::new(Duration::from_secs(600));
         let mut stuck = std::pin::pin!(recent.answer("prod", std::future::pending()));
         assert!(futures::poll!(&mut stuck).is_pending());
         let mut other = std::pin::pin!(recent.answer("dev", async { Ok(1) }));

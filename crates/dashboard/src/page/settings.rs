@@ -12,10 +12,10 @@ use axum::{Extension, Json, Router};
 use chrono::Utc;
 use serde::Serialize;
 
-use super::parameters::{Nothing, Query};
-use super::problem::Problem;
-use super::sign_in::Caller;
-use super::{Dashboard, SOFTWARE, uploads};
+use crate::access::sign_in::Caller;
+use crate::request::parameters::{Nothing, Query};
+use crate::request::problem::Problem;
+use crate::{Dashboard, SOFTWARE, uploads};
 use giemsa_core::gate_report::{GateReport, report_key};
 use giemsa_image::ImageFormat;
 
@@ -39,7 +39,7 @@ struct Settings<'a> {
     reviewer_id: Option<String>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/settings", get(settings))
 }
 
@@ -68,7 +68,7 @@ async fn settings(
 
 impl Dashboard {
     /// Labels, and those that count as positive, of the models that serve.
-    pub(super) async fn labels(&self) -> Result<(Vec<String>, Vec<String>), Problem> {
+    pub(crate) async fn labels(&self) -> Result<(Vec<String>, Vec<String>), Problem> {
         let mut labels: Vec<String> = Vec::new();
         let mut positive_labels: Vec<String> = Vec::new();
         let files = self.model_files();

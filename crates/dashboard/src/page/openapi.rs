@@ -9,13 +9,13 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 
-use super::Dashboard;
-use super::parameters::{Nothing, Query};
+use crate::Dashboard;
+use crate::request::parameters::{Nothing, Query};
 
 /// `docs/openapi.json`.
-const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/openapi.json", get(openapi))
 }
 
@@ -24,7 +24,7 @@ async fn openapi(_: Query<Nothing>) -> ([(header::HeaderName, &'static str); 1],
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::borrow::Cow;
     use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(super) mod tests {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
     use serde_json::{Map, Value, json};
 
-    use crate::parameters::{Cursor, Date, Limit, Sha256, Slide, Stage, Text, Time, Whole};
+    use crate::request::parameters::{Cursor, Date, Limit, Sha256, Slide, Stage, Text, Time, Whole};
     use crate::{agreement, golden_sets, image, links, models, pyramids, results, reviews, slides, summary};
     use crate::{uploads, withdrawals};
 
@@ -114,7 +114,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_bodies_are_those_of_the_code() {
-        let document: Value = serde_json::from_str(super::OPENAPI).unwrap();
+        let document: Value = serde_json::from_str(crate::OPENAPI).unwrap();
         let made = BTreeMap::from([
             ("/api/golden-sets", schema_of::<golden_sets::NewSet>()),
             ("/api/links", schema_of::<links::Wanted>()),
@@ -186,7 +186,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_parameters_are_those_of_the_code() {
-        let mut document: Value = serde_json::from_str(super::OPENAPI).unwrap();
+        let mut document: Value = serde_json::from_str(crate::OPENAPI).unwrap();
         let mut made = BTreeMap::from([
             ("/api/agreement", parameters_of::<agreement::AgreementQuery>()),
             ("/api/image", parameters_of::<image::ImageQuery>()),

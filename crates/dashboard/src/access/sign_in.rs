@@ -15,13 +15,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::Dashboard;
-use super::parameters::{Nothing, Query};
-use super::problem::Problem;
+use crate::Dashboard;
+use crate::request::parameters::{Nothing, Query};
+use crate::request::problem::Problem;
 use giemsa_config::SignInSettings;
 
 /// Where a page learns whom to ask.
-pub(super) const PATH: &str = "/sign-in";
+pub(crate) const PATH: &str = "/sign-in";
 
 /// Claims that name a person, the best first.
 const NAMES: [&str; 5] = ["name", "email", "username", "cognito:username", "sub"];
@@ -115,7 +115,7 @@ impl IntoResponse for Denied {
     }
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route(PATH, get(sign_in))
 }
 

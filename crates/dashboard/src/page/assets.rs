@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use include_dir::{Dir, include_dir};
 
-use super::library;
+use crate::page::library;
 use giemsa_core::digest::sha256_hex;
 
-pub(super) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The page's files, all at the top of the folder.
 static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../web/page");
@@ -23,11 +23,11 @@ const VIEWS: &[&str] = &["/", "/slide", "/image", "/review", "/models", "/health
 
 /// One embedded file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asset {
+pub(crate) struct Asset {
     /// Name in the folder `web/page` or `web/library`, and path after `/`.
-    pub(super) name: &'static str,
-    pub(super) content_type: &'static str,
-    pub(super) content: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) content: &'static str,
 }
 
 /// What is in the folder; a test finds a file of a kind that is not listed here.
@@ -46,7 +46,7 @@ fn page_files() -> impl Iterator<Item = Asset> {
 }
 
 /// Routes of the page and its files; an answer says `no-cache`, so that a browser asks each time and mostly gets a 304.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let page = page_files().find(|asset| asset.name == "index.html").expect("the page is in its folder");
     let views = VIEWS.iter().map(|path| ((*path).to_owned(), page));
     let files = page_files().chain(library::files()).map(|asset| (format!("/{}", asset.name), asset));

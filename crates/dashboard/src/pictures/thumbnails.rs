@@ -4,22 +4,22 @@
 
 use std::sync::Arc;
 
-use super::Dashboard;
-use super::pictures::{NoPicture, Source, failed};
+use crate::Dashboard;
+use crate::pictures::{NoPicture, Source, failed};
 use giemsa_config::THUMBNAIL_PREFIX;
 use giemsa_image::{JPEG_MEDIA_TYPE, Peek, encode_jpeg, shrink_to_fit};
 
 /// Longest side of a thumbnail, pixels.
-pub(super) const THUMBNAIL_PX: u32 = 320;
+pub(crate) const THUMBNAIL_PX: u32 = 320;
 
 /// Whether an image is small enough to be its own thumbnail, and of a kind that browsers show.
-pub(super) fn is_its_own(peeked: Peek) -> bool {
+pub(crate) fn is_its_own(peeked: Peek) -> bool {
     let is_small = peeked.size_px.is_some_and(|(width, height)| width.max(height) <= THUMBNAIL_PX);
     peeked.format.is_shown_by_browsers() && is_small
 }
 
 /// Key of an image's thumbnail in the results bucket; it is made if it is not there.
-pub(super) async fn ensure(dashboard: &Arc<Dashboard>, source: &Source) -> Result<String, NoPicture> {
+pub(crate) async fn ensure(dashboard: &Arc<Dashboard>, source: &Source) -> Result<String, NoPicture> {
     let name = source.picture_name(&dashboard.buckets.input);
     let key = format!("{THUMBNAIL_PREFIX}/{name}.jpg");
     if let Some(detail) = dashboard.pictures.unshown(&name) {

@@ -5,7 +5,7 @@
 
 use include_dir::{Dir, include_dir};
 
-use super::assets::{Asset, JAVASCRIPT, TEXT};
+use crate::page::assets::{Asset, JAVASCRIPT, TEXT};
 
 static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../web/library");
 
@@ -25,7 +25,7 @@ const LIBRARIES: [(&str, &[(&str, &str)]); 2] = [
 ];
 
 /// The files to serve: the scripts that the binary holds, and the licences.
-pub(super) fn files() -> Vec<Asset> {
+pub(crate) fn files() -> Vec<Asset> {
     files_of(embedded)
 }
 
@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn lock() -> serde_json::Value {
-        serde_json::from_str(include_str!("../../../web/package-lock.json")).unwrap()
+        serde_json::from_str(include_str!("../../../../web/package-lock.json")).unwrap()
     }
 
     #[test]

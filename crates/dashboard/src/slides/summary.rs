@@ -12,10 +12,10 @@ use axum::{Extension, Json, Router};
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Dashboard;
-use super::parameters::{Date, Query, Stage, wrong};
-use super::problem::Problem;
-use super::recent::Recent;
+use crate::Dashboard;
+use crate::request::parameters::{Date, Query, Stage, wrong};
+use crate::request::problem::Problem;
+use crate::request::single_flight::SingleFlightCache;
 use giemsa_store::DaySummary;
 
 /// Days that are answered unless it is asked otherwise.
@@ -51,7 +51,7 @@ impl From<DaySummary> for DayAnswer {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct SummaryQuery {
+pub(crate) struct SummaryQuery {
     stage: Option<Stage>,
     /// First day, UTC; thirty days before `until` unless it is given.
     from: Option<Date>,
@@ -59,14 +59,14 @@ pub(super) struct SummaryQuery {
     until: Option<Date>,
 }
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
-    let days = Arc::new(Recent::<Vec<DayAnswer>, Problem>::new(AGE));
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
+    let days = Arc::new(SingleFlightCache::<Vec<DayAnswer>, Problem>::new(AGE));
     Router::new().route("/api/summary", get(summary)).layer(Extension(days))
 }
 
 async fn summary(
     State(dashboard): State<Arc<Dashboard>>,
-    Extension(recent): Extension<Arc<Recent<Vec<DayAnswer>, Problem>>>,
+    Extension(recent): Extension<Arc<SingleFlightCache<Vec<DayAnswer>, Problem>>>,
     Query(SummaryQuery { stage, from, until }): Query<SummaryQuery>,
 ) -> Result<Json<SummaryAnswer>, Problem> {
     let stage = dashboard.stage("stage", stage)?;

@@ -13,25 +13,25 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Dashboard;
-use super::parameters::{JsonBody, shown, wrong};
-use super::problem::Problem;
-use super::reviews::{other_result, reviewer_of};
-use super::sign_in::Caller;
+use crate::Dashboard;
+use crate::access::sign_in::Caller;
+use crate::request::parameters::{JsonBody, shown, wrong};
+use crate::request::problem::Problem;
+use crate::reviews::{other_result, reviewer_of};
 use giemsa_core::object::slide_of_key;
 use giemsa_store::{Reviewer, StoreError, Withdrawal, WithdrawalAction};
 
 /// Longest reason, bytes.
 const MAX_REASON_BYTES: usize = 1_000;
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/withdrawals", post(withdraw)).route("/api/withdrawals/restore", post(restore))
 }
 
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewWithdrawal {
+pub(crate) struct NewWithdrawal {
     key: String,
     stage: String,
     /// The result that the person looked at.
@@ -44,7 +44,7 @@ pub(super) struct NewWithdrawal {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Restoration {
+pub(crate) struct Restoration {
     key: String,
     reason: String,
     reviewer: String,

@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::parameters::JsonBody;
-use super::pictures::{NoPicture, Source};
-use super::problem::Problem;
-use super::{Dashboard, signing, thumbnails};
+use crate::Dashboard;
+use crate::pictures::{NoPicture, Source};
+use crate::pictures::{signing, thumbnails};
+use crate::request::parameters::JsonBody;
+use crate::request::problem::Problem;
 use giemsa_core::object::MAX_KEY_BYTES;
 use giemsa_image::Peek;
 
@@ -32,14 +33,14 @@ const MAX_WAIT_MS: u64 = 60_000;
 /// Images looked up at once for one request.
 const CONCURRENCY: usize = 16;
 
-pub(super) fn routes() -> Router<Arc<Dashboard>> {
+pub(crate) fn routes() -> Router<Arc<Dashboard>> {
     Router::new().route("/api/links", post(sign_links))
 }
 
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     images: Vec<WantedImage>,
     kind: Kind,
     /// How long to wait for thumbnails that have to be made; later ones are answered as pending, and go on being made.
@@ -50,7 +51,7 @@ pub(super) struct Wanted {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct WantedImage {
+pub(crate) struct WantedImage {
     key: String,
     #[serde(default)]
     version_id: Option<String>,

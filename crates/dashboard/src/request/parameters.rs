@@ -15,24 +15,24 @@ use serde::de::value::{MapAccessDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
-use super::problem::Problem;
-use super::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
+use crate::request::problem::Problem;
+use crate::{DEFAULT_LIMIT, Dashboard, MAX_LIMIT};
 use giemsa_core::object::slide_name;
 
 /// Longest body of a request, bytes.
-pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
+pub(crate) const MAX_BODY_BYTES: usize = 256 << 10;
 
 /// Characters of a wrong value that a problem repeats.
 const SHOWN_CHARS: usize = 80;
 
 /// The query of a request. `T` is a struct of the types below, with `deny_unknown_fields`.
 #[derive(Debug, Clone)]
-pub(super) struct Query<T>(pub T);
+pub(crate) struct Query<T>(pub T);
 
 /// The query of a route that takes no parameters.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(crate) struct Nothing {}
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
@@ -210,7 +210,7 @@ impl serde::de::Error for Refused {
 }
 
 /// A value as a problem repeats it: cut, so that an answer is not as long as its request.
-pub(super) fn shown(value: &str) -> String {
+pub(crate) fn shown(value: &str) -> String {
     let mut start: String = value.chars().take(SHOWN_CHARS).collect();
     if start.len() < value.len() {
         start.push('…');
@@ -219,12 +219,12 @@ pub(super) fn shown(value: &str) -> String {
 }
 
 /// 400 for a value that is not what is expected.
-pub(super) fn wrong(name: &str, value: &str, expected: &str) -> Problem {
+pub(crate) fn wrong(name: &str, value: &str, expected: &str) -> Problem {
     Problem::bad_parameter(name, format!("{name} is {:?}; expected {expected}", shown(value)))
 }
 
 /// What a slide is.
-pub(super) const SLIDE_MEANING: &str =
+pub(crate) const SLIDE_MEANING: &str =
     "the folder of the images, e.g. slide-001, or nothing for images without a folder";
 
 const KEY_MEANING: &str = "the key of an image in the input bucket, e.g. slide-001/cell.png";
@@ -232,7 +232,7 @@ const KEY_MEANING: &str = "the key of an image in the input bucket, e.g. slide-0
 /// A text of `LEAST` to `MOST` bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Text<const LEAST: usize, const MOST: usize>(pub String);
+pub(crate) struct Text<const LEAST: usize, const MOST: usize>(pub String);
 
 impl<const LEAST: usize, const MOST: usize> TryFrom<String> for Text<LEAST, MOST> {
     type Error = String;
@@ -246,20 +246,20 @@ impl<const LEAST: usize, const MOST: usize> TryFrom<String> for Text<LEAST, MOST
 }
 
 /// The key of an image: what S3 allows.
-pub(super) type Key = Text<1, 1024>;
+pub(crate) type Key = Text<1, 1024>;
 
 /// The name of a stage, which need not be one.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Stage(pub String);
+pub(crate) struct Stage(pub String);
 
 /// Where a page goes on, as the one before said it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Cursor(pub String);
+pub(crate) struct Cursor(pub String);
 
 /// The name of a slide in its one form, at most 1,024 bytes; empty for images without a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Slide(pub String);
+pub(crate) struct Slide(pub String);
 
 impl TryFrom<String> for Slide {
     type Error = String;
@@ -272,7 +272,7 @@ impl TryFrom<String> for Slide {
 /// A whole number from `LEAST` to `MOST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Whole<const LEAST: u32, const MOST: u32>(pub u32);
+pub(crate) struct Whole<const LEAST: u32, const MOST: u32>(pub u32);
 
 impl<const LEAST: u32, const MOST: u32> TryFrom<String> for Whole<LEAST, MOST> {
     type Error = String;
@@ -288,7 +288,7 @@ impl<const LEAST: u32, const MOST: u32> TryFrom<String> for Whole<LEAST, MOST> {
 /// Most entries of a page: 1 to `MOST`, `DEFAULT` unless it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(from = "Whole<1, MOST>")]
-pub(super) struct Limit<const DEFAULT: u32 = DEFAULT_LIMIT, const MOST: u32 = MAX_LIMIT>(u32);
+pub(crate) struct Limit<const DEFAULT: u32 = DEFAULT_LIMIT, const MOST: u32 = MAX_LIMIT>(u32);
 
 impl<const DEFAULT: u32, const MOST: u32> Limit<DEFAULT, MOST> {
     pub fn get(self) -> usize {
@@ -311,7 +311,7 @@ impl<const DEFAULT: u32, const MOST: u32> Default for Limit<DEFAULT, MOST> {
 /// A moment from 1970 to 9999: RFC 3339, or a date, which is its start in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Time(pub DateTime<Utc>);
+pub(crate) struct Time(pub DateTime<Utc>);
 
 impl TryFrom<String> for Time {
     type Error = &'static str;
@@ -334,7 +334,7 @@ const LAST_MS: i64 = 253_402_300_799_999;
 /// A date from 1970 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Date(pub NaiveDate);
+pub(crate) struct Date(pub NaiveDate);
 
 impl TryFrom<String> for Date {
     type Error = &'static str;
@@ -350,7 +350,7 @@ impl TryFrom<String> for Date {
 /// A SHA-256 in lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Sha256(pub String);
+pub(crate) struct Sha256(pub String);
 
 impl TryFrom<String> for Sha256 {
     type Error = &'static str;
@@ -367,7 +367,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// 400 if there is none of this name.
-    pub(super) fn stage(&self, name: &str, given: Option<Stage>) -> Result<String, Problem> {
+    pub(crate) fn stage(&self, name: &str, given: Option<Stage>) -> Result<String, Problem> {
         match given {
             None => Ok(self.stages.first().cloned().unwrap_or_default()),
             Some(Stage(stage)) if self.stages.contains(&stage) => Ok(stage),
@@ -378,7 +378,7 @@ impl Dashboard {
 
 /// The JSON body of a request.
 #[derive(Debug, Clone)]
-pub(super) struct JsonBody<T>(pub T);
+pub(crate) struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
