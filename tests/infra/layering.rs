@@ -24,9 +24,18 @@ const ARROWS: &[(&str, &[&str])] = &[
         "giemsa-dashboard",
         &["giemsa-core", "giemsa-config", "giemsa-image", "giemsa-model", "giemsa-store", "giemsa-lambda"],
     ),
+    ("giemsa-faults", &["giemsa-core", "giemsa-config", "giemsa-model"]),
     (
         "giemsa-local",
-        &["giemsa-core", "giemsa-config", "giemsa-model", "giemsa-store", "giemsa", "giemsa-dashboard"],
+        &[
+            "giemsa-core",
+            "giemsa-config",
+            "giemsa-faults",
+            "giemsa-model",
+            "giemsa-store",
+            "giemsa",
+            "giemsa-dashboard",
+        ],
     ),
     (
         "giemsa-cli",
@@ -38,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "giemsa-store",
             "giemsa",
             "giemsa-ops",
+            "giemsa-faults",
             "giemsa-local",
         ],
     ),

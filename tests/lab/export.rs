@@ -32,7 +32,7 @@ fn results(lab: &Lab) -> Command {
 }
 
 /// Current results of all kinds, by key, as the table has them.
-async fn furnish(lab: &Lab) -> BTreeMap<String, Record> {
+async fn seed(lab: &Lab) -> BTreeMap<String, Record> {
     let writer = TableWriter::new(lab.clients.dynamodb.clone(), TABLE);
     let now = chrono::Utc::now();
     let records = stream::iter((0..RECORDS).map(record).map(|mut record| {
@@ -73,7 +73,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn parquet_and_csv_hold_every_record() {
     let lab = Lab::without_model().await;
-    let expected = furnish(&lab).await;
+    let expected = seed(&lab).await;
     let folder = tempfile::tempdir().unwrap();
     let [parquet, csv] = ["all.parquet", "all.csv"].map(|name| folder.path().join(name));
 

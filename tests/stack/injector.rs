@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
-use giemsa_local::faults::{Faults, Kind};
+use giemsa_faults::{Faults, Kind};
 use giemsa_local::listener::endpoint_url;
 use giemsa_local::queue::{Queue, QueueSettings};
 use giemsa_local::{INPUT_BUCKET, ServerSettings, Servers, Subscription, credentials};
@@ -56,7 +56,7 @@ impl Lab {
             browser_origins: vec![],
         };
         let faults = Arc::new(Faults::open(spec.parse().unwrap(), folder.path()).unwrap());
-        let servers = Servers::start_behind(Some(faults.clone()), &settings, queue.clone()).await.unwrap();
+        let servers = Servers::start_behind(faults.clone(), &settings, queue.clone()).await.unwrap();
         let Clients { s3, dynamodb, .. } =
             Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());
         let once = RetryConfig::disabled();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_s3::presigning::PresigningConfig;
-use giemsa_local::faults::{FaultSpec, Faults};
+use giemsa_faults::{FaultSpec, Faults};
 use giemsa_local::queue::Queue;
 use giemsa_local::{ServerSettings, Servers, credentials};
 use giemsa_tests::local_s3_stack::{INPUT, MODELS, PAGE, Stack, client};
@@ -149,7 +149,7 @@ async fn the_page_sees_that_a_fault_refused_it() {
     };
     let spec: FaultSpec = "slow-down=1".parse().unwrap();
     let faults = std::sync::Arc::new(Faults::open(spec, folder.path()).unwrap());
-    let servers = Servers::start_behind(Some(faults.clone()), &settings, queue).await.unwrap();
+    let servers = Servers::start_behind(faults.clone(), &settings, queue).await.unwrap();
     let s3 = client(servers.s3, credentials());
     faults.arm();
     let get = s3.get_object().bucket(INPUT).key("k");

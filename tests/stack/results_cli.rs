@@ -53,7 +53,7 @@ async fn upload(stack: &RunningStack, key: &str, file: &str) {
 }
 
 /// Uploads images of every kind, some under names that do harm, and returns their keys.
-async fn furnish(stack: &RunningStack) -> BTreeSet<String> {
+async fn seed(stack: &RunningStack) -> BTreeSet<String> {
     let mut uploads: Vec<(String, String)> = ["slide-003-mixed-forms", "slide-005-trouble", "not-a-cell"]
         .iter()
         .flat_map(|folder| {
@@ -89,7 +89,7 @@ async fn results_are_found_by_every_filter_and_shown_in_every_form() {
     let folder = tempfile::tempdir().unwrap();
     let stack = RunningStack::start(folder.path(), &[]);
     assert!(String::from_utf8(output(&stack, &["list"]).stderr).unwrap().contains("No results."));
-    let keys = furnish(&stack).await;
+    let keys = seed(&stack).await;
 
     let all = list(&stack, &[]);
     assert_eq!(all.iter().map(|record| record.image.key.clone()).collect::<BTreeSet<_>>(), keys);

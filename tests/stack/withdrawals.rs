@@ -50,7 +50,7 @@ async fn post(stack: &RunningStack, path: &str, body: &Value) -> (u16, Value) {
 }
 
 /// Uploads images and waits until all stages have answered them.
-async fn furnish(stack: &RunningStack) {
+async fn seed(stack: &RunningStack) {
     let s3 = stack.clients().s3;
     for (key, file) in [
         ("slide 7 é/a.png", "slide-003-mixed-forms/cell-01.png"),
@@ -70,7 +70,7 @@ async fn furnish(stack: &RunningStack) {
 async fn moved_and_deleted_images_are_taken_out_of_what_counts_and_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let stack = RunningStack::start(folder.path(), &[]);
-    furnish(&stack).await;
+    seed(&stack).await;
     one_image(&stack);
     below_a_prefix(&stack);
     by_the_api(&stack).await;

@@ -85,7 +85,7 @@ struct UpArguments {
     /// Inject faults, by a list such as seed=7,slow-down=0.05,reset=0.03,kill=0.001, or by @FILE.
     #[arg(long, value_name = "SPEC", long_help = format!("Inject faults, to see that nothing is lost: a \
         comma-separated list, or @FILE with such lists. Values are probabilities from 0 to 1, some with a \
-        time. faults.json in the data folder counts the injected faults.\n\n{}", giemsa_local::faults::help()))]
+        time. faults.json in the data folder counts the injected faults.\n\n{}", giemsa_faults::help()))]
     faults: Option<String>,
     /// OpenID Connect issuer: only people who sign in there can use the dashboard, as on AWS.
     #[arg(long, value_name = "URL", requires = "oidc_client_id")]

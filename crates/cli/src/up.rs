@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use giemsa_config::SignInSettings;
-use giemsa_local::faults::{FaultSpec, Faults};
+use giemsa_faults::{FaultSpec, Faults};
 use giemsa_local::{
     INPUT_BUCKET, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, MODEL_BUCKET, RESULTS_BUCKET, Stack,
     StackSettings, TABLE,

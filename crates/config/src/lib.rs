@@ -7,6 +7,7 @@ mod batch;
 mod command;
 mod dashboard;
 mod limits;
+pub mod local;
 mod outputs;
 mod process;
 mod sign_in;

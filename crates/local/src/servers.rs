@@ -14,11 +14,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::cloudwatch::ServiceCounts;
 use super::dynamodb::{self, DynamoDbError};
-use super::faults::{Faults, Front, Protocol};
+use super::faulty_server::{Front, Protocol};
 use super::listener::{self, ListenError, SHUTDOWN_GRACE};
 use super::queue::{Queue, QueueError};
 use super::s3::{self, BrowserOrigins, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, LocalS3, StoreError};
+use giemsa_faults::Faults;
 
 /// Sends a notification to `queue` for every object created in `bucket`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,15 +86,24 @@ impl Servers {
     /// # Errors
     /// [`LocalError`] if a port is in use, the data folder cannot be used or a subscription names no declared queue.
     pub async fn start(settings: &ServerSettings, queue: Queue) -> Result<Self, LocalError> {
-        Self::start_behind(None, settings, queue).await
+        Self::start_counted(None, settings, queue).await
     }
 
-    /// As [`Servers::start`]; what clients ask for goes through `faults`, if there are any.
+    /// As [`Servers::start`]; clients reach the servers through the fault injector.
     ///
     /// # Errors
     /// As [`Servers::start`].
     pub async fn start_behind(
-        faults: Option<Arc<Faults>>,
+        faults: Arc<Faults>,
+        settings: &ServerSettings,
+        queue: Queue,
+    ) -> Result<Self, LocalError> {
+        Self::start_counted(Some((faults, Arc::default())), settings, queue).await
+    }
+
+    /// As [`Servers::start`], or [`Servers::start_behind`] of faults that count what they refuse.
+    pub(crate) async fn start_counted(
+        faults: Option<(Arc<Faults>, Arc<ServiceCounts>)>,
         settings: &ServerSettings,
         queue: Queue,
     ) -> Result<Self, LocalError> {
@@ -114,12 +125,12 @@ impl Servers {
         let mut tasks = Vec::new();
         let (s3_listener, dynamodb_listener) = match faults {
             None => (s3_listener, dynamodb_listener),
-            Some(faults) => {
+            Some((faults, counts)) => {
                 let mut behind = |listener, protocol, server, flag| {
                     let inner = listener::bind_loopback(server, 0, flag)?;
                     let upstream = address_of(&inner, server, 0, flag)?;
-                    let (faults, origins) = (faults.clone(), origins.clone());
-                    let front = Front { faults, protocol, upstream, origins };
+                    let (faults, counts, origins) = (faults.clone(), counts.clone(), origins.clone());
+                    let front = Front { faults, counts, protocol, upstream, origins };
                     tasks.push(tokio::spawn(front.serve(listener, stopped.clone())));
                     Ok::<_, ListenError>(inner)
                 };

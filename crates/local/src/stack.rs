@@ -16,27 +16,19 @@ use tokio::task::JoinHandle;
 use super::authorizer::TokenAuthorizer;
 use super::cloudwatch::{self, ServiceCounts, ServiceEvent};
 use super::dashboard::{self, LocalOperations, LocalStage};
-use super::faults::{FaultSpec, Faults, FaultsError};
-use super::furnish::{SAMPLE_MODEL, first_report, furnish};
 use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::process::{ClassifierProcess, Duties, Role};
 use super::queue::{Queue, QueueError, dead_letter_queue};
+use super::seed::{SAMPLE_MODEL, first_report, seed};
 use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
+use giemsa_config::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa_config::{Config, ConfigError, DEVELOPMENT_STAGE, PRODUCTION_STAGE, SignInSettings};
 use giemsa_dashboard::{Access, Buckets, Dashboard, Pictures, SignIn, router};
+use giemsa_faults::{FaultSpec, Faults, FaultsError};
 use giemsa_store::aws::Clients;
 use giemsa_store::{StoreError, TableReader, TableWriter};
-
-/// Bucket that images are uploaded to.
-pub const INPUT_BUCKET: &str = "giemsa-input";
-/// Bucket that models are copied to.
-pub const MODEL_BUCKET: &str = "giemsa-models";
-/// Bucket that results are written to.
-pub const RESULTS_BUCKET: &str = "giemsa-results";
-/// DynamoDB table.
-pub const TABLE: &str = "giemsa";
 
 /// Queue of the model bucket's notifications.
 const GATE_QUEUE: &str = "gate";
@@ -194,15 +186,14 @@ impl Stack {
                 .to_vec(),
         };
         let faults = match &settings.faults {
-            Some(spec) => {
-                Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?.counted_by(counts.clone())))
-            }
+            Some(spec) => Some(Arc::new(Faults::open(spec.clone(), &settings.data_dir)?)),
             None => None,
         };
-        let servers = Servers::start_behind(faults.clone(), &server_settings, queue.clone()).await?;
+        let injector = faults.clone().map(|faults| (faults, counts.clone()));
+        let servers = Servers::start_counted(injector, &server_settings, queue.clone()).await?;
         let sqs = SqsServer::start(queue.clone(), settings.sqs_port)?;
         let clients = Clients::at(&endpoint_url(servers.s3), &endpoint_url(servers.dynamodb), credentials());
-        furnish(&clients, &stages).await?;
+        seed(&clients, &stages).await?;
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::cloudwatch::{ServiceCounts, ServiceEvent};
-use super::faults::Faults;
+use super::faulty_trigger::FaultyTrigger;
 use super::queue::{Message, Queue, QueueError, QueueSettings};
+use giemsa_faults::Faults;
 
 /// What a worker does, as its function on AWS is set up.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +150,7 @@ async fn work(
     handler: &dyn Answer,
 ) -> Result<(), QueueError> {
     let faults = place.faults.clone();
-    let faults = faults.as_deref();
+    let faults = faults.as_deref().map(FaultyTrigger);
     while !*place.stop.borrow() {
         if place.has_visible(first).await? {
             place.pause(YIELD_INTERVAL).await;

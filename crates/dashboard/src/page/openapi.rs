@@ -32,9 +32,12 @@ pub(crate) mod tests {
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
     use serde_json::{Map, Value, json};
 
+    use crate::pictures::{links, pyramids};
     use crate::request::parameters::{Cursor, Date, Limit, Sha256, Slide, Stage, Text, Time, Whole};
-    use crate::{agreement, golden_sets, image, links, models, pyramids, results, reviews, slides, summary};
-    use crate::{uploads, withdrawals};
+    use crate::reviews::{agreement, golden_sets, withdrawals};
+    use crate::slides::summary;
+    use crate::uploads;
+    use crate::{image, models, results, reviews, slides};
 
     /// A type of parameters and what the document says of it, its description included.
     macro_rules! described {
@@ -114,7 +117,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_bodies_are_those_of_the_code() {
-        let document: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+        let document: Value = serde_json::from_str(super::OPENAPI).unwrap();
         let made = BTreeMap::from([
             ("/api/golden-sets", schema_of::<golden_sets::NewSet>()),
             ("/api/links", schema_of::<links::Wanted>()),
@@ -186,7 +189,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_parameters_are_those_of_the_code() {
-        let mut document: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+        let mut document: Value = serde_json::from_str(super::OPENAPI).unwrap();
         let mut made = BTreeMap::from([
             ("/api/agreement", parameters_of::<agreement::AgreementQuery>()),
             ("/api/image", parameters_of::<image::ImageQuery>()),

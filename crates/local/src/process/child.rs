@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 
 use super::crash_notes;
 use super::protocol::{Begun, Duties, ModelState, Order, Report, Role, line_of};
-use crate::faults::{FaultSpec, Faults, FaultsError};
 use crate::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE, credentials};
 use giemsa::gate_handler::GateHandler;
 use giemsa::handler::Handler;
 use giemsa::pipeline::Pipeline;
 use giemsa_config::{Config, ConfigError, GateConfig};
+use giemsa_faults::{FaultSpec, Faults, FaultsError};
 use giemsa_model::{Watch, Work};
 use giemsa_store::aws::Clients;
 use giemsa_store::metrics;
@@ -101,13 +101,16 @@ impl Answerer {
     async fn begin(duties: &Duties, faults: Option<Arc<Faults>>) -> Result<Self, DutiesError> {
         let clients = Clients::at(&duties.s3_url, &duties.dynamodb_url, credentials());
         let role = duties.role.clone();
-        let is_gate = role == Role::Gate;
+        let stage = match role {
+            Role::Stage(stage) => Some(stage),
+            Role::Gate => None,
+        };
         let watch = Watch::new(move |work: Work<'_>| {
             // The gate tries one model at a time, on threads that change.
-            let thread = if is_gate { 0 } else { thread_number() };
+            let thread = if stage.is_none() { 0 } else { thread_number() };
             report(&Report::Begins { thread, work: Begun::from(work) });
             if let Some(faults) = &faults {
-                faults.strike_work(&role, work);
+                faults.strike_work(stage.as_deref(), work);
             }
         });
         let config_of =

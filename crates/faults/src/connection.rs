@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 
 /// Says that a connection is to be reset when it is dropped.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cut(Arc<AtomicBool>);
+pub struct Cut(Arc<AtomicBool>);
 
 impl Cut {
     /// Nothing is sent from now on.
-    pub(super) fn now(&self) {
+    pub fn now(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
@@ -28,13 +28,14 @@ impl Cut {
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     cut: Cut,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, cut: Cut) -> Self {
+    /// The connection over `stream`, which `cut` ends.
+    pub fn new(stream: TcpStream, cut: Cut) -> Self {
         Self { stream, cut }
     }
 }

@@ -16,7 +16,7 @@ const DROPS: usize = 10;
 const BEFORE_CUT: Duration = Duration::from_millis(10);
 
 /// The first part of `bytes`, by `part` in 0..1 and at least one byte short, and then the end of the connection.
-pub(super) fn truncated(bytes: &Bytes, part: f64) -> Body {
+pub fn truncated(bytes: &Bytes, part: f64) -> Body {
     let length = ((bytes.len() as f64) * part) as usize;
     let first = bytes.slice(..length.min(bytes.len().saturating_sub(1)));
     let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "a fault was injected: the body ends here");
@@ -29,7 +29,7 @@ pub(super) fn truncated(bytes: &Bytes, part: f64) -> Body {
 }
 
 /// `bytes` with the bit at `part` in 0..1 of it flipped; the same if there are none.
-pub(super) fn flipped(bytes: &Bytes, part: f64) -> Body {
+pub fn flipped(bytes: &Bytes, part: f64) -> Body {
     let mut bytes = bytes.to_vec();
     let at = ((bytes.len() as f64) * part) as usize;
     if let Some(byte) = bytes.get_mut(at) {
@@ -39,7 +39,7 @@ pub(super) fn flipped(bytes: &Bytes, part: f64) -> Body {
 }
 
 /// `bytes` in drops, over `duration`.
-pub(super) fn trickled(bytes: Bytes, duration: Duration) -> Body {
+pub fn trickled(bytes: Bytes, duration: Duration) -> Body {
     let drop_bytes = bytes.len().div_ceil(DROPS).max(1);
     let count = bytes.len().div_ceil(drop_bytes);
     let drops = (0..count).map(move |n| bytes.slice(n * drop_bytes..((n + 1) * drop_bytes).min(bytes.len())));

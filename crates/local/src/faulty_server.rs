@@ -19,11 +19,11 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
-use super::connection::{Connection, Cut};
-use super::{Faults, Kind, Strike, body, dynamodb, fraction, s3};
-use crate::cloudwatch::ServiceEvent;
+use crate::cloudwatch::{ServiceCounts, ServiceEvent};
 use crate::listener;
 use crate::s3::{BrowserOrigins, allow};
+use giemsa_faults::connection::{Connection, Cut};
+use giemsa_faults::{Faults, Kind, Strike, body, dynamodb, fraction, s3};
 
 /// Whatever ends a connection.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -41,6 +41,8 @@ pub(crate) enum Protocol {
 #[derive(Debug)]
 pub(crate) struct Front {
     pub(crate) faults: Arc<Faults>,
+    /// What AWS would count of requests that are refused.
+    pub(crate) counts: Arc<ServiceCounts>,
     pub(crate) protocol: Protocol,
     /// The server behind it.
     pub(crate) upstream: SocketAddr,
@@ -109,7 +111,7 @@ impl Client {
         if strike.kind == Kind::Throughput {
             let mut words = asked.subject.split(' ').map(str::to_owned);
             if let (Some(operation), Some(table)) = (words.next(), words.next()) {
-                faults.counts.add(ServiceEvent::ThrottledRequest { table, operation });
+                self.front.counts.add(ServiceEvent::ThrottledRequest { table, operation });
             }
         }
         match strike.kind {

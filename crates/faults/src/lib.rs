@@ -1,30 +1,20 @@
-//! Faults on purpose, for `giemsa up --faults`: in front of S3 and DynamoDB, at the trigger, and in the process.
-//!
-//! | file | what it is |
-//! |---|---|
-//! | `spec.rs` | the text of `--faults` |
-//! | `journal.rs` | what was injected, on disk |
-//! | `front.rs`, `connection.rs`, `body.rs` | a proxy that answers wrongly, breaks connections, damages bodies |
-//! | `s3.rs`, `dynamodb.rs` | what a request is about, and how the service says that it fails |
-//! | `trigger.rs` | messages that come twice, late, in another order, and to two workers |
-//! | `process.rs` | panics, freezes, aborts, SIGKILL |
+//! Faults on purpose, for `giemsa up --faults`: which ones, when, and what was injected. The local stack injects them in front of
+//! S3 and DynamoDB, at the trigger and in its processes.
 //!
 //! What happens is decided by a hash of the seed, the kind, the subject (an object and a method, an item of the table, a
 //! message) and how many requests the subject had before, so that it does not depend on the order of what happens to
 //! others. Subjects hold nothing that differs between two runs: no port, time or version.
 //!
-//! Never part of a Lambda package. Invariant: no subject suffers more faults than the limit, over all restarts in one data
+//! Invariant: no subject suffers more faults than the limit, over all restarts in one data
 //! folder, so that what is retried ends.
 
-mod body;
-mod connection;
-mod dynamodb;
-mod front;
+pub mod body;
+pub mod connection;
+pub mod dynamodb;
 mod journal;
 mod process;
-mod s3;
+pub mod s3;
 mod spec;
-mod trigger;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -36,11 +26,9 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 
-pub(super) use front::{Front, Protocol};
 use journal::Journal;
 pub use spec::{FaultSpec, Kind, Rate, SpecError, help};
 
-use super::cloudwatch::ServiceCounts;
 use giemsa_core::digest::short_id;
 
 /// How often the counts are written to the data folder.
@@ -66,8 +54,6 @@ pub struct Faults {
     spec: FaultSpec,
     is_armed: AtomicBool,
     history: Mutex<History>,
-    /// What AWS would count of requests that are refused.
-    counts: Arc<ServiceCounts>,
     /// A process that ends by SIGKILL together with this one.
     ending_also: Option<u32>,
 }
@@ -81,18 +67,19 @@ struct History {
 
 /// A fault that is to be injected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Strike {
-    kind: Kind,
+pub struct Strike {
+    /// What happens.
+    pub kind: Kind,
     subject: String,
     /// The kind's "this time".
-    duration: Duration,
+    pub duration: Duration,
     /// Random, for whatever else the fault needs.
-    draw: u64,
+    pub draw: u64,
 }
 
 impl Strike {
     /// A random part of the duration.
-    fn part_of_duration(&self) -> Duration {
+    pub fn part_of_duration(&self) -> Duration {
         self.duration.mul_f64(fraction(self.draw))
     }
 }
@@ -107,19 +94,12 @@ impl Faults {
             .map_err(|source| FaultsError::Journal { folder: data_dir.to_owned(), source })?;
         let history = Mutex::new(History { requests: HashMap::new(), journal });
         let is_armed = AtomicBool::new(false);
-        Ok(Self { spec, is_armed, history, counts: Arc::default(), ending_also: None })
-    }
-
-    /// The same faults, which tell `counts` what AWS would count of them.
-    #[must_use]
-    pub(super) fn counted_by(mut self, counts: Arc<ServiceCounts>) -> Self {
-        self.counts = counts;
-        self
+        Ok(Self { spec, is_armed, history, ending_also: None })
     }
 
     /// The same faults in a process that works for another: SIGKILL is for both.
     #[must_use]
-    pub(super) fn ending_also(self, pid: u32) -> Self {
+    pub fn ending_also(self, pid: u32) -> Self {
         Self { ending_also: Some(pid), ..self }
     }
 
@@ -146,7 +126,7 @@ impl Faults {
     }
 
     /// Writes the counts every second until `stop` turns true, and once more then.
-    pub(super) async fn keep_summary(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    pub async fn keep_summary(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut written = None;
         loop {
             let counts = self.counts();
@@ -169,12 +149,12 @@ impl Faults {
     }
 
     /// Which of `kinds` is to strike the subject's next request, if any and if it has not suffered enough.
-    fn decide(&self, kinds: &[Kind], subject: &str) -> Option<Strike> {
+    pub fn decide(&self, kinds: &[Kind], subject: &str) -> Option<Strike> {
         self.decide_within(self.spec.limit, kinds, subject)
     }
 
     /// As `decide`, with another limit.
-    fn decide_within(&self, limit: u32, kinds: &[Kind], subject: &str) -> Option<Strike> {
+    pub fn decide_within(&self, limit: u32, kinds: &[Kind], subject: &str) -> Option<Strike> {
         if !self.is_armed.load(Ordering::SeqCst) {
             return None;
         }
@@ -195,7 +175,7 @@ impl Faults {
     }
 
     /// Writes down that `strike` is injected now; `false` if it cannot, and then it must not be.
-    fn record(&self, strike: &Strike) -> bool {
+    pub fn record(&self, strike: &Strike) -> bool {
         match self.history().journal.record(strike.kind, &strike.subject) {
             Ok(()) => {
                 tracing::debug!(kind = strike.kind.as_str(), subject = %strike.subject, "fault injected");
@@ -209,12 +189,20 @@ impl Faults {
     }
 
     /// `decide` and `record` in one, for faults that can always be injected.
-    fn strike(&self, kinds: &[Kind], subject: &str) -> Option<Strike> {
+    pub fn strike(&self, kinds: &[Kind], subject: &str) -> Option<Strike> {
         self.decide(kinds, subject).filter(|strike| self.record(strike))
     }
 
+    /// How often it was asked for `subject` before.
+    pub fn count(&self, subject: &str) -> u32 {
+        let mut history = self.history();
+        let count = history.requests.entry(subject.to_owned()).or_default();
+        *count += 1;
+        *count - 1
+    }
+
     /// A random number that depends on these only.
-    fn hash(&self, what: &str, subject: &str, number: u32) -> u64 {
+    pub fn hash(&self, what: &str, subject: &str, number: u32) -> u64 {
         let digits = short_id(&[&self.spec.seed.to_string(), what, subject, &number.to_string()]);
         u64::from_str_radix(&digits, 16).expect("an id is 16 hexadecimal digits")
     }
@@ -226,7 +214,7 @@ impl Faults {
 }
 
 /// A hash as a number from 0 up to and without 1.
-fn fraction(hash: u64) -> f64 {
+pub fn fraction(hash: u64) -> f64 {
     // 53 bits are what a number of this type holds.
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }

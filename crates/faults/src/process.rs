@@ -4,13 +4,12 @@
 
 use std::process::Command;
 
-use super::{Faults, Kind};
-use crate::process::Role;
+use crate::{Faults, Kind};
 use giemsa_model::Work;
 
 impl Faults {
-    /// Does what is to go wrong with a piece of work, on the thread that is about to do it.
-    pub(crate) fn strike_work(&self, role: &Role, work: Work<'_>) {
+    /// Does what is to go wrong with a piece of work of a stage, or of the gate, on the thread that is about to do it.
+    pub fn strike_work(&self, stage: Option<&str>, work: Work<'_>) {
         let (name, panic, key) = match work {
             Work::Decode { key } => ("decode", Kind::PanicDecode, key),
             Work::Infer { key, sha256 } => {
@@ -22,7 +21,7 @@ impl Faults {
             }
             Work::Load { .. } | Work::Nothing => return,
         };
-        let Role::Stage(stage) = role else { return };
+        let Some(stage) = stage else { return };
         let kinds = [panic, Kind::Freeze, Kind::Kill];
         let Some(strike) = self.strike(&kinds, &format!("{name} {stage} {key}")) else { return };
         match strike.kind {
@@ -33,7 +32,7 @@ impl Faults {
     }
 
     /// Ends the stack as the system does when memory runs out: at once, with nothing cleaned up.
-    pub(super) fn kill_process(&self) -> ! {
+    pub fn kill_process(&self) -> ! {
         let own = std::process::id();
         let pids = self.ending_also.into_iter().chain([own]).map(|pid| pid.to_string());
         // Without `unsafe` there is no call for it. Where there is no such command, aborting is as sudden.

@@ -14,9 +14,10 @@ use include_dir::{Dir, include_dir};
 use serde_json::json;
 
 use super::process::ClassifierProcess;
-use super::stack::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, StackError, TABLE};
+use super::stack::StackError;
 use super::worker::{Answer, AnswerError};
 use giemsa::golden::GOLDEN_PREFIX;
+use giemsa_config::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa_config::{PRODUCTION_STAGE, model_key};
 use giemsa_store::aws::Clients;
 use giemsa_store::create_table;
@@ -31,7 +32,7 @@ const LONGEST_FIRST_REPORT: Duration = Duration::from_secs(900);
 static SAMPLE_GOLDEN_SET: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../models/golden");
 
 /// Makes the buckets and the table, and fills the model bucket where it is empty.
-pub(super) async fn furnish(clients: &Clients, stages: &[&str]) -> Result<(), StackError> {
+pub(super) async fn seed(clients: &Clients, stages: &[&str]) -> Result<(), StackError> {
     for bucket in [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET] {
         let made = clients.s3.create_bucket().bucket(bucket).send().await;
         made.map_err(|error| failed(bucket, &DisplayErrorContext(&error)))?;

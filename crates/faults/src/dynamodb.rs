@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::Kind;
+use crate::Kind;
 
 /// What can happen to reads.
 const READ: &[Kind] = &[
@@ -40,7 +40,7 @@ const OTHER: &[Kind] =
     &[Kind::InternalError, Kind::Timeout, Kind::Reset, Kind::Slow, Kind::LostAnswer, Kind::Kill];
 
 /// What can happen to an operation, e.g. `PutItem`.
-pub(super) fn kinds(operation: &str) -> &'static [Kind] {
+pub fn kinds(operation: &str) -> &'static [Kind] {
     match operation {
         "GetItem" | "Query" | "Scan" | "BatchGetItem" | "TransactGetItems" => READ,
         "PutItem" | "UpdateItem" | "DeleteItem" | "BatchWriteItem" | "TransactWriteItems" => WRITE,
@@ -49,7 +49,7 @@ pub(super) fn kinds(operation: &str) -> &'static [Kind] {
 }
 
 /// Operation, table, and the item or the index range.
-pub(super) fn subject(operation: &str, request: &Value) -> String {
+pub fn subject(operation: &str, request: &Value) -> String {
     let table = request["TableName"].as_str().unwrap_or_default();
     let what = match (request.get("Item").or_else(|| request.get("Key")), request.get("RequestItems")) {
         (Some(item), _) => item_name(item),
@@ -95,7 +95,7 @@ fn key_part(request: &Value) -> &Value {
 
 /// Takes those items out of a batch that `is_held` says of, and returns them as they go into the answer; the first
 /// item stays, because DynamoDB refuses the request where it can do nothing of it.
-pub(super) fn hold_back(request: &mut Value, mut is_held: impl FnMut(&str) -> bool) -> Option<Value> {
+pub fn hold_back(request: &mut Value, mut is_held: impl FnMut(&str) -> bool) -> Option<Value> {
     let mut held_tables = Map::new();
     let mut is_first = true;
     for (table, items) in request.get_mut("RequestItems")?.as_object_mut()? {
@@ -131,14 +131,14 @@ fn with_items(mut items: Value, list: Vec<Value>) -> Value {
 }
 
 /// The answer to a batch, with `held` among what it says is unprocessed.
-pub(super) fn with_unprocessed(operation: &str, answer: &mut Value, held: Value) {
+pub fn with_unprocessed(operation: &str, answer: &mut Value, held: Value) {
     let name = if operation == "BatchGetItem" { "UnprocessedKeys" } else { "UnprocessedItems" };
     // The embedded DynamoDB does all that it takes, so there is nothing to merge with.
     answer[name] = held;
 }
 
 /// The answer of a DynamoDB that refuses.
-pub(super) fn refusal(kind: Kind) -> Response<Body> {
+pub fn refusal(kind: Kind) -> Response<Body> {
     let (status, name, message) = match kind {
         Kind::Throughput => (
             StatusCode::BAD_REQUEST,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::spec::{FaultSpec, Kind};
+use crate::spec::{FaultSpec, Kind};
 
 /// Each fault with its subject.
 const JOURNAL: &str = "faults.jsonl";

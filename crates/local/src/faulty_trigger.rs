@@ -6,20 +6,24 @@
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 
-use super::{Faults, Kind, fraction};
 use crate::queue::{Message, Queue, QueueError};
+use giemsa_faults::{Faults, Kind, fraction};
 
-impl Faults {
+/// What goes wrong between a queue and a function.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FaultyTrigger<'a>(pub(crate) &'a Faults);
+
+impl FaultyTrigger<'_> {
     /// Messages to receive for the next event of a queue that would be given `default`.
     ///
     /// Small and large batches are as frequent: each order of magnitude has the same share.
     pub(crate) fn batch_size(&self, queue_name: &str, default: usize) -> usize {
-        let Some(range) = &self.spec().batch else {
+        let Some(range) = &self.0.spec().batch else {
             return default;
         };
-        let number = self.count(&format!("batch {queue_name}"));
+        let number = self.0.count(&format!("batch {queue_name}"));
         let (low, high) = (*range.start() as f64, (*range.end() + 1) as f64);
-        let drawn = low * (high / low).powf(fraction(self.hash("batch", queue_name, number)));
+        let drawn = low * (high / low).powf(fraction(self.0.hash("batch", queue_name, number)));
         (drawn as usize).clamp(*range.start(), *range.end())
     }
 
@@ -37,19 +41,19 @@ impl Faults {
         for message in messages {
             let subject = format!("{queue_name} {}", notification_name(&message.body));
             // Once for each notification, and not for its copies.
-            if let Some(strike) = self.decide_within(1, &[Kind::Duplicate], &format!("copies {subject}"))
-                && self.record(&strike)
+            if let Some(strike) = self.0.decide_within(1, &[Kind::Duplicate], &format!("copies {subject}"))
+                && self.0.record(&strike)
             {
                 for copy in 0..=strike.draw % 2 {
-                    let delay = strike.duration.mul_f64(fraction(self.hash("copy", &subject, copy as u32)));
+                    let delay = strike.duration.mul_f64(fraction(self.0.hash("copy", &subject, copy as u32)));
                     self.send_late(queue, queue_name, &message, delay).await?;
                 }
             }
             // Only what comes for the first time: the message that takes its place begins to count anew.
             let held = match message.receive_count {
-                1 => {
-                    self.strike(&[Kind::Late, Kind::Delay, Kind::Reorder], &format!("notification {subject}"))
-                }
+                1 => self
+                    .0
+                    .strike(&[Kind::Late, Kind::Delay, Kind::Reorder], &format!("notification {subject}")),
                 _ => None,
             };
             if let Some(strike) = held {
@@ -61,13 +65,13 @@ impl Faults {
                 queue.delete(&message.receipt_handle).await?;
                 continue;
             }
-            if let Some(strike) = self.strike(&[Kind::Expire], &format!("visibility {subject}")) {
+            if let Some(strike) = self.0.strike(&[Kind::Expire], &format!("visibility {subject}")) {
                 queue.change_visibility(&message.receipt_handle, strike.duration, Utc::now()).await?;
             }
             left.push(message);
         }
-        if self.spec().rates.contains_key(&Kind::Reorder) {
-            left.sort_by_cached_key(|message| self.hash("order", &message.id, 0));
+        if self.0.spec().rates.contains_key(&Kind::Reorder) {
+            left.sort_by_cached_key(|message| self.0.hash("order", &message.id, 0));
         }
         Ok(left)
     }
@@ -76,7 +80,7 @@ impl Faults {
     pub(crate) fn throttles(&self, queue_name: &str, messages: &[Message]) -> bool {
         let Some(first) = messages.first() else { return false };
         let subject = format!("invocation {queue_name} {}", notification_name(&first.body));
-        self.strike(&[Kind::Throttle], &subject).is_some()
+        self.0.strike(&[Kind::Throttle], &subject).is_some()
     }
 
     async fn send_late(
@@ -88,14 +92,6 @@ impl Faults {
     ) -> Result<(), QueueError> {
         let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::zero());
         queue.send(queue_name, &message.body, Utc::now() + delay).await.map(drop)
-    }
-
-    /// How often it was asked for `subject` before.
-    fn count(&self, subject: &str) -> u32 {
-        let mut history = self.history();
-        let count = history.requests.entry(subject.to_owned()).or_default();
-        *count += 1;
-        *count - 1
     }
 }
 
@@ -143,11 +139,12 @@ mod tests {
         let (mut counts, mut order) = (BTreeMap::new(), Vec::new());
         for hour in 0..1_000 {
             let now = Utc::now() + TimeDelta::hours(hour);
-            let received = queue.receive(QUEUE, faults.batch_size(QUEUE, 10), now).await.unwrap();
+            let received =
+                queue.receive(QUEUE, FaultyTrigger(faults).batch_size(QUEUE, 10), now).await.unwrap();
             if received.is_empty() && queue.depth(QUEUE, now).await.unwrap().total() == 0 {
                 break;
             }
-            for message in faults.disturb(queue, QUEUE, received).await.unwrap() {
+            for message in FaultyTrigger(faults).disturb(queue, QUEUE, received).await.unwrap() {
                 let name = notification_name(&message.body);
                 *counts.entry(name.clone()).or_default() += 1;
                 order.push(name);
@@ -183,10 +180,10 @@ mod tests {
         let faults = faults(folder.path(), "expire=1:20ms,limit=1");
         let now = Utc::now();
         let received = queue.receive(QUEUE, 10, now).await.unwrap();
-        let first = faults.disturb(&queue, QUEUE, received).await.unwrap();
+        let first = FaultyTrigger(&faults).disturb(&queue, QUEUE, received).await.unwrap();
         let later = Utc::now() + TimeDelta::milliseconds(20);
         let received = queue.receive(QUEUE, 10, later).await.unwrap();
-        let second = faults.disturb(&queue, QUEUE, received).await.unwrap();
+        let second = FaultyTrigger(&faults).disturb(&queue, QUEUE, received).await.unwrap();
         assert_eq!((first.len(), second.len(), first[0].id == second[0].id), (1, 1, true));
         assert!(
             !queue.delete(&first[0].receipt_handle).await.unwrap(),
@@ -199,7 +196,7 @@ mod tests {
     fn batches_have_every_order_of_magnitude() {
         let folder = tempfile::tempdir().unwrap();
         let faults = faults(folder.path(), "batch=1..10000");
-        let sizes: Vec<usize> = (0..1_000).map(|_| faults.batch_size(QUEUE, 10)).collect();
+        let sizes: Vec<usize> = (0..1_000).map(|_| FaultyTrigger(&faults).batch_size(QUEUE, 10)).collect();
         assert!(sizes.iter().all(|size| (1..=10_000).contains(size)));
         for decade in 0..4 {
             let range = 10_usize.pow(decade)..10_usize.pow(decade + 1);

@@ -7,8 +7,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
-use super::Kind;
-use crate::RESULTS_BUCKET;
+use crate::Kind;
+use giemsa_config::local::RESULTS_BUCKET;
 
 /// Parameters of a query that differ from run to run, or say nothing.
 const NOT_NAMED: &[&str] = &[
@@ -59,7 +59,7 @@ const CONTENT: &[Kind] = &[
 ];
 
 /// Method, bucket and key, with the parameters that tell requests apart.
-pub(super) fn subject(method: &Method, uri: &Uri) -> String {
+pub fn subject(method: &Method, uri: &Uri) -> String {
     let path = percent_decode_str(uri.path().trim_start_matches('/')).decode_utf8_lossy();
     let key = match path.split_once('/') {
         Some((RESULTS_BUCKET, key)) => format!("{RESULTS_BUCKET}/{}", without_run(key)),
@@ -73,7 +73,7 @@ pub(super) fn subject(method: &Method, uri: &Uri) -> String {
 }
 
 /// What can happen to the request.
-pub(super) fn kinds(method: &Method, uri: &Uri) -> &'static [Kind] {
+pub fn kinds(method: &Method, uri: &Uri) -> &'static [Kind] {
     let is_object = uri.path().trim_matches('/').contains('/');
     match *method {
         Method::GET if is_object && parameters(uri).next().is_none() => CONTENT,
@@ -98,7 +98,7 @@ fn without_run(key: &str) -> String {
 }
 
 /// The answer of an S3 that refuses.
-pub(super) fn refusal(kind: Kind) -> Response<Body> {
+pub fn refusal(kind: Kind) -> Response<Body> {
     let (status, code, message) = match kind {
         Kind::SlowDown => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate."),
         _ => {
