@@ -57,7 +57,7 @@ fn every_question_of_the_api_has_a_route_that_needs_a_token() {
 #[test]
 fn every_file_of_the_page_is_one_step_deep() {
     let page = read("web/page/index.html");
-    let assets = read("crates/dashboard/src/assets.rs");
+    let assets = read("crates/dashboard/src/page/assets.rs");
     let views = assets.lines().find(|line| line.starts_with("const VIEWS")).unwrap();
     for path in views.split('"').skip(1).step_by(2) {
         assert_eq!(path.matches('/').count(), 1, "{path}");

@@ -30,11 +30,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "giemsa-core",
             "giemsa-config",
-            "giemsa-faults",
             "giemsa-model",
             "giemsa-store",
             "giemsa",
             "giemsa-dashboard",
+            "giemsa-faults",
         ],
     ),
     (
@@ -91,7 +91,13 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["std::fs", "tokio::fs", "tempfile", "File::create", "File::open"],
-        &["crates/cli/src/", "crates/local/src/", "crates/ops/src/inventory/", "crates/ops/src/export/"],
+        &[
+            "crates/cli/src/",
+            "crates/faults/src/",
+            "crates/local/src/",
+            "crates/ops/src/inventory/",
+            "crates/ops/src/export/",
+        ],
         "a Lambda writes nothing to its disk; images stay in memory",
     ),
     (&["\"/tmp"], &[], "nothing goes to /tmp"),

@@ -31,7 +31,8 @@ fn number_from(name: &str, default: u64) -> u64 {
 #[test]
 fn mutated_models_neither_panic_nor_take_memory() {
     let exe = std::env::current_exe().unwrap();
-    let script = format!("ulimit -v {MEMORY_KIB} && exec \"$0\" --exact fuzz_child --ignored --nocapture");
+    let script =
+        format!("ulimit -v {MEMORY_KIB} && exec \"$0\" --exact model_fuzz::fuzz_child --ignored --nocapture");
     let child = Command::new("sh").args(["-c", &script]).arg(exe).env(CHILD, "1").output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     let tail = |text: &str| text.lines().rev().take(5).map(str::to_owned).collect::<Vec<_>>();

@@ -25,8 +25,8 @@ fn every_route_is_described_and_nothing_else() {
         described.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
     }
     let mut routes = BTreeSet::new();
-    for entry in std::fs::read_dir(project("crates/dashboard/src")).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in walkdir::WalkDir::new(project("crates/dashboard/src")) {
+        let path = entry.unwrap().into_path();
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }

@@ -19,7 +19,7 @@ pub const METRICS_PERIOD: Duration = Duration::from_millis(200);
 
 /// Something that AWS counts by itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ServiceEvent {
+pub(crate) enum ServiceEvent {
     /// A function was invoked, with messages of the queue.
     Invocation { queue: String },
     /// An invocation failed as a whole: error, panic, or the end of its process.
@@ -53,10 +53,10 @@ impl ServiceEvent {
 
 /// Events since the last period.
 #[derive(Debug, Default)]
-pub(super) struct ServiceCounts(Mutex<BTreeMap<ServiceEvent, u64>>);
+pub(crate) struct ServiceCounts(Mutex<BTreeMap<ServiceEvent, u64>>);
 
 impl ServiceCounts {
-    pub(super) fn add(&self, event: ServiceEvent) {
+    pub(crate) fn add(&self, event: ServiceEvent) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(event).or_default() += 1;
     }
 
@@ -69,7 +69,7 @@ impl ServiceCounts {
 ///
 /// # Errors
 /// [`QueueError`] if the queue's file fails.
-pub(super) async fn watch(
+pub(crate) async fn watch(
     queue: Queue,
     queues: Vec<String>,
     counts: &ServiceCounts,

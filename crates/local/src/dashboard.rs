@@ -16,7 +16,7 @@ use giemsa_dashboard::{Operations, OperationsError, QueueFigures};
 
 /// The queues and handlers of the stack.
 #[derive(Debug)]
-pub(super) struct LocalOperations {
+pub(crate) struct LocalOperations {
     pub queue: Queue,
     pub stages: Vec<LocalStage>,
     pub gate_queue: String,
@@ -24,7 +24,7 @@ pub(super) struct LocalOperations {
 
 /// What answers for one stage.
 #[derive(Debug)]
-pub(super) struct LocalStage {
+pub(crate) struct LocalStage {
     pub stage: String,
     pub queue_name: String,
     /// Absent if nothing is classified.
@@ -69,7 +69,7 @@ impl Operations for LocalOperations {
 }
 
 /// Serves until `stop` turns true.
-pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let stopped = async move {
         // An error means that the other side is gone, which is as good a reason to stop.
         let _ = stop.wait_for(|stop| *stop).await;

@@ -7,26 +7,22 @@
 //!                 ──HTTP──▶ dynamodb ─▶ dynoxide ─▶ <data>/dynamodb.sqlite
 //! ```
 //!
-//! With `giemsa up --faults`, `faulty_server` stands in front of both servers and `faulty_trigger` beside the worker.
+//! With `giemsa up --faults`, `faulty` stands in front of both servers and beside the worker.
 //!
 //! The pipeline reaches it through the real AWS SDKs over HTTP and does not know that it is local.
 //! Never listens on other addresses than 127.0.0.1. Invariant: killed at any moment and started again, it goes on with
 //! what was uploaded and not answered.
 
-mod authorizer;
 mod cloudwatch;
 mod dashboard;
-pub mod dynamodb;
-mod faulty_server;
-mod faulty_trigger;
-mod issuer;
-pub mod listener;
+mod faulty;
 pub mod lock;
 mod process;
 pub mod queue;
 pub mod s3;
 mod seed;
 mod servers;
+mod sign_in;
 pub mod sqs;
 mod stack;
 mod state;
@@ -37,5 +33,6 @@ pub use lock::{DataDirLock, LockError};
 pub use process::{DutiesError, run_duties};
 pub use s3::{LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY};
 pub use servers::{LocalError, ServerSettings, Servers, Subscription, credentials};
+pub use servers::{dynamodb, listener};
 pub use stack::{Stack, StackError, StackSettings, sample_model};
 pub use state::StateError;

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 pub use child::{DutiesError, run as run_duties};
 use death::Death;
 use protocol::{Begun, ModelState, Order, Report, line_of};
-pub(super) use protocol::{Duties, Role};
+pub(crate) use protocol::{Duties, Role};
 
 use super::worker::{Answer, AnswerError, Reply};
 use super::{MODEL_BUCKET, TABLE};
@@ -45,7 +45,7 @@ const LONGEST_START: Duration = Duration::from_secs(90);
 
 /// How a process is started, and what is kept of those that ended.
 #[derive(Debug)]
-pub(super) struct ClassifierProcess {
+pub(crate) struct ClassifierProcess {
     /// The `giemsa` command.
     program: PathBuf,
     duties: Duties,
@@ -96,7 +96,7 @@ struct Progress {
 
 impl ClassifierProcess {
     /// Does `duties` by the `giemsa` command at `program`, once it is asked to.
-    pub(super) fn new(program: PathBuf, duties: Duties, clients: &Clients) -> Arc<Self> {
+    pub(crate) fn new(program: PathBuf, duties: Duties, clients: &Clients) -> Arc<Self> {
         let table = TableWriter::new(clients.dynamodb.clone(), TABLE);
         Arc::new(Self {
             crashes: crash_notes(clients, &duties.role),
@@ -116,12 +116,12 @@ impl ClassifierProcess {
     ///
     /// # Errors
     /// [`AnswerError`] if it cannot be started or ends before.
-    pub(super) async fn start(self: &Arc<Self>) -> Result<(), AnswerError> {
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<(), AnswerError> {
         self.ready().await.map(drop)
     }
 
     /// Lets things go wrong on purpose from now on, as the duties say.
-    pub(super) fn arm(&self) {
+    pub(crate) fn arm(&self) {
         self.is_armed.store(true, Ordering::SeqCst);
         if let Some(running) = &*locked(&self.running) {
             running.order(&Order::Arm);
@@ -129,19 +129,19 @@ impl ClassifierProcess {
     }
 
     /// Ends the process; it is not started again.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         if let Some(running) = locked(&self.running).take() {
             locked(&running.orders).take();
         }
     }
 
-    pub(super) fn is_of_stage(&self, stage: &str) -> bool {
+    pub(crate) fn is_of_stage(&self, stage: &str) -> bool {
         matches!(&self.duties.role, Role::Stage(own) if own == stage)
     }
 
     /// Why the file in the place of the stage's model did not serve when an event was answered last.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub(crate) fn refusal(&self) -> Option<String> {
         locked(&self.model).refusal.clone()
     }
 

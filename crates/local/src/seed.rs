@@ -23,7 +23,7 @@ use giemsa_store::aws::Clients;
 use giemsa_store::create_table;
 
 /// The model that is put in place where there is none.
-pub(super) const SAMPLE_MODEL: &[u8] = include_bytes!("../../../models/thin-smear.onnx");
+pub(crate) const SAMPLE_MODEL: &[u8] = include_bytes!("../../../models/thin-smear.onnx");
 
 /// Time for the first report.
 const LONGEST_FIRST_REPORT: Duration = Duration::from_secs(900);
@@ -32,7 +32,7 @@ const LONGEST_FIRST_REPORT: Duration = Duration::from_secs(900);
 static SAMPLE_GOLDEN_SET: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../models/golden");
 
 /// Makes the buckets and the table, and fills the model bucket where it is empty.
-pub(super) async fn seed(clients: &Clients, stages: &[&str]) -> Result<(), StackError> {
+pub(crate) async fn seed(clients: &Clients, stages: &[&str]) -> Result<(), StackError> {
     for bucket in [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET] {
         let made = clients.s3.create_bucket().bucket(bucket).send().await;
         made.map_err(|error| failed(bucket, &DisplayErrorContext(&error)))?;
@@ -64,7 +64,7 @@ pub(super) async fn seed(clients: &Clients, stages: &[&str]) -> Result<(), Stack
 /// Tries the model of production if the folder holds no report at all: it is new, or of a version without the gate.
 ///
 /// Later a model without a report is one that somebody copied to production past the gate.
-pub(super) async fn first_report(clients: &Clients, gate: &Arc<ClassifierProcess>) -> Result<(), StackError> {
+pub(crate) async fn first_report(clients: &Clients, gate: &Arc<ClassifierProcess>) -> Result<(), StackError> {
     if holds(clients, "reports/").await? {
         return Ok(());
     }

@@ -3,6 +3,9 @@
 //! Never starts one without the other. With faults, clients reach both through the fault injector. Invariant: both ports are bound before either serves, so that a port in use
 //! leaves nothing half started.
 
+pub mod dynamodb;
+pub mod listener;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +17,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::dynamodb::DynamoDbError;
+use self::listener::{ListenError, SHUTDOWN_GRACE};
 use super::cloudwatch::ServiceCounts;
-use super::dynamodb::{self, DynamoDbError};
-use super::faulty_server::{Front, Protocol};
-use super::listener::{self, ListenError, SHUTDOWN_GRACE};
+use super::faulty::server::{Front, Protocol};
 use super::queue::{Queue, QueueError};
 use super::s3::{self, BrowserOrigins, LOCAL_ACCESS_KEY_ID, LOCAL_SECRET_ACCESS_KEY, LocalS3, StoreError};
 use giemsa_faults::Faults;

@@ -13,13 +13,13 @@ use futures::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::authorizer::TokenAuthorizer;
 use super::cloudwatch::{self, ServiceCounts, ServiceEvent};
 use super::dashboard::{self, LocalOperations, LocalStage};
-use super::listener::{ListenError, bind_loopback, endpoint_url};
 use super::process::{ClassifierProcess, Duties, Role};
 use super::queue::{Queue, QueueError, dead_letter_queue};
 use super::seed::{SAMPLE_MODEL, first_report, seed};
+use super::servers::listener::{ListenError, bind_loopback, endpoint_url};
+use super::sign_in::authorizer::TokenAuthorizer;
 use super::sqs::SqsServer;
 use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};

@@ -15,13 +15,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::cloudwatch::{ServiceCounts, ServiceEvent};
-use super::faulty_trigger::FaultyTrigger;
+use super::faulty::trigger::FaultyTrigger;
 use super::queue::{Message, Queue, QueueError, QueueSettings};
 use giemsa_faults::Faults;
 
 /// What a worker does, as its function on AWS is set up.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Duty {
+pub(crate) struct Duty {
     /// Who hands messages back, for the queue.
     name: &'static str,
     /// Messages of one event.
@@ -31,35 +31,35 @@ pub(super) struct Duty {
 }
 
 /// Classifies: ten messages at once, as an SQS event source mapping sends by default.
-pub(super) const CLASSIFY: Duty =
+pub(crate) const CLASSIFY: Duty =
     Duty { name: "the classifier", batch_size: 10, invocation_timeout: Duration::from_secs(30) };
 
 /// Classifies what was in the bucket before: few at once, so that an upload which comes meanwhile waits for few.
-pub(super) const BACKFILL: Duty =
+pub(crate) const BACKFILL: Duty =
     Duty { name: "the backfill", batch_size: 4, invocation_timeout: Duration::from_secs(30) };
 
 /// Tries models: whole golden sets take their time.
-pub(super) const GATE: Duty =
+pub(crate) const GATE: Duty =
     Duty { name: "the gate", batch_size: 10, invocation_timeout: Duration::from_secs(900) };
 
 impl Duty {
     /// A message is hidden for six times the invocation's time, as AWS recommends, and tried ten times, which with the
     /// growing waits is about five minutes.
-    pub(super) fn queue_settings(&self) -> QueueSettings {
+    pub(crate) fn queue_settings(&self) -> QueueSettings {
         QueueSettings { visibility_timeout: 6 * self.invocation_timeout, max_receive_count: 10 }
     }
 }
 
 /// Answers an event as SQS sends it.
 #[async_trait]
-pub(super) trait Answer: Send + Sync + 'static {
+pub(crate) trait Answer: Send + Sync + 'static {
     /// Answers within `time`; `is_alone` keeps other events from the process meanwhile.
     async fn answer(&self, event: &Value, time: Duration, is_alone: bool) -> Result<Reply, AnswerError>;
 }
 
 /// An answer to an event.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     /// The messages that failed, as SQS expects them.
     pub answer: Value,
     /// Whether there is a model to answer with.
@@ -68,7 +68,7 @@ pub(super) struct Reply {
 
 /// Why an event has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AnswerError {
+pub(crate) enum AnswerError {
     /// It failed as a whole.
     #[error("{0}")]
     Failed(String),
@@ -91,7 +91,7 @@ const WAIT_FOR_MODEL: Duration = Duration::from_secs(5);
 
 /// What workers know of each other's messages.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Ids of messages that were being answered when their process ended.
     suspects: Mutex<HashSet<String>>,
     /// Queues whose messages wait for a model.
@@ -100,7 +100,7 @@ pub(super) struct Memory {
 
 /// What all workers of a stack share.
 #[derive(Debug, Clone)]
-pub(super) struct Workplace {
+pub(crate) struct Workplace {
     pub queue: Queue,
     /// What goes wrong on purpose.
     pub faults: Option<Arc<Faults>>,
@@ -113,7 +113,7 @@ pub(super) struct Workplace {
 }
 
 /// Works on `queue_name` in a task of its own until the workplace stops.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     place: &Workplace,
     queue_name: &str,
     duty: Duty,
@@ -123,7 +123,7 @@ pub(super) fn spawn(
 }
 
 /// As [`spawn`], but takes nothing while a message of one of the queues `first` could be received.
-pub(super) fn spawn_behind(
+pub(crate) fn spawn_behind(
     first: Vec<String>,
     place: &Workplace,
     queue_name: &str,

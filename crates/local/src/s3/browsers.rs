@@ -38,7 +38,7 @@ impl BrowserOrigins {
     }
 
     /// The answer to a browser that asks before it asks; `None` if it is no such question.
-    pub(super) fn answer_preflight<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+    pub(crate) fn answer_preflight<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let headers = request.headers();
         let is_preflight = *request.method() == Method::OPTIONS
             && headers.contains_key(ORIGIN)
@@ -72,7 +72,7 @@ pub(crate) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
 /// Refuses a presigned request with `x-amz-` headers that were not signed, which s3s would obey.
 ///
 /// A link to put one image would else copy any object that the signer can read.
-pub(super) fn refuse_unsigned<B>(request: &Request<B>) -> Option<Response<Body>> {
+pub(crate) fn refuse_unsigned<B>(request: &Request<B>) -> Option<Response<Body>> {
     let query = request.uri().query().unwrap_or_default();
     let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
     let signed = parameters.clone().find(|(name, _)| *name == "X-Amz-SignedHeaders").map(|(_, value)| value);

@@ -19,7 +19,7 @@ const PLACEHOLDER: &[u8] = b"${filename}";
 const MAX_FIELDS_BYTES: usize = 64 << 10;
 
 /// The request with its form's fields filled in; any other as it is.
-pub(super) async fn fill_in_file_name(request: Request<Incoming>) -> Result<Request<Body>, hyper::Error> {
+pub(crate) async fn fill_in_file_name(request: Request<Incoming>) -> Result<Request<Body>, hyper::Error> {
     let Some(boundary) = boundary_of(&request) else { return Ok(request.map(Body::from)) };
     let (mut parts, mut rest) = request.into_parts();
     let mut start = BytesMut::new();

@@ -22,24 +22,12 @@
 //!
 //! Invariant: a write is answered with "200" when bytes, index and notification are on disk.
 
-mod about;
-mod blobs;
 mod browsers;
-mod buckets;
-mod conditions;
-mod deletes;
-mod digests;
+mod bytes;
 mod forms;
-mod index;
-mod list_answers;
-mod listing;
-mod multipart;
 mod notify;
-mod objects;
-mod reads;
-mod service;
-mod uploads;
-mod versions;
+mod operations;
+mod rows;
 
 use std::path::PathBuf;
 
@@ -52,8 +40,8 @@ use s3s::service::S3ServiceBuilder;
 use s3s::{Body, HttpError, S3Error, S3ErrorCode, S3Result, s3_error};
 use thiserror::Error;
 
-pub(super) use browsers::{BrowserOrigins, allow};
-pub(super) use objects::LocalS3;
+pub(crate) use browsers::{BrowserOrigins, allow};
+pub(crate) use operations::objects::LocalS3;
 
 use super::queue::QueueError;
 
@@ -143,7 +131,7 @@ impl S3Auth for LocalKeys {
 }
 
 /// The HTTP service in front of `store`; pages of `origins` may use it.
-pub(super) fn service(
+pub(crate) fn service(
     store: LocalS3,
     origins: BrowserOrigins,
 ) -> impl Service<

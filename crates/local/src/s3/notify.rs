@@ -7,14 +7,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use super::LOCAL_ACCESS_KEY_ID;
+use crate::s3::LOCAL_ACCESS_KEY_ID;
 
 /// The region the local stack pretends to be in.
-pub(super) const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 
 /// How an object came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Creation {
+pub(crate) enum Creation {
     Put,
     Copy,
     CompleteMultipartUpload,
@@ -32,23 +32,23 @@ impl Creation {
 
 /// What a notification says of an object.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Created<'a> {
-    pub(super) creation: Creation,
-    pub(super) bucket: &'a str,
+pub(crate) struct Created<'a> {
+    pub(crate) creation: Creation,
+    pub(crate) bucket: &'a str,
     /// The key as the user knows it, not encoded.
-    pub(super) key: &'a str,
+    pub(crate) key: &'a str,
     /// Only in a bucket with versioning enabled.
-    pub(super) version_id: Option<&'a str>,
-    pub(super) size_bytes: u64,
+    pub(crate) version_id: Option<&'a str>,
+    pub(crate) size_bytes: u64,
     /// Without quotes.
-    pub(super) etag: &'a str,
+    pub(crate) etag: &'a str,
     /// Rises with every write of the stack.
-    pub(super) sequencer: i64,
-    pub(super) at: DateTime<Utc>,
+    pub(crate) sequencer: i64,
+    pub(crate) at: DateTime<Utc>,
 }
 
 /// The notification as JSON text.
-pub(super) fn notification(created: &Created<'_>) -> String {
+pub(crate) fn notification(created: &Created<'_>) -> String {
     let Created { creation, bucket, key, version_id, size_bytes, etag, sequencer, at } = *created;
     let request_id = format!("{sequencer:016X}");
     let mut object = json!({
@@ -89,7 +89,7 @@ const KEPT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/').remove(b' ');
 
 /// Form-encodes a key as AWS does in notifications and listings: a space is `+`, `/` stays, the rest is percent-encoded.
-pub(super) fn encode_key(key: &str) -> String {
+pub(crate) fn encode_key(key: &str) -> String {
     utf8_percent_encode(key, KEPT).to_string().replace(' ', "+")
 }
 

@@ -32,9 +32,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::listener::{self, ListenError, SHUTDOWN_GRACE, bind_loopback, endpoint_url};
 use super::queue::Queue;
 use super::s3::LOCAL_ACCESS_KEY_ID;
+use super::servers::listener::{self, ListenError, SHUTDOWN_GRACE, bind_loopback, endpoint_url};
 use error::SqsError;
 
 /// The account that local queues belong to, in their URLs and ARNs.

@@ -20,8 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
 use crate::cloudwatch::{ServiceCounts, ServiceEvent};
-use crate::listener;
 use crate::s3::{BrowserOrigins, allow};
+use crate::servers::listener;
 use giemsa_faults::connection::{Connection, Cut};
 use giemsa_faults::{Faults, Kind, Strike, body, dynamodb, fraction, s3};
 

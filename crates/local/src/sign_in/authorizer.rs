@@ -14,7 +14,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
-use super::issuer::{Issuer, IssuerError};
+use crate::sign_in::issuer::{Issuer, IssuerError};
 use giemsa_config::SignInSettings;
 use giemsa_dashboard::{Authorizer, Caller, Denied, SingleFlightCache};
 
@@ -35,7 +35,7 @@ const RSA: [Algorithm; 3] = [Algorithm::RS256, Algorithm::RS384, Algorithm::RS51
 
 /// Verifies tokens with the issuer's keys, which it keeps.
 #[derive(Debug)]
-pub(super) struct TokenAuthorizer {
+pub(crate) struct TokenAuthorizer {
     issuer: Issuer,
     /// The last answer of the issuer.
     known: Mutex<Option<Keys>>,

@@ -15,12 +15,12 @@ use s3s::dto::{
 use s3s::header::{X_AMZ_DELETE_MARKER, X_AMZ_VERSION_ID};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::StoreError;
-use super::about::{About, move_checksums, move_headers};
-use super::blobs::chunks;
-use super::conditions::{ReadConditions, Verdict, failed};
-use super::objects::{LocalS3, timestamp};
-use super::versions::{self, Content, Found, VersionId, Wanted};
+use crate::s3::StoreError;
+use crate::s3::bytes::blobs::chunks;
+use crate::s3::operations::conditions::{ReadConditions, Verdict, failed};
+use crate::s3::operations::objects::{LocalS3, timestamp};
+use crate::s3::rows::about::{About, move_checksums, move_headers};
+use crate::s3::rows::versions::{self, Content, Found, VersionId, Wanted};
 
 /// What S3 answers for objects that were stored without a type.
 const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
@@ -64,7 +64,7 @@ macro_rules! describe {
 }
 
 impl LocalS3 {
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
@@ -96,7 +96,7 @@ impl LocalS3 {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn head(
+    pub(crate) async fn head(
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
@@ -107,13 +107,13 @@ impl LocalS3 {
         Ok(S3Response::new(describe!(HeadObjectOutput, found)))
     }
 
-    pub(super) async fn find(&self, bucket: &str, key: &str, wanted: Wanted) -> Result<Found, StoreError> {
+    pub(crate) async fn find(&self, bucket: &str, key: &str, wanted: Wanted) -> Result<Found, StoreError> {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.state.read(move |connection| versions::find(connection, &bucket, &key, wanted)).await
     }
 
     /// Finds a version and opens its blob.
-    pub(super) async fn open_found(
+    pub(crate) async fn open_found(
         &self,
         find: impl FnOnce(&Connection) -> Result<Found, StoreError> + Send + 'static,
     ) -> Result<(Found, File), StoreError> {
@@ -166,7 +166,7 @@ fn http_date(seconds: i64) -> Option<HeaderValue> {
 }
 
 /// The answer to a reader of a key whose latest version is the delete marker `id`.
-pub(super) fn deleted(key: &str, id: VersionId) -> S3Error {
+pub(crate) fn deleted(key: &str, id: VersionId) -> S3Error {
     let mut answer =
         s3_error!(NoSuchKey, "there is no object `{key}`: it is deleted, by the delete marker `{id}`");
     answer.set_headers(marker_headers(id));
@@ -174,7 +174,7 @@ pub(super) fn deleted(key: &str, id: VersionId) -> S3Error {
 }
 
 /// The answer to a reader of the delete marker `id`, made at `modified_s` (seconds since 1970).
-pub(super) fn delete_marker(key: &str, id: VersionId, modified_s: i64) -> S3Error {
+pub(crate) fn delete_marker(key: &str, id: VersionId, modified_s: i64) -> S3Error {
     let mut answer = s3_error!(
         MethodNotAllowed,
         "version `{id}` of `{key}` is a delete marker: it has no content and can only be deleted"

@@ -9,14 +9,14 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result};
 
-use super::conditions::WriteConditions;
-use super::index::{self, Deleted};
-use super::objects::LocalS3;
-use super::versions::Wanted;
+use crate::s3::operations::conditions::WriteConditions;
+use crate::s3::operations::objects::LocalS3;
+use crate::s3::rows::changes::{self, Deleted};
+use crate::s3::rows::versions::Wanted;
 use crate::state::Survives;
 
 impl LocalS3 {
-    pub(super) async fn delete_one(
+    pub(crate) async fn delete_one(
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
@@ -30,7 +30,7 @@ impl LocalS3 {
         }))
     }
 
-    pub(super) async fn delete_all(
+    pub(crate) async fn delete_all(
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
@@ -76,7 +76,7 @@ impl LocalS3 {
         let mut deleted = self
             .state
             .write(Survives::PowerLoss, move |tx| {
-                index::delete(tx, &in_bucket, &of_key, wanted, &conditions, Utc::now())
+                changes::delete(tx, &in_bucket, &of_key, wanted, &conditions, Utc::now())
             })
             .await?;
         self.blobs.remove(std::mem::take(&mut deleted.unused)).await;

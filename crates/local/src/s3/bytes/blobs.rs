@@ -20,8 +20,8 @@ use s3s::S3Result;
 use s3s::dto::Checksum;
 use tokio::io::AsyncWriteExt;
 
-use super::StoreError;
-use super::digests::Digests;
+use crate::s3::StoreError;
+use crate::s3::bytes::digests::Digests;
 
 /// How the name of a file begins that is still being written.
 const TEMPORARY: &str = "new-";
@@ -31,7 +31,7 @@ const CHUNK_BYTES: u64 = 256 << 10;
 
 /// The folder of blobs.
 #[derive(Debug)]
-pub(super) struct Blobs {
+pub(crate) struct Blobs {
     root: PathBuf,
     last: AtomicI64,
     /// Held by readers between row and file, and by whoever removes files.
@@ -40,13 +40,13 @@ pub(super) struct Blobs {
 
 /// A blob that is on disk.
 #[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) blob: i64,
-    pub(super) size_bytes: u64,
+pub(crate) struct Stored {
+    pub(crate) blob: i64,
+    pub(crate) size_bytes: u64,
     /// In hexadecimal digits: the ETag of what is not joined from parts.
-    pub(super) md5: String,
+    pub(crate) md5: String,
     /// Those that the sender asked for.
-    pub(super) checksum: Checksum,
+    pub(crate) checksum: Checksum,
 }
 
 impl Blobs {
@@ -54,7 +54,7 @@ impl Blobs {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub(super) fn open(root: &Path, in_use: &BTreeSet<i64>) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, in_use: &BTreeSet<i64>) -> io::Result<Self> {
         let mut found = 0;
         for entry in fs::read_dir(root)? {
             let entry = entry?;
@@ -78,13 +78,13 @@ impl Blobs {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub(super) fn is_in_use(root: &Path) -> io::Result<bool> {
+    pub(crate) fn is_in_use(root: &Path) -> io::Result<bool> {
         let mut names = fs::read_dir(root)?.filter_map(Result::ok).map(|entry| entry.file_name());
         Ok(names.any(|name| name.to_string_lossy().parse::<i64>().is_ok()))
     }
 
     /// Keeps every file in place while a reader goes from a row to its file.
-    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
         self.removal.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,7 +92,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::File`].
-    pub(super) fn file(&self, blob: i64) -> Result<File, StoreError> {
+    pub(crate) fn file(&self, blob: i64) -> Result<File, StoreError> {
         let path = self.path(blob);
         File::open(&path).map_err(|source| StoreError::File { path, source })
     }
@@ -101,7 +101,7 @@ impl Blobs {
     ///
     /// # Errors
     /// The body's own error, a digest that does not match, or [`StoreError::File`]; nothing is left then.
-    pub(super) async fn store(
+    pub(crate) async fn store(
         self: &Arc<Self>,
         body: impl Stream<Item = S3Result<Bytes>>,
         mut digests: Digests,
@@ -134,7 +134,7 @@ impl Blobs {
     }
 
     /// Removes blobs that no row refers to any more; what cannot be removed now is tried again at the next start.
-    pub(super) async fn remove(self: &Arc<Self>, unused: Vec<i64>) {
+    pub(crate) async fn remove(self: &Arc<Self>, unused: Vec<i64>) {
         if unused.is_empty() {
             return;
         }
@@ -166,7 +166,7 @@ impl Blobs {
 }
 
 /// The bytes of a file at these positions.
-pub(super) fn chunks(
+pub(crate) fn chunks(
     file: File,
     positions: Range<u64>,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static {

@@ -19,19 +19,20 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::about::{About, move_checksums, move_headers};
-use super::blobs::{Stored, chunks};
-use super::conditions::{ReadConditions, WriteConditions};
-use super::digests::{Digests, joined_etag};
-use super::index::NewObject;
-use super::notify::Creation;
-use super::objects::{LocalS3, check_storage_class, received, source_of, timestamp};
-use super::uploads::{self, PartRow, UploadRow};
-use super::{StoreError, buckets, versions};
+use crate::s3::StoreError;
+use crate::s3::bytes::blobs::{Stored, chunks};
+use crate::s3::bytes::digests::{Digests, joined_etag};
+use crate::s3::notify::Creation;
+use crate::s3::operations::conditions::{ReadConditions, WriteConditions};
+use crate::s3::operations::objects::{LocalS3, check_storage_class, received, source_of, timestamp};
+use crate::s3::rows::about::{About, move_checksums, move_headers};
+use crate::s3::rows::changes::NewObject;
+use crate::s3::rows::uploads::{self, PartRow, UploadRow};
+use crate::s3::rows::{buckets, versions};
 use crate::state::Survives;
 
 impl LocalS3 {
-    pub(super) async fn create_upload(
+    pub(crate) async fn create_upload(
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
@@ -51,7 +52,7 @@ impl LocalS3 {
         }))
     }
 
-    pub(super) async fn receive_part(
+    pub(crate) async fn receive_part(
         &self,
         request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
@@ -70,7 +71,7 @@ impl LocalS3 {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn copy_part(
+    pub(crate) async fn copy_part(
         &self,
         request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
@@ -112,7 +113,7 @@ impl LocalS3 {
         }))
     }
 
-    pub(super) async fn list_upload_parts(
+    pub(crate) async fn list_upload_parts(
         &self,
         request: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
@@ -145,7 +146,7 @@ impl LocalS3 {
     }
 
     /// Lists the open uploads of a bucket with a prefix, all in one page.
-    pub(super) async fn list_uploads(
+    pub(crate) async fn list_uploads(
         &self,
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
@@ -175,7 +176,7 @@ impl LocalS3 {
         }))
     }
 
-    pub(super) async fn complete_upload(
+    pub(crate) async fn complete_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
@@ -223,14 +224,14 @@ impl LocalS3 {
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             e_tag: Some(ETag::Strong(etag)),
             version_id: committed.version_id,
-            location: Some(format!("/{bucket}/{}", super::notify::encode_key(&key))),
+            location: Some(format!("/{bucket}/{}", crate::s3::notify::encode_key(&key))),
             bucket: Some(bucket),
             key: Some(key),
             ..Default::default()
         }))
     }
 
-    pub(super) async fn abort_upload(
+    pub(crate) async fn abort_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {

@@ -7,23 +7,23 @@ use s3s::{S3Error, s3_error};
 
 /// The conditions under which an object is read or used as the source of a copy.
 #[derive(Debug, Default, Clone)]
-pub(super) struct ReadConditions {
-    pub(super) if_match: Option<ETagCondition>,
-    pub(super) if_none_match: Option<ETagCondition>,
-    pub(super) if_modified_since: Option<Timestamp>,
-    pub(super) if_unmodified_since: Option<Timestamp>,
+pub(crate) struct ReadConditions {
+    pub(crate) if_match: Option<ETagCondition>,
+    pub(crate) if_none_match: Option<ETagCondition>,
+    pub(crate) if_modified_since: Option<Timestamp>,
+    pub(crate) if_unmodified_since: Option<Timestamp>,
 }
 
 /// The conditions under which an object is written or deleted.
 #[derive(Debug, Default, Clone)]
-pub(super) struct WriteConditions {
-    pub(super) if_match: Option<ETagCondition>,
-    pub(super) if_none_match: Option<ETagCondition>,
+pub(crate) struct WriteConditions {
+    pub(crate) if_match: Option<ETagCondition>,
+    pub(crate) if_none_match: Option<ETagCondition>,
 }
 
 /// What the conditions say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Proceed,
     /// The reader has this version already.
     NotModified,
@@ -32,7 +32,7 @@ pub(super) enum Verdict {
 
 impl ReadConditions {
     /// Judges the conditions for an object with this ETag (without quotes) and time of last change.
-    pub(super) fn judge(&self, etag: &str, modified: &Timestamp) -> Verdict {
+    pub(crate) fn judge(&self, etag: &str, modified: &Timestamp) -> Verdict {
         let kept = match (&self.if_match, &self.if_unmodified_since) {
             (Some(condition), _) => matches(condition, etag),
             (None, Some(since)) => modified <= since,
@@ -52,14 +52,14 @@ impl ReadConditions {
 
 impl WriteConditions {
     /// Whether the write may replace an object with this ETag (without quotes); `None` if there is no object.
-    pub(super) fn allow(&self, existing_etag: Option<&str>) -> bool {
+    pub(crate) fn allow(&self, existing_etag: Option<&str>) -> bool {
         let holds = |condition: &ETagCondition| existing_etag.is_some_and(|etag| matches(condition, etag));
         self.if_match.as_ref().is_none_or(holds) && !self.if_none_match.as_ref().is_some_and(holds)
     }
 }
 
 /// The answer to a request whose conditions do not hold.
-pub(super) fn failed(key: &str) -> S3Error {
+pub(crate) fn failed(key: &str) -> S3Error {
     s3_error!(PreconditionFailed, "the condition of the request does not hold for `{key}`")
 }
 

@@ -7,14 +7,14 @@
 
 use rusqlite::{Connection, params};
 
-use super::versions::{self, VersionId, VersionRow, version_row};
+use crate::s3::rows::versions::{self, VersionId, VersionRow, version_row};
 
 /// The greatest number of entries in a page.
-pub(super) const MAX_PAGE_ENTRIES: usize = 1_000;
+pub(crate) const MAX_PAGE_ENTRIES: usize = 1_000;
 
 /// Where a page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Resume {
+pub(crate) enum Resume {
     /// With the first key greater than this.
     AfterKey(String),
     /// With the first key greater than all that begin with this.
@@ -23,7 +23,7 @@ pub(super) enum Resume {
 
 /// One line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     Version(VersionRow),
     /// All keys that begin with this, up to and including the delimiter.
     Prefix(String),
@@ -31,7 +31,7 @@ pub(super) enum Entry {
 
 /// What a listing holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// The latest version of each key that is not deleted.
     Objects,
     /// All versions and delete markers.
@@ -43,31 +43,31 @@ pub(super) enum Shown {
 
 /// What is asked of a listing.
 #[derive(Debug, Clone)]
-pub(super) struct Listing {
-    pub(super) bucket: String,
-    pub(super) shown: Shown,
-    pub(super) prefix: String,
+pub(crate) struct Listing {
+    pub(crate) bucket: String,
+    pub(crate) shown: Shown,
+    pub(crate) prefix: String,
     /// Not empty.
-    pub(super) delimiter: Option<String>,
-    pub(super) resume: Option<Resume>,
-    pub(super) max_entries: usize,
+    pub(crate) delimiter: Option<String>,
+    pub(crate) resume: Option<Resume>,
+    pub(crate) max_entries: usize,
 }
 
 /// Some entries, and whether more follow.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) entries: Vec<Entry>,
-    pub(super) is_truncated: bool,
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) is_truncated: bool,
 }
 
 impl Page {
     /// The entry behind which the next page begins; `None` if this is the last page.
-    pub(super) fn resume_entry(&self) -> Option<&Entry> {
+    pub(crate) fn resume_entry(&self) -> Option<&Entry> {
         self.entries.last().filter(|_| self.is_truncated)
     }
 
     /// Where the next page of a listing of keys begins; `None` if this is the last page.
-    pub(super) fn next(&self) -> Option<Resume> {
+    pub(crate) fn next(&self) -> Option<Resume> {
         self.resume_entry().map(|entry| match entry {
             Entry::Version(version) => Resume::AfterKey(version.key.clone()),
             Entry::Prefix(prefix) => Resume::AfterPrefix(prefix.clone()),
@@ -77,7 +77,7 @@ impl Page {
 
 impl Resume {
     /// The resume point behind `last`, which a client may have taken from a page or chosen itself.
-    pub(super) fn after(last: &str, prefix: &str, delimiter: Option<&str>) -> Self {
+    pub(crate) fn after(last: &str, prefix: &str, delimiter: Option<&str>) -> Self {
         let common = delimiter.and_then(|delimiter| common_prefix(last, prefix, delimiter));
         match common {
             Some(common) if common == last => Self::AfterPrefix(last.to_owned()),
@@ -86,7 +86,7 @@ impl Resume {
     }
 
     /// The resume point as an opaque text for clients.
-    pub(super) fn to_token(&self) -> String {
+    pub(crate) fn to_token(&self) -> String {
         let (kind, text) = match self {
             Self::AfterKey(key) => ('k', key),
             Self::AfterPrefix(prefix) => ('p', prefix),
@@ -95,7 +95,7 @@ impl Resume {
     }
 
     /// Reads back what [`to_token`](Self::to_token) wrote; `None` if it did not write this.
-    pub(super) fn from_token(token: &str) -> Option<Self> {
+    pub(crate) fn from_token(token: &str) -> Option<Self> {
         let digits = token.get(1..)?;
         if digits.len() % 2 != 0 || !digits.is_ascii() {
             return None;
@@ -123,7 +123,7 @@ impl Resume {
 ///
 /// # Errors
 /// Whatever SQLite says.
-pub(super) fn page(connection: &Connection, listing: &Listing) -> rusqlite::Result<Page> {
+pub(crate) fn page(connection: &Connection, listing: &Listing) -> rusqlite::Result<Page> {
     let Listing { bucket, shown, prefix, delimiter, resume, max_entries } = listing;
     let max_entries = (*max_entries).min(MAX_PAGE_ENTRIES);
     let mut page = Page::default();

@@ -10,14 +10,14 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::listing::{self, Entry, Listing, MAX_PAGE_ENTRIES, Page, Resume, Shown};
-use super::notify::encode_key;
-use super::objects::{LocalS3, timestamp};
-use super::versions::{Content, VersionId, VersionRow};
-use super::{LOCAL_ACCESS_KEY_ID, StoreError};
+use crate::s3::notify::encode_key;
+use crate::s3::operations::objects::{LocalS3, timestamp};
+use crate::s3::rows::listing::{self, Entry, Listing, MAX_PAGE_ENTRIES, Page, Resume, Shown};
+use crate::s3::rows::versions::{Content, VersionId, VersionRow};
+use crate::s3::{LOCAL_ACCESS_KEY_ID, StoreError};
 
 impl LocalS3 {
-    pub(super) async fn list_by_token(
+    pub(crate) async fn list_by_token(
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
@@ -57,7 +57,7 @@ impl LocalS3 {
         }))
     }
 
-    pub(super) async fn list_by_marker(
+    pub(crate) async fn list_by_marker(
         &self,
         request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
@@ -87,7 +87,7 @@ impl LocalS3 {
     }
 
     /// Lists versions; newest first, and delete markers in an element of their own, as the types of S3 have them.
-    pub(super) async fn list_versions(
+    pub(crate) async fn list_versions(
         &self,
         request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
@@ -245,6 +245,6 @@ fn max_keys(asked: Option<i32>) -> i32 {
     asked.unwrap_or(most).min(most)
 }
 
-pub(super) fn owner() -> Owner {
+pub(crate) fn owner() -> Owner {
     Owner { display_name: None, id: Some(LOCAL_ACCESS_KEY_ID.to_owned()) }
 }

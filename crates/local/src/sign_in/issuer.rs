@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the issuer says of itself, as far as it is needed here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct IssuerMetadata {
+pub(crate) struct IssuerMetadata {
     issuer: String,
     jwks_uri: String,
     token_endpoint: String,
@@ -35,7 +35,7 @@ pub(super) struct IssuerMetadata {
 
 /// Why the issuer is not known.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum IssuerError {
+pub(crate) enum IssuerError {
     /// It did not answer.
     #[error("{url} is not answered: {detail}; tokens cannot be checked until it is")]
     NotAnswered {
@@ -56,7 +56,7 @@ pub(super) enum IssuerError {
 
 /// The issuer that was configured.
 #[derive(Debug)]
-pub(super) struct Issuer {
+pub(crate) struct Issuer {
     settings: SignInSettings,
     connector: SharedHttpConnector,
     metadata: SingleFlightCache<Arc<IssuerMetadata>, IssuerError>,

@@ -14,7 +14,7 @@ use giemsa_core::digest::hex;
 
 /// Runs over a body, chunk by chunk.
 #[derive(Default)]
-pub(super) struct Digests {
+pub(crate) struct Digests {
     md5: Md5,
     checksums: ChecksumHasher,
     announced: Checksum,
@@ -28,7 +28,7 @@ impl Digests {
     ///
     /// # Errors
     /// `NotImplemented` for an algorithm that is not known here.
-    pub(super) fn new(
+    pub(crate) fn new(
         announced: Checksum,
         announced_md5: Option<String>,
         algorithm: Option<&ChecksumAlgorithm>,
@@ -56,7 +56,7 @@ impl Digests {
         Ok(Self { md5: Md5::new(), checksums, announced, announced_md5, trailers })
     }
 
-    pub(super) fn update(&mut self, chunk: &[u8]) {
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
         self.md5.update(chunk);
         self.checksums.update(chunk);
     }
@@ -65,7 +65,7 @@ impl Digests {
     ///
     /// # Errors
     /// `BadDigest` if they are not, `InvalidDigest` if what was announced is not an MD5.
-    pub(super) fn check(self) -> S3Result<(String, Checksum)> {
+    pub(crate) fn check(self) -> S3Result<(String, Checksum)> {
         let Self { md5, checksums, mut announced, announced_md5, trailers } = self;
         let md5 = md5.finalize();
         if let Some(text) = announced_md5 {
@@ -103,7 +103,7 @@ fn take_trailers(announced: &mut Checksum, trailers: &HeaderMap) {
 }
 
 /// The ETag of an object that is joined from parts with these ETags; `None` if one of them is not an MD5.
-pub(super) fn joined_etag(parts: &[&str]) -> Option<String> {
+pub(crate) fn joined_etag(parts: &[&str]) -> Option<String> {
     let mut digest = Md5::new();
     for etag in parts {
         let number = u128::from_str_radix(etag, 16).ok()?;

@@ -9,11 +9,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use s3s::dto::BucketVersioningStatus;
 use s3s::s3_error;
 
-use super::StoreError;
+use crate::s3::StoreError;
 
 /// What a bucket does with a version that is replaced or deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Versioning {
+pub(crate) enum Versioning {
     /// Removes it; nothing in the bucket ever had a version id.
     Never,
     /// Keeps it; each write is a version of its own, and a deletion a delete marker.
@@ -24,7 +24,7 @@ pub(super) enum Versioning {
 
 impl Versioning {
     /// The state that S3 gives this name to.
-    pub(super) fn of_status(status: &BucketVersioningStatus) -> Option<Self> {
+    pub(crate) fn of_status(status: &BucketVersioningStatus) -> Option<Self> {
         match status.as_str() {
             BucketVersioningStatus::ENABLED => Some(Self::Enabled),
             BucketVersioningStatus::SUSPENDED => Some(Self::Suspended),
@@ -33,7 +33,7 @@ impl Versioning {
     }
 
     /// S3's name of this state, which has none for a bucket that was never versioned.
-    pub(super) fn status(self) -> Option<&'static str> {
+    pub(crate) fn status(self) -> Option<&'static str> {
         match self {
             Self::Never => None,
             Self::Enabled => Some(BucketVersioningStatus::ENABLED),
@@ -52,7 +52,7 @@ impl FromSql for Versioning {
 }
 
 /// What the bucket does with old versions, if there is such a bucket.
-pub(super) fn require(connection: &Connection, bucket: &str) -> Result<Versioning, StoreError> {
+pub(crate) fn require(connection: &Connection, bucket: &str) -> Result<Versioning, StoreError> {
     connection
         .prepare_cached("SELECT versioning FROM bucket WHERE name = ?1")?
         .query_row([bucket], |row| row.get(0))
@@ -60,7 +60,7 @@ pub(super) fn require(connection: &Connection, bucket: &str) -> Result<Versionin
         .ok_or_else(|| s3_error!(NoSuchBucket, "there is no bucket `{bucket}`").into())
 }
 
-pub(super) fn set_versioning(
+pub(crate) fn set_versioning(
     tx: &Transaction<'_>,
     bucket: &str,
     versioning: Versioning,
@@ -71,13 +71,13 @@ pub(super) fn set_versioning(
 }
 
 /// Name and time of creation (seconds since 1970) of all buckets, by name.
-pub(super) fn all(connection: &Connection) -> Result<Vec<(String, i64)>, StoreError> {
+pub(crate) fn all(connection: &Connection) -> Result<Vec<(String, i64)>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT name, created_s FROM bucket ORDER BY name")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn add(tx: &Transaction<'_>, bucket: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+pub(crate) fn add(tx: &Transaction<'_>, bucket: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO bucket (name, created_s) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
         params![bucket, now.timestamp()],
@@ -85,7 +85,7 @@ pub(super) fn add(tx: &Transaction<'_>, bucket: &str, now: DateTime<Utc>) -> Res
     Ok(())
 }
 
-pub(super) fn remove(tx: &Transaction<'_>, bucket: &str) -> Result<(), StoreError> {
+pub(crate) fn remove(tx: &Transaction<'_>, bucket: &str) -> Result<(), StoreError> {
     require(tx, bucket)?;
     let used = "SELECT 1 FROM version WHERE bucket = ?1 UNION ALL SELECT 1 FROM upload WHERE bucket = ?1";
     if tx.prepare(used)?.exists([bucket])? {

@@ -11,27 +11,28 @@ use std::fmt;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
-use super::buckets::{self, Versioning};
-use super::conditions::{ReadConditions, Verdict, failed};
-use super::objects::timestamp;
-use super::{StoreError, reads};
+use crate::s3::StoreError;
+use crate::s3::operations::conditions::{ReadConditions, Verdict, failed};
+use crate::s3::operations::objects::timestamp;
+use crate::s3::operations::reads;
+use crate::s3::rows::buckets::{self, Versioning};
 
 /// The columns of [`version_row`], in its order.
-pub(super) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, blob, size_bytes, etag, about";
+pub(crate) const COLUMNS: &str = "key, number, is_null, is_latest, modified_s, blob, size_bytes, etag, about";
 
 /// The id of what was written without versioning.
 const NULL: &str = "null";
 
 /// Which version of a key; a key has at most one without a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum VersionId {
+pub(crate) enum VersionId {
     Null,
     Numbered(i64),
 }
 
 impl VersionId {
     /// Reads what [`Display`](fmt::Display) wrote, and nothing else.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == NULL {
             return Some(Self::Null);
         }
@@ -41,7 +42,7 @@ impl VersionId {
     }
 
     /// The id that answers name: none where no version ever had one.
-    pub(super) fn shown(self, versioning: Versioning) -> Option<String> {
+    pub(crate) fn shown(self, versioning: Versioning) -> Option<String> {
         (versioning != Versioning::Never).then(|| self.to_string())
     }
 }
@@ -57,14 +58,14 @@ impl fmt::Display for VersionId {
 
 /// Which version of a key a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     Latest,
     Version(VersionId),
 }
 
 impl Wanted {
     /// What a request asks for by its `versionId`, if it has one.
-    pub(super) fn of(key: &str, version_id: Option<&str>) -> S3Result<Self> {
+    pub(crate) fn of(key: &str, version_id: Option<&str>) -> S3Result<Self> {
         match version_id {
             None => Ok(Self::Latest),
             Some("") => Err(s3_error!(InvalidArgument, "the version id is empty, it must name a version")),
@@ -75,40 +76,40 @@ impl Wanted {
 
 /// What the index knows of one version of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct VersionRow {
-    pub(super) key: String,
-    pub(super) id: VersionId,
-    pub(super) is_latest: bool,
+pub(crate) struct VersionRow {
+    pub(crate) key: String,
+    pub(crate) id: VersionId,
+    pub(crate) is_latest: bool,
     /// Seconds since 1970, because HTTP dates have no fractions and all answers must agree.
-    pub(super) modified_s: i64,
+    pub(crate) modified_s: i64,
     /// A delete marker has none.
-    pub(super) content: Option<Content>,
+    pub(crate) content: Option<Content>,
 }
 
 /// What a version holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) blob: i64,
-    pub(super) size_bytes: u64,
+pub(crate) struct Content {
+    pub(crate) blob: i64,
+    pub(crate) size_bytes: u64,
     /// Without quotes.
-    pub(super) etag: String,
-    /// An [`About`](super::about::About) as JSON.
-    pub(super) about: String,
+    pub(crate) etag: String,
+    /// An [`About`](crate::s3::rows::about::About) as JSON.
+    pub(crate) about: String,
 }
 
 /// A version that can be read.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) key: String,
-    pub(super) object: Content,
+pub(crate) struct Found {
+    pub(crate) key: String,
+    pub(crate) object: Content,
     /// Seconds since 1970.
-    pub(super) modified_s: i64,
+    pub(crate) modified_s: i64,
     /// The id that answers name.
-    pub(super) version_id: Option<String>,
+    pub(crate) version_id: Option<String>,
 }
 
 /// Reads a row with the columns [`COLUMNS`].
-pub(super) fn version_row(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
+pub(crate) fn version_row(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
     let key: Vec<u8> = row.get(0)?;
     let key = String::from_utf8(key).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
@@ -122,7 +123,7 @@ pub(super) fn version_row(row: &Row<'_>) -> rusqlite::Result<VersionRow> {
 }
 
 /// The version that is asked for; a delete marker is an error that names it.
-pub(super) fn find(
+pub(crate) fn find(
     connection: &Connection,
     bucket: &str,
     key: &str,
@@ -151,7 +152,7 @@ fn no_such_version(key: &str, version_id: &str) -> S3Error {
 }
 
 /// Finds the source of a copy; conditions that do not hold are one error, whichever way.
-pub(super) fn find_source(
+pub(crate) fn find_source(
     connection: &Connection,
     bucket: &str,
     key: &str,
@@ -174,7 +175,7 @@ pub(super) fn find_source(
 }
 
 /// The version that is asked for, if there is one.
-pub(super) fn lookup(
+pub(crate) fn lookup(
     connection: &Connection,
     bucket: &str,
     key: &str,
@@ -192,7 +193,7 @@ pub(super) fn lookup(
 }
 
 /// The number of a version, by which the versions of its key are in order; `None` if there is no such version.
-pub(super) fn number_of(
+pub(crate) fn number_of(
     connection: &Connection,
     bucket: &str,
     key: &str,

@@ -11,51 +11,51 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Transaction, params};
 
-use super::StoreError;
-use super::buckets::{self, Versioning};
-use super::conditions::{WriteConditions, failed};
-use super::notify::{Created, Creation, notification};
-use super::versions::{self, VersionId, VersionRow, Wanted};
 use crate::Subscription;
 use crate::queue;
+use crate::s3::StoreError;
+use crate::s3::notify::{Created, Creation, notification};
+use crate::s3::operations::conditions::{WriteConditions, failed};
+use crate::s3::rows::buckets::{self, Versioning};
+use crate::s3::rows::versions::{self, VersionId, VersionRow, Wanted};
 use crate::state::next_number;
 
 /// A version whose blob is on disk, about to become the latest one.
 #[derive(Debug, Clone)]
-pub(super) struct NewObject {
-    pub(super) creation: Creation,
-    pub(super) bucket: String,
-    pub(super) key: String,
-    pub(super) blob: i64,
-    pub(super) size_bytes: u64,
-    pub(super) etag: String,
-    pub(super) about: String,
-    pub(super) conditions: WriteConditions,
+pub(crate) struct NewObject {
+    pub(crate) creation: Creation,
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) blob: i64,
+    pub(crate) size_bytes: u64,
+    pub(crate) etag: String,
+    pub(crate) about: String,
+    pub(crate) conditions: WriteConditions,
 }
 
 /// What a commit did.
 #[derive(Debug)]
-pub(super) struct Committed {
-    pub(super) modified_s: i64,
+pub(crate) struct Committed {
+    pub(crate) modified_s: i64,
     /// The id that answers name.
-    pub(super) version_id: Option<String>,
+    pub(crate) version_id: Option<String>,
     /// Blobs that no row refers to any more.
-    pub(super) unused: Vec<i64>,
+    pub(crate) unused: Vec<i64>,
 }
 
 /// What a deletion did.
 #[derive(Debug, Default)]
-pub(super) struct Deleted {
+pub(crate) struct Deleted {
     /// The version that was made or removed: a delete marker, or the version that was asked for.
-    pub(super) version_id: Option<String>,
+    pub(crate) version_id: Option<String>,
     /// Whether that version is, or was, a delete marker.
-    pub(super) is_marker: bool,
+    pub(crate) is_marker: bool,
     /// Blobs that no row refers to any more.
-    pub(super) unused: Vec<i64>,
+    pub(crate) unused: Vec<i64>,
 }
 
 /// Makes a blob the latest version of its key and queues its notifications.
-pub(super) fn commit(
+pub(crate) fn commit(
     tx: &Transaction<'_>,
     new: &NewObject,
     subscriptions: &[Subscription],
@@ -92,7 +92,7 @@ pub(super) fn commit(
 /// Deletes a key, which in a versioned bucket makes a delete marker, or one version of it for good.
 ///
 /// It is no error if there is nothing to delete.
-pub(super) fn delete(
+pub(crate) fn delete(
     tx: &Transaction<'_>,
     bucket: &str,
     key: &str,
@@ -202,7 +202,7 @@ fn unused(tx: &Transaction<'_>, removed: Option<VersionRow>) -> rusqlite::Result
 }
 
 /// All blobs that a version or a part refers to.
-pub(super) fn blobs_in_use(connection: &Connection) -> Result<BTreeSet<i64>, StoreError> {
+pub(crate) fn blobs_in_use(connection: &Connection) -> Result<BTreeSet<i64>, StoreError> {
     let mut statement =
         connection.prepare("SELECT blob FROM version WHERE blob IS NOT NULL UNION SELECT blob FROM part")?;
     let rows = statement.query_map([], |row| row.get(0))?;
@@ -212,7 +212,7 @@ pub(super) fn blobs_in_use(connection: &Connection) -> Result<BTreeSet<i64>, Sto
 /// Judges the conditions of a write by what a reader would get: a deleted key is one that is not there.
 ///
 /// Returns what the bucket does with the version that is replaced.
-pub(super) fn judge(
+pub(crate) fn judge(
     connection: &Connection,
     bucket: &str,
     key: &str,

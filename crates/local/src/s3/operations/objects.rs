@@ -20,16 +20,17 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::about::{About, move_checksums, move_headers};
-use super::blobs::{Blobs, Stored};
-use super::conditions::{ReadConditions, WriteConditions};
-use super::digests::Digests;
-use super::index::{self, Committed, NewObject};
-use super::notify::Creation;
-use super::versions::{self, Wanted};
-use super::{StoreError, buckets};
 use crate::Subscription;
 use crate::queue::Queue;
+use crate::s3::StoreError;
+use crate::s3::bytes::blobs::{Blobs, Stored};
+use crate::s3::bytes::digests::Digests;
+use crate::s3::notify::Creation;
+use crate::s3::operations::conditions::{ReadConditions, WriteConditions};
+use crate::s3::rows::about::{About, move_checksums, move_headers};
+use crate::s3::rows::buckets;
+use crate::s3::rows::changes::{self, Committed, NewObject};
+use crate::s3::rows::versions::{self, Wanted};
 use crate::state::{StateFile, Survives};
 
 /// In the folder of blobs: the id of the index that belongs to them.
@@ -38,8 +39,8 @@ const INDEX_ID_FILE: &str = ".giemsa-index-id";
 /// The S3 of the local stack.
 #[derive(Debug)]
 pub(crate) struct LocalS3 {
-    pub(super) blobs: Arc<Blobs>,
-    pub(super) state: StateFile,
+    pub(crate) blobs: Arc<Blobs>,
+    pub(crate) state: StateFile,
     subscriptions: Arc<[Subscription]>,
 }
 
@@ -57,12 +58,12 @@ impl LocalS3 {
         let file_error = |source| StoreError::File { path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(file_error)?;
         pair_with_index(root, &state).await?;
-        let in_use = state.read(index::blobs_in_use).await?;
+        let in_use = state.read(changes::blobs_in_use).await?;
         let blobs = Arc::new(Blobs::open(root, &in_use).map_err(file_error)?);
         Ok(Self { blobs, state, subscriptions: subscriptions.into() })
     }
 
-    pub(super) async fn put(
+    pub(crate) async fn put(
         &self,
         request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
@@ -72,7 +73,7 @@ impl LocalS3 {
         let conditions = WriteConditions { if_match: input.if_match, if_none_match: input.if_none_match };
         let (to, of, judged) = (bucket.clone(), key.clone(), conditions.clone());
         // The commit decides; here it spares the client from sending the body.
-        self.state.read(move |connection| index::judge(connection, &to, &of, &judged).map(drop)).await?;
+        self.state.read(move |connection| changes::judge(connection, &to, &of, &judged).map(drop)).await?;
         let mut announced = Checksum::default();
         move_checksums!(input, announced);
         let (md5, algorithm) = (input.content_md5, input.checksum_algorithm);
@@ -93,7 +94,7 @@ impl LocalS3 {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn copy(
+    pub(crate) async fn copy(
         &self,
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
@@ -151,7 +152,7 @@ impl LocalS3 {
                     about,
                     conditions: WriteConditions::default(),
                 };
-                let committed = index::commit(tx, &new, &subscriptions, Utc::now())?;
+                let committed = changes::commit(tx, &new, &subscriptions, Utc::now())?;
                 Ok::<_, StoreError>((object.etag, source.version_id, committed))
             })
             .await?;
@@ -170,7 +171,7 @@ impl LocalS3 {
     }
 
     /// Commits a stored blob with its notification, and what `also` does, which returns blobs that it makes unused.
-    pub(super) async fn commit(
+    pub(crate) async fn commit(
         &self,
         new: NewObject,
         also: impl FnOnce(&Transaction<'_>) -> Result<Vec<i64>, StoreError> + Send + 'static,
@@ -178,7 +179,7 @@ impl LocalS3 {
         let (blob, subscriptions) = (new.blob, Arc::clone(&self.subscriptions));
         let committed = self.state.write_and_wake(Survives::PowerLoss, move |tx| {
             let unused = also(tx)?;
-            let mut committed = index::commit(tx, &new, &subscriptions, Utc::now())?;
+            let mut committed = changes::commit(tx, &new, &subscriptions, Utc::now())?;
             committed.unused.extend(unused);
             Ok::<_, StoreError>(committed)
         });
@@ -235,7 +236,7 @@ async fn pair_with_index(root: &Path, state: &StateFile) -> Result<(), StoreErro
 }
 
 /// The body of an upload; that it ends early or is damaged on the way is its sender's error.
-pub(super) fn received(body: Option<StreamingBlob>) -> S3Result<impl Stream<Item = S3Result<Bytes>>> {
+pub(crate) fn received(body: Option<StreamingBlob>) -> S3Result<impl Stream<Item = S3Result<Bytes>>> {
     let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
     Ok(body.map(|chunk| {
         chunk.map_err(|error| s3_error!(IncompleteBody, "the body did not arrive as it was sent: {error}"))
@@ -245,7 +246,7 @@ pub(super) fn received(body: Option<StreamingBlob>) -> S3Result<impl Stream<Item
 /// Takes a storage class that makes no difference to who reads the object: the local stack has one disk.
 ///
 /// What S3 archives cannot be read before somebody restores it, so that a classifier on AWS could not answer it either.
-pub(super) fn check_storage_class(class: Option<&StorageClass>) -> S3Result<()> {
+pub(crate) fn check_storage_class(class: Option<&StorageClass>) -> S3Result<()> {
     match class.map(StorageClass::as_str) {
         None
         | Some(
@@ -270,7 +271,7 @@ pub(super) fn check_storage_class(class: Option<&StorageClass>) -> S3Result<()> 
 }
 
 /// Bucket, key and version of the source of a copy.
-pub(super) fn source_of(source: &CopySource) -> S3Result<(String, String, Wanted)> {
+pub(crate) fn source_of(source: &CopySource) -> S3Result<(String, String, Wanted)> {
     match source {
         CopySource::Bucket { bucket, key, version_id } => {
             Ok((bucket.to_string(), key.to_string(), Wanted::of(key, version_id.as_deref())?))
@@ -281,6 +282,6 @@ pub(super) fn source_of(source: &CopySource) -> S3Result<(String, String, Wanted
     }
 }
 
-pub(super) fn timestamp(seconds: i64) -> Timestamp {
+pub(crate) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }

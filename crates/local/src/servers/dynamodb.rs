@@ -34,7 +34,7 @@ pub fn open(path: &Path) -> Result<Database, DynamoDbError> {
 }
 
 /// Serves `database` on `listener` until `stop` turns true.
-pub(super) async fn serve(listener: TcpListener, database: Database, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, database: Database, mut stop: watch::Receiver<bool>) {
     let stopped = async move {
         // An error means that the other side is gone, which is as good a reason to stop.
         let _ = stop.wait_for(|stop| *stop).await;

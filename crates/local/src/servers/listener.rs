@@ -96,7 +96,7 @@ where
 }
 
 /// As [`serve`], with a service and a stream of its own for each connection, as `accept` makes them.
-pub(super) async fn serve_each<I, S, B>(
+pub(crate) async fn serve_each<I, S, B>(
     listener: TcpListener,
     accept: impl Fn(TcpStream) -> (I, S),
     mut stop: watch::Receiver<bool>,

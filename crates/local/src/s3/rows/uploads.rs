@@ -6,34 +6,34 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use s3s::dto::CompletedPart;
 use s3s::{S3Error, S3Result, s3_error};
 
-use super::StoreError;
-use super::buckets;
+use crate::s3::StoreError;
+use crate::s3::rows::buckets;
 
 /// The least size of every part but the last.
 const MIN_PART_BYTES: u64 = 5 << 20;
 
 /// An open multipart upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UploadRow {
-    pub(super) id: String,
-    pub(super) bucket: String,
-    pub(super) key: String,
-    /// An [`About`](super::about::About) as JSON.
-    pub(super) about: String,
-    pub(super) created_s: i64,
+pub(crate) struct UploadRow {
+    pub(crate) id: String,
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    /// An [`About`](crate::s3::rows::about::About) as JSON.
+    pub(crate) about: String,
+    pub(crate) created_s: i64,
 }
 
 /// A part that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PartRow {
-    pub(super) number: i32,
-    pub(super) blob: i64,
-    pub(super) etag: String,
-    pub(super) size_bytes: u64,
-    pub(super) modified_s: i64,
+pub(crate) struct PartRow {
+    pub(crate) number: i32,
+    pub(crate) blob: i64,
+    pub(crate) etag: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) modified_s: i64,
 }
 
-pub(super) fn open(tx: &Transaction<'_>, upload: &UploadRow) -> Result<(), StoreError> {
+pub(crate) fn open(tx: &Transaction<'_>, upload: &UploadRow) -> Result<(), StoreError> {
     let UploadRow { id, bucket, key, about, created_s } = upload;
     buckets::require(tx, bucket)?;
     tx.execute(
@@ -44,7 +44,7 @@ pub(super) fn open(tx: &Transaction<'_>, upload: &UploadRow) -> Result<(), Store
 }
 
 /// The open upload with this id, if it is for this key.
-pub(super) fn find(
+pub(crate) fn find(
     connection: &Connection,
     id: &str,
     bucket: &str,
@@ -61,7 +61,7 @@ pub(super) fn find(
 }
 
 /// The open uploads of a bucket, in the order of their keys.
-pub(super) fn all_open(connection: &Connection, bucket: &str) -> Result<Vec<UploadRow>, StoreError> {
+pub(crate) fn all_open(connection: &Connection, bucket: &str) -> Result<Vec<UploadRow>, StoreError> {
     let mut statement = connection
         .prepare("SELECT id, key, about, created_s FROM upload WHERE bucket = ?1 ORDER BY key, created_s")?;
     let rows = statement.query_map([bucket], |row| {
@@ -74,7 +74,7 @@ pub(super) fn all_open(connection: &Connection, bucket: &str) -> Result<Vec<Uplo
 }
 
 /// Adds a part to an open upload; returns the blob of the part that it replaces.
-pub(super) fn record_part(
+pub(crate) fn record_part(
     tx: &Transaction<'_>,
     upload: &UploadRow,
     part: &PartRow,
@@ -97,7 +97,7 @@ pub(super) fn record_part(
 }
 
 /// The parts that have arrived, by number.
-pub(super) fn parts(connection: &Connection, upload: &str) -> Result<Vec<PartRow>, StoreError> {
+pub(crate) fn parts(connection: &Connection, upload: &str) -> Result<Vec<PartRow>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT number, blob, etag, size_bytes, modified_s FROM part WHERE upload = ?1 ORDER BY number",
     )?;
@@ -114,7 +114,7 @@ pub(super) fn parts(connection: &Connection, upload: &str) -> Result<Vec<PartRow
 }
 
 /// The parts of an upload that the list names, if they may be joined.
-pub(super) fn chosen(
+pub(crate) fn chosen(
     connection: &Connection,
     upload: &str,
     listed: &[CompletedPart],
@@ -123,7 +123,7 @@ pub(super) fn chosen(
 }
 
 /// Ends an upload; returns the blobs of its parts.
-pub(super) fn close(tx: &Transaction<'_>, upload: &UploadRow) -> Result<Vec<i64>, StoreError> {
+pub(crate) fn close(tx: &Transaction<'_>, upload: &UploadRow) -> Result<Vec<i64>, StoreError> {
     find(tx, &upload.id, &upload.bucket, &upload.key)?;
     let blobs = parts(tx, &upload.id)?.into_iter().map(|part| part.blob).collect();
     tx.execute("DELETE FROM upload WHERE id = ?1", [&upload.id])?;
@@ -171,7 +171,7 @@ fn choose(arrived: Vec<PartRow>, listed: &[CompletedPart]) -> S3Result<Vec<PartR
 }
 
 /// The answer to whoever names an upload that does not exist, or not for this key, or is completed or aborted.
-pub(super) fn no_such_upload(id: &str) -> S3Error {
+pub(crate) fn no_such_upload(id: &str) -> S3Error {
     s3_error!(NoSuchUpload, "there is no open upload `{id}` for this key")
 }
 

@@ -7,10 +7,10 @@ use chrono::Utc;
 use s3s::dto::{self, Bucket, BucketVersioningStatus, MFADelete, VersioningConfiguration};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::buckets::{self, Versioning};
-use super::list_answers::owner;
-use super::objects::{LocalS3, timestamp};
-use super::versions::Wanted;
+use crate::s3::operations::list_answers::owner;
+use crate::s3::operations::objects::{LocalS3, timestamp};
+use crate::s3::rows::buckets::{self, Versioning};
+use crate::s3::rows::versions::Wanted;
 use crate::state::Survives;
 
 /// Implements each operation of s3s, by the name of its messages, with a method of [`LocalS3`].
@@ -145,7 +145,7 @@ impl LocalS3 {
         Ok(S3Response::new(dto::GetObjectTaggingOutput { tag_set: Vec::new(), version_id: found.version_id }))
     }
 
-    pub(super) async fn require_bucket(&self, bucket: &str) -> S3Result<Versioning> {
+    pub(crate) async fn require_bucket(&self, bucket: &str) -> S3Result<Versioning> {
         let bucket = bucket.to_owned();
         Ok(self.state.read(move |connection| buckets::require(connection, &bucket)).await?)
     }

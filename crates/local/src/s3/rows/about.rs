@@ -5,16 +5,16 @@
 use s3s::dto::{Metadata, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use crate::s3::StoreError;
 
 macro_rules! about {
     ($($field:ident: $of:ty),+ $(,)?) => {
         /// The headers and checksums of an object, by the names that S3's messages give them.
         #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
-        pub(super) struct About {
+        pub(crate) struct About {
             $(
                 #[serde(skip_serializing_if = "Option::is_none")]
-                pub(super) $field: Option<$of>,
+                pub(crate) $field: Option<$of>,
             )+
         }
     };
@@ -38,11 +38,11 @@ about! {
 
 impl About {
     /// Reads what [`to_json`](Self::to_json) wrote.
-    pub(super) fn from_json(text: &str) -> Result<Self, StoreError> {
+    pub(crate) fn from_json(text: &str) -> Result<Self, StoreError> {
         serde_json::from_str(text).map_err(|source| StoreError::About { source })
     }
 
-    pub(super) fn to_json(&self) -> Result<String, StoreError> {
+    pub(crate) fn to_json(&self) -> Result<String, StoreError> {
         serde_json::to_string(self).map_err(|source| StoreError::About { source })
     }
 }
@@ -72,4 +72,4 @@ macro_rules! move_headers {
     };
 }
 
-pub(super) use {move_checksums, move_headers};
+pub(crate) use {move_checksums, move_headers};
