@@ -68,7 +68,7 @@ impl CpuPool {
             let _span = span.entered();
             let _watched = watch.until_dropped();
             analyse_image_until(&bytes, &model, &decode_limits, Some(deadline), |step| {
-                watch.tell(match step {
+                watch.notify(match step {
                     Step::Decode => Work::Decode { key: &key },
                     Step::Infer => Work::Infer { key: &key, sha256: &model.sha256 },
                 });
@@ -89,7 +89,7 @@ impl CpuPool {
         let (running, number) = (self.running.clone(), self.next_number.fetch_add(1, Ordering::Relaxed));
         locked(&running).insert(number, image_deadline);
         // Both are released when the work ends, which is soon after its deadline, not when somebody stops waiting for it.
-        let held = Held { _permit: permit, running, number };
+        let held = OccupiedProcessor { _permit: permit, running, number };
         let work = tokio::task::spawn_blocking(move || {
             let _held = held;
             work(deadline)
@@ -134,13 +134,13 @@ impl CpuPool {
 }
 
 /// A processor that is in use.
-struct Held {
+struct OccupiedProcessor {
     _permit: OwnedSemaphorePermit,
     running: Arc<Mutex<HashMap<u64, Instant>>>,
     number: u64,
 }
 
-impl Drop for Held {
+impl Drop for OccupiedProcessor {
     fn drop(&mut self) {
         locked(&self.running).remove(&self.number);
     }

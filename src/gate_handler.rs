@@ -289,7 +289,7 @@ impl GateHandler {
         let models: Vec<Arc<Model>> =
             [candidate].into_iter().chain(production.iter().map(|(_, m)| m.clone())).collect();
         let _watched = self.watch.until_dropped();
-        self.watch.tell(Work::Infer { key: GOLDEN_PREFIX, sha256: &sha256 });
+        self.watch.notify(Work::Infer { key: GOLDEN_PREFIX, sha256: &sha256 });
         let work =
             answer_golden(&set.images, |image| self.read_golden(image.clone()), &models, &self.config.limits);
         let answers = match stop_at {

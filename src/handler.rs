@@ -12,7 +12,7 @@ use tracing::{Instrument, debug_span};
 
 use crate::crashes::{EarlierRun, RunNotes};
 use crate::notes::{Note, NoteKeeper};
-use crate::outcome::{Answer, Failure, Outcome};
+use crate::outcome::{Failure, Outcome, StoredResult};
 use crate::pipeline::{Batch, Pipeline};
 use giemsa_core::event::{Delivery, EventError, Notice, Trigger, TriggerEvent, parse_event};
 use giemsa_core::object::ObjectRef;
@@ -51,7 +51,7 @@ pub enum HandlerError {
 
 /// What became of all objects of an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-struct Counts {
+struct DeliveryCounts {
     classified: usize,
     rejected: usize,
     skipped: usize,
@@ -232,8 +232,8 @@ fn created_objects(event: &TriggerEvent) -> impl Iterator<Item = (&ObjectRef, bo
     })
 }
 
-fn count(event: &TriggerEvent, outcomes: &[Outcome]) -> Counts {
-    let mut counts = Counts::default();
+fn count(event: &TriggerEvent, outcomes: &[Outcome]) -> DeliveryCounts {
+    let mut counts = DeliveryCounts::default();
     for delivery in &event.deliveries {
         match &delivery.notices {
             Ok(notices) => {
@@ -248,7 +248,7 @@ fn count(event: &TriggerEvent, outcomes: &[Outcome]) -> Counts {
     }
     for outcome in outcomes {
         match outcome {
-            Outcome::Answered(Answer { reject: Some(_), .. }) => counts.rejected += 1,
+            Outcome::Answered(StoredResult { reject: Some(_), .. }) => counts.rejected += 1,
             Outcome::Answered(_) => counts.classified += 1,
             Outcome::Skipped(_) => counts.skipped += 1,
             Outcome::Retry(_) => counts.retried += 1,
@@ -262,7 +262,7 @@ fn figures(
     event: &TriggerEvent,
     objects: &[ObjectRef],
     step_times: StepTimes,
-    counts: Counts,
+    counts: DeliveryCounts,
 ) -> BatchFigures {
     let retries = counts.retried + counts.unreadable_deliveries;
     let images = vec![
@@ -317,10 +317,10 @@ fn answer_s3_batch<'a>(
 
 fn task_result(outcome: &Outcome) -> (&'static str, String) {
     match outcome {
-        Outcome::Answered(Answer { reject: Some((code, message)), .. }) => {
+        Outcome::Answered(StoredResult { reject: Some((code, message)), .. }) => {
             ("PermanentFailure", format!("rejected ({code}): {message}"))
         }
-        Outcome::Answered(Answer { label, result_id, .. }) => {
+        Outcome::Answered(StoredResult { label, result_id, .. }) => {
             ("Succeeded", format!("{} {result_id}", label.as_deref().unwrap_or("classified")))
         }
         Outcome::Skipped(reason) => ("Succeeded", format!("skipped: {}", reason.as_str())),
@@ -331,7 +331,7 @@ fn task_result(outcome: &Outcome) -> (&'static str, String) {
 fn answer_asynchronous(
     objects: &[ObjectRef],
     outcomes: &[Outcome],
-    counts: Counts,
+    counts: DeliveryCounts,
 ) -> Result<Value, HandlerError> {
     let first = objects.iter().zip(outcomes).find_map(|(object, outcome)| match outcome {
         Outcome::Retry(failure) => Some(format!("{object}: {failure}")),

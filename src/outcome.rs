@@ -16,7 +16,7 @@ use giemsa_store::{FetchError, QueryError, StoreError};
 #[derive(Debug)]
 pub enum Outcome {
     /// A record is stored: the image is classified, or rejected with a reason.
-    Answered(Answer),
+    Answered(StoredResult),
     /// Nothing had to be done, and why.
     Skipped(SkipReason),
     /// Nothing final is known: the trigger has to deliver it again.
@@ -25,7 +25,7 @@ pub enum Outcome {
 
 /// The terminal state of an image, as it was stored.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct StoredResult {
     /// Name of the stored result.
     pub result_id: String,
     /// The label, or `None` if the image was rejected.

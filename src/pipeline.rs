@@ -22,7 +22,7 @@ use crate::analysis::elapsed_ms;
 use crate::cpu_pool::CpuPool;
 use crate::crashes::{CrashNotes, RunNotes};
 use crate::notes::NoteKeeper;
-use crate::outcome::{Answer, Disposition, Failure, Outcome};
+use crate::outcome::{Disposition, Failure, Outcome, StoredResult};
 use crate::serving::{Registry, RegistryError, Release};
 use giemsa_config::{Config, GatePolicy};
 use giemsa_core::object::{ObjectRef, SkipReason};
@@ -391,7 +391,7 @@ type SharedRelease<'a> = Shared<BoxFuture<'a, Result<Release, Arc<RegistryError>
 
 fn log_outcome(object: &ObjectRef, outcome: &Outcome) {
     match outcome {
-        Outcome::Answered(Answer { reject: Some((code, message)), result_id, .. }) => {
+        Outcome::Answered(StoredResult { reject: Some((code, message)), result_id, .. }) => {
             tracing::warn!(key = %object.key, %result_id, %code, reason = %message, "image rejected");
         }
         Outcome::Retry(failure @ Failure::ForeignBucket { .. }) => {

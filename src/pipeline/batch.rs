@@ -1,6 +1,6 @@
 //! What became of the objects of one call, and what else is to be done for it.
 
-use crate::outcome::{Answer, Outcome};
+use crate::outcome::{Outcome, StoredResult};
 use giemsa_core::record::{Record, TimingsMs};
 use giemsa_store::metrics::StepTimes;
 use giemsa_store::{Counter, Placement};
@@ -25,7 +25,7 @@ pub(super) struct Answered {
 
 impl Answered {
     pub(super) fn of(record: Record, placement: Placement, times: Option<(TimingsMs, f64)>) -> Self {
-        let outcome = Outcome::Answered(Answer {
+        let outcome = Outcome::Answered(StoredResult {
             result_id: record.result_id,
             label: record.label,
             reject: record.reject.map(|reject| (reject.code, reject.message)),

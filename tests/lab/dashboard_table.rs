@@ -93,8 +93,8 @@ impl<'a> Table<'a> {
 
     async fn store_at(&self, record: &Record, now: DateTime<Utc>) {
         assert!(make_current(&self.lab.clients.s3, &self.writer, record, None).await.unwrap());
-        self.writer.touch_slide(&record.stage, &record.slide, now).await.unwrap();
-        self.writer.touch_day(&record.stage, &upload_day(record), now).await.unwrap();
+        self.writer.invalidate_slide(&record.stage, &record.slide, now).await.unwrap();
+        self.writer.invalidate_day(&record.stage, &upload_day(record), now).await.unwrap();
     }
 
     /// All pages of a query, with what `between` does after each.
@@ -279,7 +279,7 @@ async fn days_without_anything_that_fits_end_a_page_short_and_cost_no_result() {
     let table = Table::of(&lab);
     for days in 0..80 {
         let day = (noon() - TimeDelta::days(days)).date_naive().to_string();
-        table.writer.touch_day("prod", &day, noon()).await.unwrap();
+        table.writer.invalidate_day("prod", &day, noon()).await.unwrap();
     }
     for days in [40, 79] {
         let at = noon() - TimeDelta::days(days);
@@ -561,7 +561,7 @@ async fn a_verdict_takes_an_image_out_of_the_queue_and_its_undo_puts_it_back() {
     let new = of("s/0.7.png", Some(noon() + TimeDelta::hours(1)), Some(0.8), false, false);
     let is_current = make_current(&lab.clients.s3, &table.writer, &new, None).await.unwrap();
     assert!(is_current);
-    table.writer.touch_slide("prod", "s", Utc::now()).await.unwrap();
+    table.writer.invalidate_slide("prod", "s", Utc::now()).await.unwrap();
     let late = table.writer.append_review(&review(&records[0], "bea", "uninfected"), &DEFAULT_STAGES).await;
     assert!(
         matches!(&late, Err(StoreError::OtherResult { found: Some(found), .. }) if *found == new.result_id),
@@ -710,7 +710,7 @@ async fn a_replaced_image_leaves_the_day_of_the_one_before() {
     let sequencer = giemsa_core::object::Sequencer::parse("0001");
     assert!(make_current(&lab.clients.s3, &table.writer, &before, sequencer.as_ref()).await.unwrap());
     let long_ago = Utc::now() - TimeDelta::hours(1);
-    table.writer.touch_day("prod", &upload_day(&before), long_ago).await.unwrap();
+    table.writer.invalidate_day("prod", &upload_day(&before), long_ago).await.unwrap();
     let day = noon().date_naive() - TimeDelta::days(30);
     let count =
         async || table.reader.days("prod", day, day.succ_opt().unwrap()).await.unwrap()[0].labels.len();

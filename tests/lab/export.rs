@@ -51,9 +51,9 @@ async fn seed(lab: &Lab) -> BTreeMap<String, Record> {
     let records: BTreeMap<String, Record> = records.buffer_unordered(8).collect().await;
     let slides: BTreeSet<&str> = records.values().map(|record| record.slide.as_str()).collect();
     for slide in slides {
-        writer.touch_slide("prod", slide, now).await.unwrap();
+        writer.invalidate_slide("prod", slide, now).await.unwrap();
     }
-    writer.touch_day("prod", "2026-11-22", now).await.unwrap();
+    writer.invalidate_day("prod", "2026-11-22", now).await.unwrap();
     records
 }
 

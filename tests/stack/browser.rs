@@ -81,7 +81,7 @@ async fn seed(stack: &RunningStack) {
         .try_collect::<()>()
         .await
         .unwrap();
-    writer.touch_slide("prod", SLIDE, Utc::now()).await.unwrap();
+    writer.invalidate_slide("prod", SLIDE, Utc::now()).await.unwrap();
 }
 
 fn cell(template: &Record, number: usize) -> Record {

@@ -19,7 +19,7 @@ use giemsa_store::{ImageKey, Upload};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::model::{Place, print};
+use super::model::{Deployment, print};
 use super::processors::Processors;
 use super::{Failed, complain, output, question};
 
@@ -91,18 +91,18 @@ enum Means {
 
 /// Carries the command out.
 pub async fn run(arguments: &BackfillArguments) -> Result<(), Failed> {
-    let place = Place::of_environment(&arguments.stage).await?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
     let means = means_of_environment().await?;
     match (&means, &arguments.follow, &arguments.stop) {
         (Means::Jobs(jobs, _), Some(job_id), _) => follow(jobs, job_id, arguments).await,
         (Means::Jobs(jobs, _), _, Some(job_id)) => {
-            batch::stop(jobs, &place, &arguments.stage, job_id.as_deref(), arguments.json).await
+            batch::stop(jobs, &deployment, &arguments.stage, job_id.as_deref(), arguments.json).await
         }
         (Means::Queue, Some(_), _) | (Means::Queue, _, Some(Some(_))) => Err(Failed::Usage(anyhow!(
             "the local stack has no jobs; expected --stop without a job, or --stage"
         ))),
-        (Means::Queue, _, Some(None)) => feed::stop(&place, &arguments.stage, arguments.json).await,
-        (_, None, None) => start(&place, &means, arguments).await,
+        (Means::Queue, _, Some(None)) => feed::stop(&deployment, &arguments.stage, arguments.json).await,
+        (_, None, None) => start(&deployment, &means, arguments).await,
     }
 }
 
@@ -124,14 +124,14 @@ async fn means_of_environment() -> Result<Means, Failed> {
     }
 }
 
-async fn start(place: &Place, means: &Means, arguments: &BackfillArguments) -> Result<(), Failed> {
+async fn start(deployment: &Deployment, means: &Means, arguments: &BackfillArguments) -> Result<(), Failed> {
     let model_sha256 = match &arguments.model_digest {
-        Some(digest) => Some(served_model(place, &arguments.stage, digest).await?),
+        Some(digest) => Some(served_model(deployment, &arguments.stage, digest).await?),
         None => None,
     };
     match means {
         Means::Jobs(jobs, _) => {
-            let bucket = &place.config.input_bucket;
+            let bucket = &deployment.config.input_bucket;
             let running = jobs.running(&arguments.stage, bucket).await.map_err(anyhow::Error::from)?;
             if let Some(job) = running {
                 complain(&format!(
@@ -145,7 +145,7 @@ async fn start(place: &Place, means: &Means, arguments: &BackfillArguments) -> R
     }
     let selection = Selection {
         stage: arguments.stage.clone(),
-        bucket: place.config.input_bucket.clone(),
+        bucket: deployment.config.input_bucket.clone(),
         prefix: arguments.prefix.clone(),
         since: arguments.since,
         // What is uploaded from now on is live work.
@@ -156,21 +156,21 @@ async fn start(place: &Place, means: &Means, arguments: &BackfillArguments) -> R
         Means::Jobs(jobs, concurrency) => {
             let architecture = arguments.architecture.into();
             let way = Way::S3Batch { concurrency: *concurrency, architecture };
-            batch::start(place, jobs, selection, way, arguments).await
+            batch::start(deployment, jobs, selection, way, arguments).await
         }
-        Means::Queue => feed::start(place, selection, arguments).await,
+        Means::Queue => feed::start(deployment, selection, arguments).await,
     }
 }
 
 /// The digest of the model that the stage serves, which has to be the one that is asked for.
-async fn served_model(place: &Place, stage: &str, digest: &str) -> Result<String, Failed> {
+async fn served_model(deployment: &Deployment, stage: &str, digest: &str) -> Result<String, Failed> {
     let wanted = digest.to_ascii_lowercase();
     if wanted.len() != 64 || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(Failed::Usage(anyhow!(
             "--model-digest is {digest:?}; expected the 64 hexadecimal digits of a sha256 (giemsa model list --json)"
         )));
     }
-    let pipeline = Pipeline::new(place.config.clone(), place.clients.clone());
+    let pipeline = Pipeline::new(deployment.config.clone(), deployment.clients.clone());
     let served = pipeline.model_digest().await.map_err(|error| anyhow!("{error}"))?;
     if served != wanted {
         return Err(Failed::Work(anyhow!(
@@ -184,11 +184,11 @@ async fn served_model(place: &Place, stage: &str, digest: &str) -> Result<String
 
 /// Lists the bucket, and passes each page to `page`.
 async fn walk(
-    place: &Place,
+    deployment: &Deployment,
     selection: &Selection,
     mut page: impl AsyncFnMut(ScannedPage) -> Result<(), anyhow::Error>,
 ) -> anyhow::Result<(Totals, Vec<Duration>)> {
-    let mut scan = open_scan(place, selection).await?;
+    let mut scan = open_scan(deployment, selection).await?;
     let style = ProgressStyle::with_template("{spinner} {human_pos} images checked, {msg}")
         .expect("a valid template");
     let bar = ProgressBar::no_length().with_style(style);
@@ -198,7 +198,7 @@ async fn walk(
         bar.set_position(totals.images);
         bar.set_message(format!("{} not answered", totals.pending));
         for key in scanned.with_result.iter().take(MEASURED_IMAGES - measured.len()) {
-            measured.extend(measured_time(place, &selection.stage, key).await?);
+            measured.extend(measured_time(deployment, &selection.stage, key).await?);
         }
         page(scanned).await?;
     }
@@ -206,15 +206,16 @@ async fn walk(
     Ok((totals, measured))
 }
 
-async fn open_scan(place: &Place, selection: &Selection) -> anyhow::Result<Scan> {
-    let (s3, table, config) = (place.clients.s3.clone(), place.table.clone(), place.config.clone());
+async fn open_scan(deployment: &Deployment, selection: &Selection) -> anyhow::Result<Scan> {
+    let (s3, table, config) =
+        (deployment.clients.s3.clone(), deployment.table.clone(), deployment.config.clone());
     Ok(Scan::open(s3, table, config, selection.clone()).await?)
 }
 
 /// How long the steps of one image took when it was answered.
-async fn measured_time(place: &Place, stage: &str, key: &str) -> anyhow::Result<Option<Duration>> {
-    let image = ImageKey { bucket: place.config.input_bucket.clone(), key: key.to_owned() };
-    let record = place.table.current(&image, stage).await?.map(|(record, _)| record);
+async fn measured_time(deployment: &Deployment, stage: &str, key: &str) -> anyhow::Result<Option<Duration>> {
+    let image = ImageKey { bucket: deployment.config.input_bucket.clone(), key: key.to_owned() };
+    let record = deployment.table.current(&image, stage).await?.map(|(record, _)| record);
     let times = record.and_then(|record| record.timings_ms);
     let total_ms = times.map(|ms| ms.fetch + ms.decode + ms.preprocess + ms.infer);
     Ok(total_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok()))
@@ -227,7 +228,7 @@ async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Fai
     }
     if plan.totals.pending == 0 {
         if arguments.json {
-            tell(Some(plan), Some(&Done { completed: true, ..Done::default() }))?;
+            print_outcome(Some(plan), Some(&Done { completed: true, ..Done::default() }))?;
         }
         return Ok(false);
     }
@@ -236,7 +237,7 @@ async fn approve(plan: &Plan, arguments: &BackfillArguments) -> Result<bool, Fai
     }
     let stop = |reason: &str| {
         if arguments.json {
-            tell(Some(plan), None)?;
+            print_outcome(Some(plan), None)?;
         }
         Err(Failed::Usage(anyhow!("nothing was started: {reason}; pass --yes to start without a question")))
     };
@@ -325,9 +326,9 @@ fn shown_length(seconds: f64) -> String {
 }
 
 /// Counts what is left, names some of it, and reports the end.
-async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
+async fn conclude(deployment: &Deployment, plan: &Plan, mut done: Done, json: bool) -> Result<(), Failed> {
     let mut left: Vec<Upload> = Vec::new();
-    let counted = walk(place, &plan.selection, async |page: ScannedPage| {
+    let counted = walk(deployment, &plan.selection, async |page: ScannedPage| {
         left.extend(page.pending.into_iter().take(SHOWN_IMAGES - left.len()));
         Ok(())
     });
@@ -338,12 +339,12 @@ async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Res
                 answered")));
         }
     };
-    let reasons = reasons_of(place, &plan.selection, &left).await?;
+    let reasons = reasons_of(deployment, &plan.selection, &left).await?;
     for (upload, reason) in left.iter().zip(reasons) {
         complain(&format!("giemsa: not answered: {}: {reason}", upload.key));
     }
     done.left = Some(totals.pending);
-    tell_end(plan, done, json)?;
+    print_end(plan, done, json)?;
     match totals.pending {
         0 => Ok(()),
         left => Err(Failed::Work(anyhow!(
@@ -353,10 +354,14 @@ async fn conclude(place: &Place, plan: &Plan, mut done: Done, json: bool) -> Res
 }
 
 /// Why uploads are not answered, as far as the classifier noted it.
-async fn reasons_of(place: &Place, selection: &Selection, uploads: &[Upload]) -> anyhow::Result<Vec<String>> {
+async fn reasons_of(
+    deployment: &Deployment,
+    selection: &Selection,
+    uploads: &[Upload],
+) -> anyhow::Result<Vec<String>> {
     let names: Vec<(&str, &str)> =
         uploads.iter().map(|upload| (upload.key.as_str(), upload.object_version())).collect();
-    let notes = place.table.failures_of(&selection.bucket, &names, &selection.stage).await?;
+    let notes = deployment.table.failures_of(&selection.bucket, &names, &selection.stage).await?;
     let reason = |(key, version): &(&str, &str)| {
         let note = notes.get(&((*key).to_owned(), (*version).to_owned()));
         note.map_or_else(|| "no reason was noted".to_owned(), |note| note.reason.clone())
@@ -365,9 +370,9 @@ async fn reasons_of(place: &Place, selection: &Selection, uploads: &[Upload]) ->
 }
 
 /// Reports what became of a backfill whose `left` is counted.
-fn tell_end(plan: &Plan, done: Done, json: bool) -> Result<(), Failed> {
+fn print_end(plan: &Plan, done: Done, json: bool) -> Result<(), Failed> {
     if json {
-        return tell(Some(plan), Some(&done));
+        return print_outcome(Some(plan), Some(&done));
     }
     let left = done.left.unwrap_or_default();
     say(&format!("{} images answered; {left} left.\n", plan.totals.pending.saturating_sub(left)))
@@ -378,7 +383,7 @@ async fn follow(jobs: &BatchJobs, job_id: &str, arguments: &BackfillArguments) -
     let job = batch::watch(jobs, job_id).await?;
     let done = Done { completed: job.status == "Complete", job: Some(job.clone()), left: None };
     if arguments.json {
-        tell(None, Some(&done))?;
+        print_outcome(None, Some(&done))?;
     } else {
         say(&format!("{}\n", batch::shown_job(&job)))?;
     }
@@ -392,7 +397,7 @@ async fn follow(jobs: &BatchJobs, job_id: &str, arguments: &BackfillArguments) -
     }
 }
 
-fn tell(plan: Option<&Plan>, outcome: Option<&Done>) -> Result<(), Failed> {
+fn print_outcome(plan: Option<&Plan>, outcome: Option<&Done>) -> Result<(), Failed> {
     print(true, &Document { plan, outcome }, |_| String::new())
 }
 

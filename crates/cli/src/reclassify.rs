@@ -9,7 +9,7 @@ use giemsa::reclassify::{Reclassified, reclassify};
 use giemsa_store::AnsweredQuery;
 use serde::Serialize;
 
-use super::model::{Place, print};
+use super::model::{Deployment, print};
 use super::{Failed, ReclassifyArguments, complain, output};
 
 /// Images named that are not answered.
@@ -35,10 +35,10 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
             arguments.model_digest
         )));
     }
-    let place = Place::of_environment(&arguments.stage).await?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
     let query = AnsweredQuery { stage: arguments.stage.clone(), sha256, since: arguments.since };
-    let found = place.table.count_answered(&query).await.map_err(anyhow::Error::from)?;
-    let pipeline = Pipeline::new(place.config.clone(), place.clients.clone());
+    let found = deployment.table.count_answered(&query).await.map_err(anyhow::Error::from)?;
+    let pipeline = Pipeline::new(deployment.config.clone(), deployment.clients.clone());
     let to_sha256 = pipeline.model_digest().await.map_err(|error| anyhow!("{error}"))?;
     if to_sha256 == query.sha256 {
         return Err(Failed::Work(anyhow!(
@@ -50,7 +50,8 @@ pub async fn run(arguments: &ReclassifyArguments) -> Result<(), Failed> {
     let images = if arguments.dry_run {
         Reclassified::default()
     } else {
-        let done = reclassify(&place.table, &pipeline, &query, |done| bar.set_position(done.total())).await;
+        let done =
+            reclassify(&deployment.table, &pipeline, &query, |done| bar.set_position(done.total())).await;
         done.context("answers so far stay; run the command again to continue")?
     };
     bar.finish_and_clear();

@@ -19,7 +19,7 @@ use giemsa_store::UploadListing;
 use giemsa_store::queues::QueueClient;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::model::{Place, parse_since, parse_stage};
+use super::model::{Deployment, parse_since, parse_stage};
 use super::{Failed, output};
 use checkpoint::{Checkpoint, Parameters, Progress};
 use report::{Heading, Report};
@@ -79,10 +79,10 @@ fn parse_grace(text: &str) -> Result<TimeDelta, String> {
 
 /// Compares uploads with results.
 pub async fn run(arguments: &ReconcileArguments) -> Result<(), Failed> {
-    let place = Place::of_environment(&arguments.stage).await?;
-    let inventory = open_inventory(arguments, &place).await?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
+    let inventory = open_inventory(arguments, &deployment).await?;
     let checkpoint = Checkpoint::new(arguments.checkpoint.as_deref());
-    let parameters = parameters(arguments, &place, inventory.as_ref());
+    let parameters = parameters(arguments, &deployment, inventory.as_ref());
     let progress = checkpoint.load(&parameters).map_err(Failed::Usage)?;
     let since = arguments.since.as_ref().map(|since| since.time);
     let progress = progress.unwrap_or_else(|| Progress::new(&parameters, since));
@@ -90,7 +90,7 @@ pub async fn run(arguments: &ReconcileArguments) -> Result<(), Failed> {
         true => Some(QueueClient::of_stage(&arguments.stage).await.map_err(|e| Failed::Usage(e.into()))?),
         false => None,
     };
-    let done = compare(arguments, &place, inventory, queue.as_ref(), &checkpoint, progress).await;
+    let done = compare(arguments, &deployment, inventory, queue.as_ref(), &checkpoint, progress).await;
     let progress = done.with_context(|| format!("not all uploads were checked; {}", checkpoint.advice()))?;
     checkpoint.remove()?;
     match progress.counts.open() {
@@ -103,12 +103,15 @@ pub async fn run(arguments: &ReconcileArguments) -> Result<(), Failed> {
     }
 }
 
-async fn open_inventory(arguments: &ReconcileArguments, place: &Place) -> Result<Option<Inventory>, Failed> {
+async fn open_inventory(
+    arguments: &ReconcileArguments,
+    deployment: &Deployment,
+) -> Result<Option<Inventory>, Failed> {
     let Some(manifest) = &arguments.inventory else { return Ok(None) };
     let manifest = InventoryPlace::parse(manifest).map_err(|e| Failed::Usage(e.into()))?;
-    let inventory = Inventory::open(manifest, place.clients.s3.clone()).await;
+    let inventory = Inventory::open(manifest, deployment.clients.s3.clone()).await;
     let inventory = inventory.map_err(|e| Failed::Usage(e.into()))?;
-    let input = &place.config.input_bucket;
+    let input = &deployment.config.input_bucket;
     if inventory.bucket() != input {
         return Err(Failed::Usage(anyhow!(
             "the inventory lists the bucket {:?}, but images are uploaded to {input:?} (GIEMSA_INPUT_BUCKET); name an \
@@ -120,8 +123,12 @@ async fn open_inventory(arguments: &ReconcileArguments, place: &Place) -> Result
 }
 
 /// Everything that decides what a run finds.
-fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&Inventory>) -> Parameters {
-    let config = &place.config;
+fn parameters(
+    arguments: &ReconcileArguments,
+    deployment: &Deployment,
+    inventory: Option<&Inventory>,
+) -> Parameters {
+    let config = &deployment.config;
     BTreeMap::from([
         ("GIEMSA_INPUT_BUCKET", config.input_bucket.clone()),
         ("GIEMSA_RESULTS_BUCKET", config.results_bucket.clone()),
@@ -139,15 +146,15 @@ fn parameters(arguments: &ReconcileArguments, place: &Place, inventory: Option<&
 /// Checks all remaining uploads, and prints what it finds.
 async fn compare(
     arguments: &ReconcileArguments,
-    place: &Place,
+    deployment: &Deployment,
     inventory: Option<Inventory>,
     queue: Option<&QueueClient>,
     checkpoint: &Checkpoint,
     mut progress: Progress,
 ) -> anyhow::Result<Progress> {
-    let config = &place.config;
+    let config = &deployment.config;
     let listing =
-        UploadListing::open(place.clients.s3.clone(), &config.input_bucket, &arguments.prefix).await?;
+        UploadListing::open(deployment.clients.s3.clone(), &config.input_bucket, &arguments.prefix).await?;
     let scope = Scope {
         stage: arguments.stage.clone(),
         prefix: arguments.prefix.clone(),
@@ -170,7 +177,7 @@ async fn compare(
             listed_by,
         },
     );
-    let reconciler = Reconciler::new(config, scope, listing.clone(), place.table.clone());
+    let reconciler = Reconciler::new(config, scope, listing.clone(), deployment.table.clone());
     let bar = Bar::new(inventory.as_ref().map(Inventory::files));
     let mut source = source_of(inventory, listing, &progress.position);
     let mut page = source.next().await?;

@@ -27,7 +27,7 @@ use death::Death;
 use protocol::{Begun, ModelState, Order, Report, line_of};
 pub(crate) use protocol::{Duties, Role};
 
-use super::worker::{Answer, AnswerError, Reply};
+use super::worker::{AnswerError, EventHandler, Reply};
 use super::{MODEL_BUCKET, TABLE};
 use giemsa::crashes::CrashNotes;
 use giemsa::notes::{Note, NoteKeeper};
@@ -293,7 +293,7 @@ impl ClassifierProcess {
 }
 
 #[async_trait]
-impl Answer for Arc<ClassifierProcess> {
+impl EventHandler for Arc<ClassifierProcess> {
     async fn answer(&self, event: &Value, time: Duration, is_alone: bool) -> Result<Reply, AnswerError> {
         let _turn = match is_alone {
             true => (Some(self.turn.write().await), None),

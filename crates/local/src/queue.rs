@@ -7,8 +7,8 @@
 //! Invariant: at most one receiver holds a message. A receipt is worth something only until the message is received
 //! again.
 //!
-//! The dead-letter queue of a declared queue is one itself: its letters are received, hidden and deleted like any
-//! message. To look at a letter changes nothing of its story: it never moves on, and its counts stay as they were when
+//! The dead-letter queue of a declared queue is one itself: its messages are received, hidden and deleted like any
+//! message. To look at a message changes nothing of its story: it never moves on, and its counts stay as they were when
 //! it was set aside.
 //!
 //! What a crash means: a message that was in flight when the process died is received again at once
@@ -82,7 +82,7 @@ pub struct Death {
 
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct NewMessage {
     /// The text.
     pub body: String,
     /// How long it stays hidden at first.
@@ -91,7 +91,7 @@ pub struct Draft {
 
 /// A message that was set aside after too many failed receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
+pub struct DeadMessage {
     /// UUID of the message, as it was in its queue.
     pub id: String,
     /// The text that was sent.
@@ -177,7 +177,7 @@ pub struct Queue {
 /// What a name of a dead-letter queue ends in.
 const DEAD_LETTER_SUFFIX: &str = "-dlq";
 
-/// How long a letter that is received from a dead-letter queue stays hidden, unless the receiver says otherwise.
+/// How long a message that is received from a dead-letter queue stays hidden, unless the receiver says otherwise.
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The name of the dead-letter queue of `queue`.
@@ -286,14 +286,15 @@ impl Queue {
     pub async fn send_all(
         &self,
         queue: &str,
-        drafts: Vec<Draft>,
+        messages: Vec<NewMessage>,
         now: DateTime<Utc>,
     ) -> Result<Vec<String>, QueueError> {
         let queue = queue.to_owned();
         self.state
             .write_and_wake(Survives::PowerLoss, move |tx| {
-                let put = |draft: &Draft| insert_delayed(tx, &queue, &draft.body, now, draft.delay);
-                drafts.iter().map(put).collect()
+                let put =
+                    |message: &NewMessage| insert_delayed(tx, &queue, &message.body, now, message.delay);
+                messages.iter().map(put).collect()
             })
             .await
     }
@@ -374,7 +375,7 @@ impl Queue {
         now: DateTime<Utc>,
     ) -> Result<bool, QueueError> {
         let assignments = if delay.is_zero() {
-            // A letter that was looked at goes back to its place, so that the next look has the same order.
+            // A message that was looked at goes back to its place, so that the next look has the same order.
             "visible_ms = CASE WHEN queue LIKE '%-dlq' THEN coalesce(dead_ms, sent_ms) ELSE ?2 END"
         } else {
             "visible_ms = ?2"
@@ -500,7 +501,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError::Database`] if the file fails.
-    pub async fn peek_dead_letters(&self, queue: &str, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+    pub async fn peek_dead_letters(&self, queue: &str, limit: usize) -> Result<Vec<DeadMessage>, QueueError> {
         let dead = dead_letter_queue(queue);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.state
@@ -510,8 +511,8 @@ impl Queue {
                             coalesce(dead_ms, sent_ms)
                      FROM message WHERE queue = ?1 ORDER BY number LIMIT ?2",
                 )?;
-                let letters = statement.query_map(params![dead, limit], |row| {
-                    Ok(DeadLetter {
+                let messages = statement.query_map(params![dead, limit], |row| {
+                    Ok(DeadMessage {
                         id: row.get(0)?,
                         body: row.get(1)?,
                         receive_count: row.get(2)?,
@@ -522,7 +523,7 @@ impl Queue {
                         dead_at: time(row, 7)?,
                     })
                 })?;
-                Ok(letters.collect::<rusqlite::Result<_>>()?)
+                Ok(messages.collect::<rusqlite::Result<_>>()?)
             })
             .await
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::process::ClassifierProcess;
 use super::stack::StackError;
-use super::worker::{Answer, AnswerError};
+use super::worker::{AnswerError, EventHandler};
 use giemsa::golden::GOLDEN_PREFIX;
 use giemsa_config::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa_config::{PRODUCTION_STAGE, model_key};

@@ -21,7 +21,7 @@ use super::seed::{SAMPLE_MODEL, first_report, seed};
 use super::servers::listener::{ListenError, bind_loopback, endpoint_url};
 use super::sign_in::authorizer::TokenAuthorizer;
 use super::sqs::SqsServer;
-use super::worker::{self, BACKFILL, CLASSIFY, GATE, Workplace};
+use super::worker::{self, BACKFILL, CLASSIFY, GATE, WorkerContext};
 use super::{DataDirLock, LocalError, LockError, ServerSettings, Servers, Subscription, credentials};
 use giemsa_config::local::{INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE};
 use giemsa_config::{Config, ConfigError, DEVELOPMENT_STAGE, PRODUCTION_STAGE, SignInSettings};
@@ -155,10 +155,11 @@ impl Stack {
         subscriptions.extend(stages.iter().map(|stage| (INPUT_BUCKET, classify_queue(stage), CLASSIFY)));
         let counts = Arc::new(ServiceCounts::default());
         let backfills = stages.iter().map(|stage| (backfill_queue(stage), BACKFILL));
-        let worked_on = subscriptions.iter().map(|(_, name, duty)| (name.clone(), *duty)).chain(backfills);
+        let worked_on =
+            subscriptions.iter().map(|(_, name, config)| (name.clone(), *config)).chain(backfills);
         let mut queue_names = Vec::new();
-        for (name, duty) in worked_on {
-            queue.declare(&name, duty.queue_settings()).await?;
+        for (name, config) in worked_on {
+            queue.declare(&name, config.queue_settings()).await?;
             // The process ended with an invocation under way, which Lambda counts as one that failed.
             if queue.release_in_flight(&name, Utc::now()).await? > 0 {
                 counts.add(ServiceEvent::InvocationFailed { queue: name.clone() });
@@ -233,19 +234,19 @@ impl Stack {
             // Side by side: each loads its model.
             stream::iter(of_stages.clone()).for_each_concurrent(None, begin).await;
             // Only when everything is ready: nothing is answered by the one stage while the other is not there yet.
-            let place = Workplace {
+            let context = WorkerContext {
                 queue: queue.clone(),
                 faults: faults.clone(),
                 counts: counts.clone(),
                 memory: Arc::default(),
                 stop: stopped.clone(),
             };
-            let spawn = |name: &str, duty, handler: Arc<dyn worker::Answer>| {
-                worker::spawn(&place, name, duty, handler)
+            let spawn = |name: &str, config, handler: Arc<dyn worker::EventHandler>| {
+                worker::spawn(&context, name, config, handler)
             };
             tasks.push(spawn(GATE_QUEUE, GATE, Arc::new(gate)));
             for (stage, process) in stages.iter().zip(of_stages) {
-                let handler: Arc<dyn worker::Answer> = Arc::new(process);
+                let handler: Arc<dyn worker::EventHandler> = Arc::new(process);
                 let workers = if *stage == PRODUCTION_STAGE { WORKERS } else { 1 };
                 for _ in 0..workers {
                     tasks.push(spawn(&classify_queue(stage), CLASSIFY, handler.clone()));
@@ -253,7 +254,7 @@ impl Stack {
                 // By the same process, so that it is the same model and there are no more images on processors.
                 let (name, handler) = (backfill_queue(stage), handler.clone());
                 let live = stages.iter().map(|stage| classify_queue(stage)).collect();
-                tasks.push(worker::spawn_behind(live, &place, &name, BACKFILL, handler));
+                tasks.push(worker::spawn_behind(live, &context, &name, BACKFILL, handler));
             }
         }
         let of_stage = |stage: &&str| LocalStage {

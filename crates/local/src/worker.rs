@@ -21,7 +21,7 @@ use giemsa_faults::Faults;
 
 /// What a worker does, as its function on AWS is set up.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Duty {
+pub(crate) struct WorkerConfig {
     /// Who hands messages back, for the queue.
     name: &'static str,
     /// Messages of one event.
@@ -31,18 +31,18 @@ pub(crate) struct Duty {
 }
 
 /// Classifies: ten messages at once, as an SQS event source mapping sends by default.
-pub(crate) const CLASSIFY: Duty =
-    Duty { name: "the classifier", batch_size: 10, invocation_timeout: Duration::from_secs(30) };
+pub(crate) const CLASSIFY: WorkerConfig =
+    WorkerConfig { name: "the classifier", batch_size: 10, invocation_timeout: Duration::from_secs(30) };
 
 /// Classifies what was in the bucket before: few at once, so that an upload which comes meanwhile waits for few.
-pub(crate) const BACKFILL: Duty =
-    Duty { name: "the backfill", batch_size: 4, invocation_timeout: Duration::from_secs(30) };
+pub(crate) const BACKFILL: WorkerConfig =
+    WorkerConfig { name: "the backfill", batch_size: 4, invocation_timeout: Duration::from_secs(30) };
 
 /// Tries models: whole golden sets take their time.
-pub(crate) const GATE: Duty =
-    Duty { name: "the gate", batch_size: 10, invocation_timeout: Duration::from_secs(900) };
+pub(crate) const GATE: WorkerConfig =
+    WorkerConfig { name: "the gate", batch_size: 10, invocation_timeout: Duration::from_secs(900) };
 
-impl Duty {
+impl WorkerConfig {
     /// A message is hidden for six times the invocation's time, as AWS recommends, and tried ten times, which with the
     /// growing waits is about five minutes.
     pub(crate) fn queue_settings(&self) -> QueueSettings {
@@ -52,7 +52,7 @@ impl Duty {
 
 /// Answers an event as SQS sends it.
 #[async_trait]
-pub(crate) trait Answer: Send + Sync + 'static {
+pub(crate) trait EventHandler: Send + Sync + 'static {
     /// Answers within `time`; `is_alone` keeps other events from the process meanwhile.
     async fn answer(&self, event: &Value, time: Duration, is_alone: bool) -> Result<Reply, AnswerError>;
 }
@@ -100,7 +100,7 @@ pub(crate) struct Memory {
 
 /// What all workers of a stack share.
 #[derive(Debug, Clone)]
-pub(crate) struct Workplace {
+pub(crate) struct WorkerContext {
     pub queue: Queue,
     /// What goes wrong on purpose.
     pub faults: Option<Arc<Faults>>,
@@ -112,27 +112,27 @@ pub(crate) struct Workplace {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Works on `queue_name` in a task of its own until the workplace stops.
+/// Works on `queue_name` in a task of its own until the context stops.
 pub(crate) fn spawn(
-    place: &Workplace,
+    context: &WorkerContext,
     queue_name: &str,
-    duty: Duty,
-    handler: Arc<dyn Answer>,
+    config: WorkerConfig,
+    handler: Arc<dyn EventHandler>,
 ) -> JoinHandle<()> {
-    spawn_behind(Vec::new(), place, queue_name, duty, handler)
+    spawn_behind(Vec::new(), context, queue_name, config, handler)
 }
 
 /// As [`spawn`], but takes nothing while a message of one of the queues `first` could be received.
 pub(crate) fn spawn_behind(
     first: Vec<String>,
-    place: &Workplace,
+    context: &WorkerContext,
     queue_name: &str,
-    duty: Duty,
-    handler: Arc<dyn Answer>,
+    config: WorkerConfig,
+    handler: Arc<dyn EventHandler>,
 ) -> JoinHandle<()> {
-    let (place, queue_name) = (place.clone(), queue_name.to_owned());
+    let (context, queue_name) = (context.clone(), queue_name.to_owned());
     tokio::spawn(async move {
-        if let Err(error) = work(&first, place, &queue_name, duty, &*handler).await {
+        if let Err(error) = work(&first, context, &queue_name, config, &*handler).await {
             tracing::error!(%error, queue = %queue_name, "worker stopped; messages queue up until the next start");
         }
     })
@@ -144,77 +144,80 @@ pub(crate) fn spawn_behind(
 /// [`QueueError`] if the queue's file fails, which nothing here can mend.
 async fn work(
     first: &[String],
-    mut place: Workplace,
+    mut context: WorkerContext,
     queue_name: &str,
-    duty: Duty,
-    handler: &dyn Answer,
+    config: WorkerConfig,
+    handler: &dyn EventHandler,
 ) -> Result<(), QueueError> {
-    let faults = place.faults.clone();
+    let faults = context.faults.clone();
     let faults = faults.as_deref().map(FaultyTrigger);
-    while !*place.stop.borrow() {
-        if place.has_visible(first).await? {
-            place.pause(YIELD_INTERVAL).await;
+    while !*context.stop.borrow() {
+        if context.has_visible(first).await? {
+            context.pause(YIELD_INTERVAL).await;
             continue;
         }
         let batch_size =
-            faults.map_or(duty.batch_size, |faults| faults.batch_size(queue_name, duty.batch_size));
+            faults.map_or(config.batch_size, |faults| faults.batch_size(queue_name, config.batch_size));
         let received_at = Utc::now();
-        let mut messages = place.queue.receive(queue_name, batch_size, received_at).await?;
+        let mut messages = context.queue.receive(queue_name, batch_size, received_at).await?;
         if messages.is_empty() {
             tokio::select! {
-                waited = place.queue.wait(queue_name) => waited?,
-                _ = place.stop.wait_for(|stop| *stop) => {}
+                waited = context.queue.wait(queue_name) => waited?,
+                _ = context.stop.wait_for(|stop| *stop) => {}
             }
             continue;
         }
         if let Some(faults) = faults {
-            messages = faults.disturb(&place.queue, queue_name, messages).await?;
+            messages = faults.disturb(&context.queue, queue_name, messages).await?;
             if messages.is_empty() {
                 continue;
             }
             if faults.throttles(queue_name, &messages) {
-                place.counts.add(ServiceEvent::Throttle { queue: queue_name.to_owned() });
+                context.counts.add(ServiceEvent::Throttle { queue: queue_name.to_owned() });
                 for message in &messages {
-                    let reason = format!("{} was throttled and not invoked", duty.name);
+                    let reason = format!("{} was throttled and not invoked", config.name);
                     let wait = backoff(message.receive_count);
-                    place.queue.fail(&message.receipt_handle, &reason, wait, Utc::now()).await?;
+                    context.queue.fail(&message.receipt_handle, &reason, wait, Utc::now()).await?;
                 }
                 continue;
             }
         }
         let has_suspect = {
-            let suspects = locked(&place.memory.suspects);
+            let suspects = locked(&context.memory.suspects);
             messages.iter().any(|message| suspects.contains(&message.id))
         };
         let batches = if has_suspect { messages.chunks(1) } else { messages.chunks(messages.len()) };
         let mut has_model = true;
         for batch in batches {
-            if *place.stop.borrow() {
+            if *context.stop.borrow() {
                 for message in batch {
-                    place.queue.give_back(&message.receipt_handle, None, Duration::ZERO, Utc::now()).await?;
+                    context
+                        .queue
+                        .give_back(&message.receipt_handle, None, Duration::ZERO, Utc::now())
+                        .await?;
                 }
                 continue;
             }
             let event = sqs_event(queue_name, batch, received_at);
-            has_model = place.answer(queue_name, duty, handler, batch, &event, has_suspect).await?;
+            has_model = context.answer(queue_name, config, handler, batch, &event, has_suspect).await?;
         }
         if has_model {
-            locked(&place.memory.stuck).remove(queue_name);
+            locked(&context.memory.stuck).remove(queue_name);
         } else {
-            locked(&place.memory.stuck).insert(queue_name.to_owned());
-            place.pause(MODEL_INTERVAL).await;
+            locked(&context.memory.stuck).insert(queue_name.to_owned());
+            context.pause(MODEL_INTERVAL).await;
         }
     }
     Ok(())
 }
 
-impl Workplace {
+impl WorkerContext {
     /// Has a batch answered, and deletes or hands back its messages; returns whether there is a model to answer with.
     async fn answer(
         &self,
         queue_name: &str,
-        duty: Duty,
-        handler: &dyn Answer,
+        config: WorkerConfig,
+        handler: &dyn EventHandler,
         batch: &[Message],
         event: &Value,
         is_alone: bool,
@@ -222,13 +225,13 @@ impl Workplace {
         let queue_label = || queue_name.to_owned();
         self.counts.add(ServiceEvent::Invocation { queue: queue_label() });
         // As in Lambda, a panic costs one batch a retry, and not the worker.
-        let answering = AssertUnwindSafe(handler.answer(event, duty.invocation_timeout, is_alone));
+        let answering = AssertUnwindSafe(handler.answer(event, config.invocation_timeout, is_alone));
         let answer = answering
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Err(AnswerError::Failed("answering it panicked".to_owned())));
         let ids = || batch.iter().map(|message| message.id.as_str());
-        let mut reason = format!("{} handed it back; its log of the time names the reason", duty.name);
+        let mut reason = format!("{} handed it back; its log of the time names the reason", config.name);
         let (failed, has_model) = match &answer {
             Ok(reply) => (failed_ids(&reply.answer), reply.has_model),
             Err(error) => {
@@ -331,7 +334,7 @@ mod tests {
     struct Log(Mutex<Vec<String>>);
 
     #[async_trait]
-    impl Answer for Log {
+    impl EventHandler for Log {
         async fn answer(&self, event: &Value, _: Duration, _: bool) -> Result<Reply, AnswerError> {
             let mut answered = self.0.lock().unwrap();
             for record in event["Records"].as_array().unwrap() {
@@ -368,16 +371,16 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let first = vec!["live".to_owned(), "other".to_owned()];
         let (counts, memory) = Default::default();
-        let place = Workplace { queue: queue.clone(), faults: None, counts, memory, stop: stopped };
-        let behind = spawn_behind(first, &place, "backfill", BACKFILL, log.clone());
+        let context = WorkerContext { queue: queue.clone(), faults: None, counts, memory, stop: stopped };
+        let behind = spawn_behind(first, &context, "backfill", BACKFILL, log.clone());
         // Longer than several looks: it had the time to take something.
         tokio::time::sleep(6 * YIELD_INTERVAL).await;
         assert_eq!(log.0.lock().unwrap().len(), 0);
-        let live = spawn(&place, "live", CLASSIFY, log.clone());
+        let live = spawn(&context, "live", CLASSIFY, log.clone());
         wait_until(&queue, "live", 0).await;
         tokio::time::sleep(6 * YIELD_INTERVAL).await;
         assert_eq!(*log.0.lock().unwrap(), ["new"], "the other stage's upload still waits");
-        let other = spawn(&place, "other", CLASSIFY, log.clone());
+        let other = spawn(&context, "other", CLASSIFY, log.clone());
         wait_until(&queue, "backfill", 0).await;
         let order = log.0.lock().unwrap().clone();
         // One batch may begin as soon as the last live message is received.

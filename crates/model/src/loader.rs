@@ -105,7 +105,7 @@ impl Loader {
         let (limits, watch, digest) = (self.limits.clone(), self.watch.clone(), sha256.to_owned());
         Loading::of(sha256, move || {
             let _watched = watch.until_dropped();
-            watch.tell(Work::Load { sha256: &digest });
+            watch.notify(Work::Load { sha256: &digest });
             Model::load_within(bytes, &limits)
         })
     }

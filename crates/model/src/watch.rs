@@ -41,7 +41,7 @@ impl Watch {
     }
 
     /// Tells what this thread is about to do.
-    pub fn tell(&self, work: Work<'_>) {
+    pub fn notify(&self, work: Work<'_>) {
         if let Some(tell) = &self.0 {
             tell(work);
         }
@@ -65,6 +65,6 @@ pub struct Watched(Watch);
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.0.tell(Work::Nothing);
+        self.0.notify(Work::Nothing);
     }
 }

@@ -126,7 +126,7 @@ pub struct QueueClient {
 
 /// A message to be sent, with what it carries beside its body.
 #[derive(Debug, Clone, Copy)]
-struct Draft<'a> {
+struct OutgoingMessage<'a> {
     body: &'a str,
     attributes: Option<&'a HashMap<String, MessageAttributeValue>>,
 }
@@ -210,8 +210,9 @@ impl QueueClient {
     pub async fn send_batch(&self, bodies: &[String]) -> Result<(), QueueClientError> {
         let mut sent = 0;
         for batch in batches(bodies, String::len) {
-            let drafts: Vec<Draft<'_>> = batch.iter().map(|body| Draft { body, attributes: None }).collect();
-            let done = self.send_few(&drafts).await;
+            let messages: Vec<OutgoingMessage<'_>> =
+                batch.iter().map(|body| OutgoingMessage { body, attributes: None }).collect();
+            let done = self.send_few(&messages).await;
             if done.taken.contains(&false) {
                 let taken = sent + done.taken.iter().filter(|taken| **taken).count();
                 return Err(self.not_sent(bodies.len(), taken, done.detail));
@@ -274,16 +275,16 @@ impl QueueClient {
     }
 
     /// Sends up to ten messages. Never fails as a whole: of what is not known to be taken it says so.
-    async fn send_few(&self, drafts: &[Draft<'_>]) -> SentBatch {
-        let mut done = SentBatch { taken: vec![false; drafts.len()], detail: String::new() };
+    async fn send_few(&self, messages: &[OutgoingMessage<'_>]) -> SentBatch {
+        let mut done = SentBatch { taken: vec![false; messages.len()], detail: String::new() };
         let mut wait = FIRST_WAIT;
         for round in 1..=MAX_TRIES {
             let open = done.taken.iter().enumerate().filter(|(_, taken)| !**taken).map(|(index, _)| index);
             let entries = open.map(|index| {
                 SendMessageBatchRequestEntry::builder()
                     .id(index.to_string())
-                    .message_body(drafts[index].body)
-                    .set_message_attributes(drafts[index].attributes.cloned())
+                    .message_body(messages[index].body)
+                    .set_message_attributes(messages[index].attributes.cloned())
                     .build()
                     .expect("id and body are set")
             });

@@ -9,27 +9,27 @@ use chrono::Utc;
 use giemsa_ops::backfill::{BatchJobs, JobState, ManifestWriter, Plan, ScannedPage, Selection, Way};
 use uuid::Uuid;
 
-use super::super::model::{Place, print};
+use super::super::model::{Deployment, print};
 use super::super::{Failed, complain, output};
-use super::{BackfillArguments, Done, approve, conclude, say, tell, tell_end, walk};
+use super::{BackfillArguments, Done, approve, conclude, print_end, print_outcome, say, walk};
 
 /// Shortest and longest time between two checks of a job.
 const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Counts while it writes the manifest, asks, and creates and follows the job.
 pub async fn start(
-    place: &Place,
+    deployment: &Deployment,
     jobs: &BatchJobs,
     selection: Selection,
     way: Way,
     arguments: &BackfillArguments,
 ) -> Result<(), Failed> {
     let id = format!("{}-{}", Utc::now().format("%Y%m%dT%H%M%SZ"), &Uuid::new_v4().simple().to_string()[..8]);
-    let bucket = &place.config.results_bucket;
-    let manifest = ManifestWriter::begin(place.clients.s3.clone(), bucket, &id, &selection.bucket).await;
+    let bucket = &deployment.config.results_bucket;
+    let manifest = ManifestWriter::begin(deployment.clients.s3.clone(), bucket, &id, &selection.bucket).await;
     let mut manifest = manifest.map_err(anyhow::Error::from)?;
     let counted = tokio::select! {
-        counted = walk(place, &selection, async |page: ScannedPage| {
+        counted = walk(deployment, &selection, async |page: ScannedPage| {
             for upload in &page.pending {
                 manifest.push(upload).await?;
             }
@@ -71,14 +71,14 @@ pub async fn start(
     let completed = job.status == "Complete";
     let done = Done { completed, job: Some(job.clone()), left: None };
     if completed && job.failed == 0 && job.succeeded == plan.totals.pending {
-        return tell_end(&plan, Done { left: Some(0), ..done }, arguments.json);
+        return print_end(&plan, Done { left: Some(0), ..done }, arguments.json);
     }
     if completed {
         // A rejected image is a failed task and an answered image: only the table distinguishes it from the others.
-        return conclude(place, &plan, done, arguments.json).await;
+        return conclude(deployment, &plan, done, arguments.json).await;
     }
     if arguments.json {
-        tell(Some(&plan), Some(&done))?;
+        print_outcome(Some(&plan), Some(&done))?;
     }
     Err(ended_early(&job))
 }
@@ -111,7 +111,7 @@ pub async fn watch(jobs: &BatchJobs, job_id: &str) -> Result<JobState, Failed> {
 /// Ends the job of a stage, or the one that is named.
 pub async fn stop(
     jobs: &BatchJobs,
-    place: &Place,
+    deployment: &Deployment,
     stage: &str,
     job_id: Option<&str>,
     json: bool,
@@ -119,7 +119,7 @@ pub async fn stop(
     let job_id = match job_id {
         Some(job_id) => Some(job_id.to_owned()),
         None => {
-            let running = jobs.running(stage, &place.config.input_bucket).await;
+            let running = jobs.running(stage, &deployment.config.input_bucket).await;
             running.map_err(anyhow::Error::from)?.map(|job| job.job_id)
         }
     };

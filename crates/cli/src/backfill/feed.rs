@@ -10,9 +10,9 @@ use giemsa_ops::backfill::{Fed, Feeder, Plan, RunMark, ScannedPage, Selection, W
 use giemsa_store::queues::QueueClient;
 use uuid::Uuid;
 
-use super::super::model::{Place, print};
+use super::super::model::{Deployment, print};
 use super::super::{Failed, complain, output};
-use super::{BackfillArguments, Done, approve, conclude, open_scan, tell, walk};
+use super::{BackfillArguments, Done, approve, conclude, open_scan, print_outcome, walk};
 
 /// Time between two checks of what an earlier run left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -38,18 +38,22 @@ pub async fn wait_for_earlier(stage: &str) -> Result<(), Failed> {
 }
 
 /// Counts, asks, feeds, and reports what is left.
-pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArguments) -> Result<(), Failed> {
-    let concurrency = u32::try_from(place.config.limits.cpus.get()).unwrap_or(u32::MAX);
-    let (totals, measured) = walk(place, &selection, async |_: ScannedPage| Ok(())).await?;
+pub async fn start(
+    deployment: &Deployment,
+    selection: Selection,
+    arguments: &BackfillArguments,
+) -> Result<(), Failed> {
+    let concurrency = u32::try_from(deployment.config.limits.cpus.get()).unwrap_or(u32::MAX);
+    let (totals, measured) = walk(deployment, &selection, async |_: ScannedPage| Ok(())).await?;
     let plan = Plan::of(selection, totals, Way::Local { concurrency }, &measured);
     if !approve(&plan, arguments).await? {
         return Ok(());
     }
     let stage = &plan.selection.stage;
     let queue = queue_of(stage).await?;
-    let mark = mark_of(place, stage);
+    let mark = mark_of(deployment, stage);
     mark.set().await.map_err(anyhow::Error::from)?;
-    let mut scan = open_scan(place, &plan.selection).await?;
+    let mut scan = open_scan(deployment, &plan.selection).await?;
     let bar = output::progress("answered", usize::try_from(plan.totals.pending).unwrap_or(usize::MAX));
     let feeder = Feeder { queue: &queue, mark: &mark };
     let fed = tokio::select! {
@@ -66,10 +70,11 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
         queue.purge().await.map_err(anyhow::Error::from)?;
     }
     if fed == Some(Fed::All) {
-        return conclude(place, &plan, Done { completed: true, ..Done::default() }, arguments.json).await;
+        return conclude(deployment, &plan, Done { completed: true, ..Done::default() }, arguments.json)
+            .await;
     }
     if arguments.json {
-        tell(Some(&plan), Some(&Done::default()))?;
+        print_outcome(Some(&plan), Some(&Done::default()))?;
     }
     Err(Failed::Work(anyhow!(
         "stopped after about {reached} of {} images; answers stay, run the same command again to continue",
@@ -78,11 +83,11 @@ pub async fn start(place: &Place, selection: Selection, arguments: &BackfillArgu
 }
 
 /// Ends the run of a stage, and drops what it has sent.
-pub async fn stop(place: &Place, stage: &str, json: bool) -> Result<(), Failed> {
+pub async fn stop(deployment: &Deployment, stage: &str, json: bool) -> Result<(), Failed> {
     let queue = queue_of(stage).await?;
     // Before the mark is gone: the command that feeds empties the queue too, as soon as it sees that.
     let before = queue.depth().await.map_err(anyhow::Error::from)?.total();
-    mark_of(place, stage).clear().await.map_err(anyhow::Error::from)?;
+    mark_of(deployment, stage).clear().await.map_err(anyhow::Error::from)?;
     let dropped = before.max(queue.depth().await.map_err(anyhow::Error::from)?.total());
     queue.purge().await.map_err(anyhow::Error::from)?;
     print(json, &serde_json::json!({ "dropped": dropped }), |_| {
@@ -92,9 +97,9 @@ pub async fn stop(place: &Place, stage: &str, json: bool) -> Result<(), Failed> 
     })
 }
 
-fn mark_of(place: &Place, stage: &str) -> RunMark {
+fn mark_of(deployment: &Deployment, stage: &str) -> RunMark {
     let id = Uuid::new_v4().to_string();
-    RunMark::new(place.clients.s3.clone(), &place.config.results_bucket, stage, &id)
+    RunMark::new(deployment.clients.s3.clone(), &deployment.config.results_bucket, stage, &id)
 }
 
 async fn queue_of(stage: &str) -> Result<QueueClient, Failed> {

@@ -13,7 +13,7 @@ use giemsa_store::{FailureNote, ImageKey, TableReader};
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::model::Place;
+use super::super::model::Deployment;
 
 /// Messages that are looked up at once: a page.
 const CONCURRENCY: usize = 10;
@@ -26,7 +26,7 @@ const MAX_BUCKET_BYTES: usize = 255;
 pub(super) struct Explained {
     message_id: String,
     /// The uploads it is about; none if it cannot be read or is about something else.
-    pub uploads: Vec<Upload>,
+    pub uploads: Vec<ExplainedUpload>,
     /// Why it was given up, as far as anybody noted it.
     pub reason: Option<String>,
     /// The message itself, if it is not about an upload.
@@ -44,7 +44,7 @@ pub(super) struct Explained {
 
 /// One upload of a message.
 #[derive(Debug, Serialize)]
-pub(super) struct Upload {
+pub(super) struct ExplainedUpload {
     pub bucket: String,
     pub key: String,
     /// Version, or else ETag, as the event names it.
@@ -84,7 +84,7 @@ impl UploadState {
 impl Explained {
     /// Whether `text` is in the address of an upload, in the reason or in the message id.
     pub(super) fn matches(&self, text: &str) -> bool {
-        let mut addresses = self.uploads.iter().map(Upload::address);
+        let mut addresses = self.uploads.iter().map(ExplainedUpload::address);
         addresses.any(|address| address.contains(text))
             || self.reason.as_ref().is_some_and(|reason| reason.contains(text))
             || self.message_id.contains(text)
@@ -96,7 +96,7 @@ impl Explained {
     }
 }
 
-impl Upload {
+impl ExplainedUpload {
     /// `s3://<bucket>/<key>`.
     pub(super) fn address(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.key)
@@ -105,40 +105,40 @@ impl Upload {
 
 /// Explains a page of messages, in their order.
 pub(super) async fn explain_page(
-    place: &Place,
+    deployment: &Deployment,
     stage: &str,
-    letters: &[DeadLetter],
+    messages: &[DeadLetter],
 ) -> anyhow::Result<Vec<Explained>> {
-    let explained: Vec<_> = letters.iter().map(|letter| explain(place, stage, letter)).collect();
+    let explained: Vec<_> = messages.iter().map(|message| explain(deployment, stage, message)).collect();
     stream::iter(explained).buffered(CONCURRENCY).try_collect().await
 }
 
-async fn explain(place: &Place, stage: &str, letter: &DeadLetter) -> anyhow::Result<Explained> {
-    let (objects, of_body) = objects_of(letter);
+async fn explain(deployment: &Deployment, stage: &str, message: &DeadLetter) -> anyhow::Result<Explained> {
+    let (objects, of_body) = objects_of(message);
     let mut uploads = Vec::with_capacity(objects.len());
     for object in &objects {
-        uploads.push(upload_of(place, stage, object).await?);
+        uploads.push(upload_of(deployment, stage, object).await?);
     }
     let noted = uploads.iter().find_map(|upload| upload.failure.as_ref().map(|note| note.reason.clone()));
-    let deaths = letter.process_deaths.filter(|deaths| *deaths >= MAX_INTERRUPTIONS);
+    let deaths = message.process_deaths.filter(|deaths| *deaths >= MAX_INTERRUPTIONS);
     let died =
         deaths.map(|deaths| format!("the process died {deaths} times while it worked on this message"));
     Ok(Explained {
-        message_id: letter.message_id.clone(),
-        reason: of_body.or(died).or(noted).or_else(|| letter.last_failure.clone()),
-        body: uploads.is_empty().then(|| letter.body.clone()),
+        message_id: message.message_id.clone(),
+        reason: of_body.or(died).or(noted).or_else(|| message.last_failure.clone()),
+        body: uploads.is_empty().then(|| message.body.clone()),
         uploads,
-        tries: letter.tries,
-        process_deaths: letter.process_deaths,
-        sent_at: letter.sent_at,
-        dead_since: letter.dead_since,
+        tries: message.tries,
+        process_deaths: message.process_deaths,
+        sent_at: message.sent_at,
+        dead_since: message.dead_since,
     })
 }
 
 /// The uploads of a message, and what is wrong with it if it has none.
-fn objects_of(letter: &DeadLetter) -> (Vec<ObjectRef>, Option<String>) {
+fn objects_of(message: &DeadLetter) -> (Vec<ObjectRef>, Option<String>) {
     // As an event source mapping would deliver it, so that every form is read that the classifier reads.
-    let record = json!({ "messageId": letter.message_id, "eventSource": "aws:sqs", "body": letter.body });
+    let record = json!({ "messageId": message.message_id, "eventSource": "aws:sqs", "body": message.body });
     let deliveries = match parse_event(&json!({ "Records": [record] })) {
         Ok(event) => event.deliveries,
         Err(error) => return (Vec::new(), Some(error.to_string())),
@@ -161,22 +161,26 @@ fn objects_of(letter: &DeadLetter) -> (Vec<ObjectRef>, Option<String>) {
     (objects, reason)
 }
 
-async fn upload_of(place: &Place, stage: &str, object: &ObjectRef) -> anyhow::Result<Upload> {
+async fn upload_of(
+    deployment: &Deployment,
+    stage: &str,
+    object: &ObjectRef,
+) -> anyhow::Result<ExplainedUpload> {
     let version = object.version_id.clone().or_else(|| object.etag.clone());
     let can_exist = object.key.len() <= MAX_KEY_BYTES && object.bucket.len() <= MAX_BUCKET_BYTES;
     let failure = match can_exist {
-        true => failure_of(&place.table, stage, object, version.as_deref()).await?,
+        true => failure_of(&deployment.table, stage, object, version.as_deref()).await?,
         false => None,
     };
-    let state = if object.bucket != place.config.input_bucket {
+    let state = if object.bucket != deployment.config.input_bucket {
         UploadState::OtherBucket
     } else if can_exist {
-        state_of(&place.table, stage, object, version.as_deref()).await?
+        state_of(&deployment.table, stage, object, version.as_deref()).await?
     } else {
         UploadState::Unanswered
     };
     let ObjectRef { bucket, key, .. } = object.clone();
-    Ok(Upload { bucket, key, object_version: version, state, failure })
+    Ok(ExplainedUpload { bucket, key, object_version: version, state, failure })
 }
 
 async fn state_of(

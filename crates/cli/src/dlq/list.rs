@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use giemsa_store::queues::DeadLetters;
 use serde_json::json;
 
-use super::super::model::Place;
+use super::super::model::Deployment;
 use super::super::{Failed, output};
 use super::explain::{Explained, UploadState, explain_page};
 use super::{Interrupted, Selection, pass, queue_of};
@@ -16,8 +16,8 @@ const ROWS: usize = 200;
 
 /// How many messages there are of each kind.
 #[derive(Debug, Default, serde::Serialize)]
-struct Counts {
-    letters: u64,
+struct QueueCounts {
+    messages: u64,
     unanswered: u64,
     answered: u64,
     other_upload_answered: u64,
@@ -25,12 +25,12 @@ struct Counts {
     without_upload: u64,
 }
 
-impl Counts {
+impl QueueCounts {
     /// A message counts by the worst of its uploads.
-    fn add(&mut self, letter: &Explained) {
-        self.letters += 1;
-        let has = |state| letter.uploads.iter().any(|upload| upload.state == state);
-        if letter.uploads.is_empty() {
+    fn add(&mut self, message: &Explained) {
+        self.messages += 1;
+        let has = |state| message.uploads.iter().any(|upload| upload.state == state);
+        if message.uploads.is_empty() {
             self.without_upload += 1;
         } else if has(UploadState::Unanswered) {
             self.unanswered += 1;
@@ -54,43 +54,43 @@ impl Counts {
         let kinds =
             kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
         let kinds: Vec<String> = kinds.collect();
-        match self.letters {
+        match self.messages {
             0 => format!("No dead letters in {queue}."),
             1 => format!("1 dead letter in {queue}: {}.", kinds.join(", ")),
-            letters => format!("{letters} dead letters in {queue}: {}.", kinds.join(", ")),
+            messages => format!("{messages} dead letters in {queue}: {}.", kinds.join(", ")),
         }
     }
 }
 
 /// Lists the messages.
 pub(super) async fn run(selection: &Selection, interrupted: &Interrupted) -> Result<(), Failed> {
-    let place = Place::of_environment(&selection.stage).await?;
-    let letters = queue_of(selection).await?.dead_letters().await.map_err(anyhow::Error::from)?;
-    pass(letters, |mut letters| async move {
-        let done = list(&place, selection, &mut letters, interrupted).await.map_err(Failed::from);
-        (letters, done)
+    let deployment = Deployment::of_environment(&selection.stage).await?;
+    let messages = queue_of(selection).await?.dead_letters().await.map_err(anyhow::Error::from)?;
+    pass(messages, |mut messages| async move {
+        let done = list(&deployment, selection, &mut messages, interrupted).await.map_err(Failed::from);
+        (messages, done)
     })
     .await
 }
 
 async fn list(
-    place: &Place,
+    deployment: &Deployment,
     selection: &Selection,
-    letters: &mut DeadLetters,
+    messages: &mut DeadLetters,
     interrupted: &Interrupted,
 ) -> anyhow::Result<()> {
-    let mut printer = Printer::new(selection.json, letters.queue().name());
+    let mut printer = Printer::new(selection.json, messages.queue().name());
     printer.begin()?;
     let mut is_complete = false;
     while !interrupted.is_set() {
-        let page = letters.next_page().await?;
+        let page = messages.next_page().await?;
         if page.is_empty() {
             is_complete = true;
             break;
         }
-        for letter in explain_page(place, &selection.stage, &page).await? {
-            if selection.text.as_ref().is_none_or(|text| letter.matches(text)) {
-                printer.add(letter)?;
+        for message in explain_page(deployment, &selection.stage, &page).await? {
+            if selection.text.as_ref().is_none_or(|text| message.matches(text)) {
+                printer.add(message)?;
             }
         }
     }
@@ -103,30 +103,34 @@ async fn list(
 struct Printer {
     is_json: bool,
     queue: String,
-    counts: Counts,
+    counts: QueueCounts,
     rows: Vec<Explained>,
 }
 
 impl Printer {
     fn new(is_json: bool, queue: &str) -> Self {
-        Self { is_json, queue: queue.to_owned(), counts: Counts::default(), rows: Vec::new() }
+        Self { is_json, queue: queue.to_owned(), counts: QueueCounts::default(), rows: Vec::new() }
     }
 
     fn begin(&self) -> anyhow::Result<()> {
         if self.is_json {
-            write!(io::stdout().lock(), "{{\n\"dead_letter_queue\": {},\n\"letters\": [", json!(self.queue))?;
+            write!(
+                io::stdout().lock(),
+                "{{\n\"dead_letter_queue\": {},\n\"messages\": [",
+                json!(self.queue)
+            )?;
         }
         Ok(())
     }
 
-    fn add(&mut self, letter: Explained) -> anyhow::Result<()> {
-        self.counts.add(&letter);
+    fn add(&mut self, message: Explained) -> anyhow::Result<()> {
+        self.counts.add(&message);
         if self.is_json {
-            let comma = if self.counts.letters > 1 { "," } else { "" };
-            write!(io::stdout().lock(), "{comma}\n{}", serde_json::to_string(&letter)?)?;
+            let comma = if self.counts.messages > 1 { "," } else { "" };
+            write!(io::stdout().lock(), "{comma}\n{}", serde_json::to_string(&message)?)?;
             return Ok(());
         }
-        self.rows.push(letter);
+        self.rows.push(message);
         if self.rows.len() == ROWS { self.print_rows() } else { Ok(()) }
     }
 
@@ -147,21 +151,21 @@ impl Printer {
             return Ok(());
         }
         let mut table = output::new_table(["image", "now", "tries", "sent", "dead since", "why"]);
-        for letter in self.rows.drain(..) {
+        for message in self.rows.drain(..) {
             let row = |image: &str, now: &str, why: Option<&str>| {
                 [
                     output::printable(image),
                     now.to_owned(),
-                    letter.tries.map_or_else(|| "–".to_owned(), |tries| tries.to_string()),
-                    shown_minute(letter.sent_at),
-                    shown_minute(letter.dead_since),
-                    beginning(&output::printable(why.or(letter.reason.as_deref()).unwrap_or("not noted"))),
+                    message.tries.map_or_else(|| "–".to_owned(), |tries| tries.to_string()),
+                    shown_minute(message.sent_at),
+                    shown_minute(message.dead_since),
+                    beginning(&output::printable(why.or(message.reason.as_deref()).unwrap_or("not noted"))),
                 ]
             };
-            if letter.uploads.is_empty() {
-                table.add_row(row(&letter.title(), "no upload", None));
+            if message.uploads.is_empty() {
+                table.add_row(row(&message.title(), "no upload", None));
             }
-            for upload in &letter.uploads {
+            for upload in &message.uploads {
                 let why = upload.failure.as_ref().map(|note| note.reason.as_str());
                 table.add_row(row(&upload.address(), upload.state.text(), why));
             }

@@ -104,12 +104,12 @@ impl Interrupted {
 }
 
 /// Goes through the dead letters of the selected queue: releases every message at the end, however `work` ended.
-async fn pass<T, F>(letters: DeadLetters, work: impl FnOnce(DeadLetters) -> F) -> Result<T, Failed>
+async fn pass<T, F>(messages: DeadLetters, work: impl FnOnce(DeadLetters) -> F) -> Result<T, Failed>
 where
     F: Future<Output = (DeadLetters, Result<T, Failed>)>,
 {
-    let (mut letters, done) = work(letters).await;
-    let released = letters.release_all().await;
+    let (mut messages, done) = work(messages).await;
+    let released = messages.release_all().await;
     let done = done?;
     released.map_err(anyhow::Error::from)?;
     Ok(done)

@@ -10,7 +10,7 @@ use chrono::Utc;
 use giemsa_store::queues::{DeadLetter, DeadLetters};
 use serde::Serialize;
 
-use super::super::model::{Place, print};
+use super::super::model::{Deployment, print};
 use super::super::{Failed, complain, output, question};
 use super::explain::explain_page;
 use super::{Interrupted, Selection, pass, queue_of};
@@ -35,19 +35,20 @@ pub(super) async fn run(
     if !is_agreed && !std::io::stdin().is_terminal() {
         return Err(Failed::Usage(anyhow!("not a terminal: pass --yes to skip confirmation")));
     }
-    let place = Place::of_environment(&selection.stage).await?;
+    let deployment = Deployment::of_environment(&selection.stage).await?;
     let queue = queue_of(selection).await?;
-    let letters = queue.dead_letters().await.map_err(anyhow::Error::from)?;
-    let dead_letter_queue = letters.queue().name().to_owned();
+    let messages = queue.dead_letters().await.map_err(anyhow::Error::from)?;
+    let dead_letter_queue = messages.queue().name().to_owned();
     let (count, seen) = match &selection.text {
         None => {
-            let visible = letters.queue().depth().await.map_err(anyhow::Error::from)?.visible;
+            let visible = messages.queue().depth().await.map_err(anyhow::Error::from)?.visible;
             (visible, visible)
         }
         Some(_) => {
-            pass(letters, |mut letters| async {
-                let done = count(&place, selection, &mut letters, interrupted).await.map_err(Failed::from);
-                (letters, done)
+            pass(messages, |mut messages| async {
+                let done =
+                    count(&deployment, selection, &mut messages, interrupted).await.map_err(Failed::from);
+                (messages, done)
             })
             .await?
         }
@@ -66,13 +67,14 @@ pub(super) async fn run(
         return print(selection.json, &done, |done| format!("nothing to send, {} left in {from}", done.left));
     }
     let bar = output::progress("redriven", usize::try_from(count).unwrap_or(usize::MAX));
-    let letters = queue.dead_letters().await.map_err(anyhow::Error::from)?;
+    let messages = queue.dead_letters().await.map_err(anyhow::Error::from)?;
     // What is done so far is said in any case.
-    let ended = pass(letters, |mut letters| async {
-        let ended =
-            redrive(&place, selection, &mut letters, interrupted, &mut done, |count| bar.set_position(count));
+    let ended = pass(messages, |mut messages| async {
+        let ended = redrive(&deployment, selection, &mut messages, interrupted, &mut done, |count| {
+            bar.set_position(count)
+        });
         let ended = ended.await.map_err(Failed::from);
-        (letters, ended)
+        (messages, ended)
     })
     .await;
     bar.finish_and_clear();
@@ -92,43 +94,43 @@ pub(super) async fn run(
 
 /// How many messages match, and how many there are.
 async fn count(
-    place: &Place,
+    deployment: &Deployment,
     selection: &Selection,
-    letters: &mut DeadLetters,
+    messages: &mut DeadLetters,
     interrupted: &Interrupted,
 ) -> anyhow::Result<(u64, u64)> {
     let (mut count, mut seen) = (0, 0);
     while !interrupted.is_set() {
-        let page = letters.next_page().await?;
+        let page = messages.next_page().await?;
         if page.is_empty() {
             break;
         }
         seen += page.len() as u64;
-        count += matching(place, selection, page).await?.len() as u64;
+        count += matching(deployment, selection, page).await?.len() as u64;
     }
     Ok((count, seen))
 }
 
 async fn redrive(
-    place: &Place,
+    deployment: &Deployment,
     selection: &Selection,
-    letters: &mut DeadLetters,
+    messages: &mut DeadLetters,
     interrupted: &Interrupted,
     done: &mut Done,
     progress: impl Fn(u64),
 ) -> anyhow::Result<()> {
     let started_at = Utc::now();
     while !interrupted.is_set() {
-        let mut page = letters.next_page().await?;
+        let mut page = messages.next_page().await?;
         if page.is_empty() {
             done.complete = true;
             break;
         }
         let seen = page.len() as u64;
         // What this run has sent and is dead again already would go round for ever.
-        page.retain(|letter| letter.sent_at.is_none_or(|sent_at| sent_at <= started_at));
-        let wanted = matching(place, selection, page).await?;
-        letters.redrive(&wanted).await.context(
+        page.retain(|message| message.sent_at.is_none_or(|sent_at| sent_at <= started_at));
+        let wanted = matching(deployment, selection, page).await?;
+        messages.redrive(&wanted).await.context(
             "messages that were not sent stay; run the command again to \
             continue",
         )?;
@@ -141,14 +143,14 @@ async fn redrive(
 
 /// The messages of a page that are selected.
 async fn matching(
-    place: &Place,
+    deployment: &Deployment,
     selection: &Selection,
     page: Vec<DeadLetter>,
 ) -> anyhow::Result<Vec<DeadLetter>> {
     let Some(text) = &selection.text else { return Ok(page) };
-    let explained = explain_page(place, &selection.stage, &page).await?;
+    let explained = explain_page(deployment, &selection.stage, &page).await?;
     let pairs = page.into_iter().zip(explained);
-    Ok(pairs.filter(|(_, explained)| explained.matches(text)).map(|(letter, _)| letter).collect())
+    Ok(pairs.filter(|(_, explained)| explained.matches(text)).map(|(message, _)| message).collect())
 }
 
 fn letters_text(count: u64) -> String {

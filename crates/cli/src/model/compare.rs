@@ -9,7 +9,7 @@ use giemsa_store::AnsweredQuery;
 use giemsa_store::shadow::{Comparison, ComparisonQuery, Conclusion, Side, compare};
 
 use super::super::{Failed, output};
-use super::{Place, parse_since, parse_slide, parse_stage, print, shown_model, shown_share};
+use super::{Deployment, parse_since, parse_slide, parse_stage, print, shown_model, shown_share};
 
 /// Images named of each flip in the text; the JSON has more.
 const SHOWN_IMAGES: usize = 5;
@@ -36,11 +36,11 @@ pub async fn run(arguments: &CompareArguments, json: bool) -> Result<(), Failed>
     if candidate == reference {
         return Err(Failed::Usage(anyhow!("both stages are {candidate:?}; expected two, e.g. dev prod")));
     }
-    let place = Place::of_environment(&candidate).await?;
-    let (ours, theirs) = (place.model_of(&candidate).await?, place.model_of(&reference).await?);
+    let deployment = Deployment::of_environment(&candidate).await?;
+    let (ours, theirs) = (deployment.model_of(&candidate).await?, deployment.model_of(&reference).await?);
     let answered =
         AnsweredQuery { stage: candidate.clone(), sha256: ours.sha256.clone(), since: arguments.since };
-    let total = place.table.count_answered(&answered).await.map_err(anyhow::Error::from)?;
+    let total = deployment.table.count_answered(&answered).await.map_err(anyhow::Error::from)?;
     let query = ComparisonQuery {
         candidate: (candidate, ours),
         reference: (reference, theirs),
@@ -48,7 +48,7 @@ pub async fn run(arguments: &CompareArguments, json: bool) -> Result<(), Failed>
         slide: arguments.slide.clone(),
     };
     let bar = output::progress("compared", usize::try_from(total).unwrap_or(usize::MAX));
-    let comparison = compare(&place.table, &query, |seen| bar.set_position(seen)).await;
+    let comparison = compare(&deployment.table, &query, |seen| bar.set_position(seen)).await;
     bar.finish_and_clear();
     print(json, &comparison.map_err(anyhow::Error::from)?, shown)
 }

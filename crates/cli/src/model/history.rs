@@ -6,7 +6,7 @@ use giemsa_store::{AnsweredQuery, ReleaseState};
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{PROD, Place, parse_stage, parse_time, print, short, shown_model, shown_time};
+use super::{Deployment, PROD, parse_stage, parse_time, print, short, shown_model, shown_time};
 
 #[derive(Debug, clap::Args)]
 pub struct HistoryArguments {
@@ -37,8 +37,8 @@ struct At {
 
 /// Shows the history, newest first.
 pub async fn run(arguments: &HistoryArguments, json: bool) -> Result<(), Failed> {
-    let place = Place::of_environment(&arguments.stage).await?;
-    let mut history = place.releaser().history(&arguments.stage).await.map_err(anyhow::Error::from)?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
+    let mut history = deployment.releaser().history(&arguments.stage).await.map_err(anyhow::Error::from)?;
     history.entries.reverse();
     print(json, &history, |history| {
         if history.entries.is_empty() {
@@ -61,14 +61,14 @@ pub async fn run(arguments: &HistoryArguments, json: bool) -> Result<(), Failed>
 
 /// Shows what was in production at a time.
 pub async fn at(arguments: &AtArguments, json: bool) -> Result<(), Failed> {
-    let place = Place::of_environment(&arguments.stage).await?;
-    let history = place.releaser().history(&arguments.stage).await.map_err(anyhow::Error::from)?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
+    let history = deployment.releaser().history(&arguments.stage).await.map_err(anyhow::Error::from)?;
     let release = history.at(arguments.time).cloned();
     let results = match &release {
         Some(entry) => {
             let (stage, sha256) = (arguments.stage.clone(), entry.model.sha256.clone());
             let query = AnsweredQuery { stage, sha256, since: None };
-            place.table.count_answered(&query).await.map_err(anyhow::Error::from)?
+            deployment.table.count_answered(&query).await.map_err(anyhow::Error::from)?
         }
         None => 0,
     };

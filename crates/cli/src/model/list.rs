@@ -12,7 +12,7 @@ use giemsa_store::FileFacts;
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{PROD, Place, info_of, print, short, shown_size, shown_time};
+use super::{Deployment, PROD, info_of, print, short, shown_size, shown_time};
 
 /// One model of the bucket.
 #[derive(Debug, Serialize)]
@@ -29,8 +29,8 @@ struct Listed {
 
 /// Lists the bucket.
 pub async fn run(json: bool) -> Result<(), Failed> {
-    let place = Place::of_environment(PROD).await?;
-    let models = list(&place).await?;
+    let deployment = Deployment::of_environment(PROD).await?;
+    let models = list(&deployment).await?;
     print(json, &models, |models| {
         let mut table =
             output::new_table(["model", "sha256", "size", "stages", "archived", "golden set", "since"]);
@@ -54,14 +54,14 @@ pub async fn run(json: bool) -> Result<(), Failed> {
     })
 }
 
-async fn list(place: &Place) -> anyhow::Result<Vec<Listed>> {
+async fn list(deployment: &Deployment) -> anyhow::Result<Vec<Listed>> {
     let mut by_digest: BTreeMap<String, Listed> = BTreeMap::new();
-    let files = place.models.list("").await?;
+    let files = deployment.models.list("").await?;
     for file in &files {
         if let Some(stage) = file.key.strip_suffix("/model.onnx").filter(|stage| !stage.contains('/')) {
             // It may be replaced between the listing and this.
-            let Some(found) = place.models.get(&file.key).await? else { continue };
-            let model = info_of(&found.bytes, &place.load_limits());
+            let Some(found) = deployment.models.get(&file.key).await? else { continue };
+            let model = info_of(&found.bytes, &deployment.load_limits());
             let listed = by_digest.entry(model.sha256.clone()).or_insert_with(|| listed(model, &found.facts));
             listed.stages.push(stage.to_owned());
         }
@@ -73,12 +73,12 @@ async fn list(place: &Place) -> anyhow::Result<Vec<Listed>> {
         let listed = by_digest.entry(sha256.to_owned()).or_insert_with(|| listed(model, file));
         listed.archived = true;
     }
-    let releaser = place.releaser();
+    let releaser = deployment.releaser();
     let mut models = Vec::with_capacity(by_digest.len());
     for (_, mut listed) in by_digest {
         listed.report = releaser.report_state(&listed.model.sha256).await?;
         if listed.model.name.is_empty() {
-            listed.model = named(place, listed.model).await?;
+            listed.model = named(deployment, listed.model).await?;
         }
         models.push(listed);
     }
@@ -102,15 +102,15 @@ fn listed(model: ModelInfo, file: &FileFacts) -> Listed {
 }
 
 /// The name of an archived model, by its report, which is smaller than the model.
-async fn named(place: &Place, model: ModelInfo) -> anyhow::Result<ModelInfo> {
-    let report = place.models.get(&report_key(&model.sha256)).await?;
+async fn named(deployment: &Deployment, model: ModelInfo) -> anyhow::Result<ModelInfo> {
+    let report = deployment.models.get(&report_key(&model.sha256)).await?;
     let report = report.and_then(|file| serde_json::from_slice::<GateReport>(&file.bytes).ok());
     if let Some((name, version)) = report.and_then(|report| report.model.name.zip(report.model.version)) {
         return Ok(ModelInfo { name, version, ..model });
     }
-    let file = place.models.get(&giemsa_core::gate_report::archive_key(&model.sha256)).await?;
+    let file = deployment.models.get(&giemsa_core::gate_report::archive_key(&model.sha256)).await?;
     Ok(file.map_or_else(
         || model.clone(),
-        |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes, &place.load_limits()) },
+        |file| ModelInfo { sha256: model.sha256.clone(), ..info_of(&file.bytes, &deployment.load_limits()) },
     ))
 }

@@ -91,7 +91,7 @@ pub async fn run(arguments: &ModelArguments) -> Result<(), Failed> {
 }
 
 /// The buckets and the table that the environment names, with their clients.
-pub struct Place {
+pub struct Deployment {
     /// What the environment says.
     pub config: Config,
     /// The SDK's clients.
@@ -102,7 +102,7 @@ pub struct Place {
     pub table: TableReader,
 }
 
-impl Place {
+impl Deployment {
     /// The place that the environment names, for work on `stage`.
     pub async fn of_environment(stage: &str) -> Result<Self, Failed> {
         let names = [INPUT_BUCKET, MODEL_BUCKET, RESULTS_BUCKET, TABLE];

@@ -12,7 +12,7 @@ use giemsa_ops::release::ReportState;
 use serde::Serialize;
 
 use super::super::{Failed, output};
-use super::{DEV, FileArgument, PROD, Place, limits, parse_stage, print, read_file, shown_model};
+use super::{DEV, Deployment, FileArgument, PROD, limits, parse_stage, print, read_file, shown_model};
 
 /// Between two looks for the report.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,11 +48,11 @@ pub async fn run(arguments: &PushArguments, json: bool) -> Result<(), Failed> {
     let bytes = read_file(path)?;
     let model = Model::load_within(&bytes, &LoadLimits::from(&limits()?))
         .with_context(|| format!("{} was not pushed: it cannot serve", path.display()))?;
-    let place = Place::of_environment(&arguments.stage).await?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
     let key = model_key(&arguments.stage);
-    place.models.put(&key, bytes.into()).await.map_err(anyhow::Error::from)?;
-    let report = await_report(&place, &model.sha256, arguments.wait).await?;
-    let pushed = Pushed { location: place.models.location(&key), model: model.info(), report };
+    deployment.models.put(&key, bytes.into()).await.map_err(anyhow::Error::from)?;
+    let report = await_report(&deployment, &model.sha256, arguments.wait).await?;
+    let pushed = Pushed { location: deployment.models.location(&key), model: model.info(), report };
     print(json, &pushed, |pushed| {
         let report = match &pushed.report {
             ReportState::Passed => "it passed the golden set; next: giemsa model promote",
@@ -69,12 +69,16 @@ pub async fn run(arguments: &PushArguments, json: bool) -> Result<(), Failed> {
     }
 }
 
-async fn await_report(place: &Place, sha256: &str, wait: Option<u64>) -> anyhow::Result<ReportState> {
+async fn await_report(
+    deployment: &Deployment,
+    sha256: &str,
+    wait: Option<u64>,
+) -> anyhow::Result<ReportState> {
     let limit = Duration::from_secs(wait.unwrap_or(0));
     let started = Instant::now();
     let bar = output::progress("waiting for the gate", 1);
     loop {
-        let report = place.releaser().report_state(sha256).await?;
+        let report = deployment.releaser().report_state(sha256).await?;
         if report != ReportState::Missing || started.elapsed() >= limit {
             bar.finish_and_clear();
             return Ok(report);

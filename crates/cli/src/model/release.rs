@@ -4,7 +4,7 @@ use giemsa_config::user_name;
 use giemsa_ops::release::{Author, ReleaseError, Released};
 
 use super::super::Failed;
-use super::{DEV, PROD, Place, parse_stage, print, short, shown_model, shown_time};
+use super::{DEV, Deployment, PROD, parse_stage, print, short, shown_model, shown_time};
 
 #[derive(Debug, clap::Args)]
 struct AuthorArguments {
@@ -48,16 +48,19 @@ pub async fn promote(arguments: &PromoteArguments, json: bool) -> Result<(), Fai
         let error = anyhow::anyhow!("--from and --to are both {:?}; expected two stages", arguments.to);
         return Err(Failed::Usage(error));
     }
-    let place = Place::of_environment(&arguments.to).await?;
+    let deployment = Deployment::of_environment(&arguments.to).await?;
     let author = author_of(&arguments.author);
-    tell(place.releaser().promote(&arguments.from, &arguments.to, &author).await, json)
+    print_released(deployment.releaser().promote(&arguments.from, &arguments.to, &author).await, json)
 }
 
 /// Rolls back.
 pub async fn rollback(arguments: &RollbackArguments, json: bool) -> Result<(), Failed> {
-    let place = Place::of_environment(&arguments.stage).await?;
+    let deployment = Deployment::of_environment(&arguments.stage).await?;
     let author = author_of(&arguments.author);
-    tell(place.releaser().rollback(&arguments.stage, arguments.digest.as_deref(), &author).await, json)
+    print_released(
+        deployment.releaser().rollback(&arguments.stage, arguments.digest.as_deref(), &author).await,
+        json,
+    )
 }
 
 fn author_of(arguments: &AuthorArguments) -> Author {
@@ -66,7 +69,7 @@ fn author_of(arguments: &AuthorArguments) -> Author {
     Author { who, why, force: arguments.force }
 }
 
-fn tell(released: Result<Released, ReleaseError>, json: bool) -> Result<(), Failed> {
+fn print_released(released: Result<Released, ReleaseError>, json: bool) -> Result<(), Failed> {
     let released = released.map_err(|error| match error {
         ReleaseError::NoReason => Failed::Usage(error.into()),
         other => Failed::Work(other.into()),

@@ -11,7 +11,7 @@ use super::super::form::{CsvWriter, Form, FormArguments};
 use super::super::model::parse_since;
 use super::super::output;
 use super::super::{Failed, complain};
-use super::{place_of, rows, until_interrupted};
+use super::{deployment_of, rows, until_interrupted};
 
 /// What is left of a run that somebody ended.
 const LEFT: &str = "every result is in its JSON object or in a file that was read back; run it again to \
@@ -39,9 +39,10 @@ pub(super) async fn run(stage: &str, arguments: &CompactArguments) -> Result<(),
 
 async fn compact(stage: &str, arguments: &CompactArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(stage).await?;
-    let config = &place.config;
-    let compactor = Compactor::new(place.clients.s3.clone(), &config.results_bucket, &config.results_prefix);
+    let deployment = deployment_of(stage).await?;
+    let config = &deployment.config;
+    let compactor =
+        Compactor::new(deployment.clients.s3.clone(), &config.results_bucket, &config.results_prefix);
     let days = match (arguments.date, arguments.since) {
         (Some(date), _) => vec![Day { stage: stage.to_owned(), date }],
         (None, since) => {

@@ -20,7 +20,7 @@ use super::activity::active_slides;
 use super::pages::{PAGE, Pages, failed};
 use super::rows::Rows;
 use super::target::Target;
-use super::{Filters, place_of, until_interrupted};
+use super::{Filters, deployment_of, until_interrupted};
 
 #[derive(Debug, clap::Args)]
 pub struct ExportArguments {
@@ -88,7 +88,7 @@ pub(super) async fn run(stage: &str, arguments: &ExportArguments) -> Result<(), 
 
 async fn export(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> {
     let style = arguments.csv.style(arguments.format == FileFormat::Csv)?;
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let target = Target::open(&arguments.output, arguments.format == FileFormat::Parquet)?;
     let shown = arguments.output.display();
     let unwritten = || format!("{shown} was not written");
@@ -96,8 +96,8 @@ async fn export(stage: &str, arguments: &ExportArguments) -> Result<(), Failed> 
     let bar = progress();
     let mut writer = Writer { sink, bar: &bar, landing_since: Utc::now() - LAG, landed: HashSet::new() };
     let query = arguments.filters.query(stage, Order::Newest, PAGE);
-    writer.write_all(&place.table, query.clone()).await?;
-    writer.write_landed(&place.table, query).await?;
+    writer.write_all(&deployment.table, query.clone()).await?;
+    writer.write_landed(&deployment.table, query).await?;
     let sink = writer.sink;
     let written = bar.position();
     bar.finish_and_clear();

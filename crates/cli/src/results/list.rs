@@ -10,7 +10,7 @@ use super::super::form::{Form, FormArguments};
 use super::super::{Failed, complain};
 use super::pages::Pages;
 use super::rows::Rows;
-use super::{Filters, place_of};
+use super::{Filters, deployment_of};
 
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
@@ -47,10 +47,10 @@ impl Sorting {
 /// Lists results.
 pub(super) async fn run(stage: &str, arguments: &ListArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let query = arguments.filters.query(stage, arguments.order.order(), 1);
     let limit = arguments.limit as usize;
-    let mut pages = Pages::of(place.table.clone(), query, Some(limit));
+    let mut pages = Pages::of(deployment.table.clone(), query, Some(limit));
     let mut rows = Rows::new(BufWriter::new(std::io::stdout().lock()), form)?;
     while let Some(page) = pages.next().await? {
         for record in page {

@@ -24,7 +24,7 @@ use giemsa_store::{Order, ResultQuery, WithdrawalAction};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failed;
-use super::model::{PROD, Place, parse_since, parse_slide, parse_stage};
+use super::model::{Deployment, PROD, parse_since, parse_slide, parse_stage};
 
 #[derive(Debug, clap::Args)]
 pub struct ResultsArguments {
@@ -139,13 +139,13 @@ fn parse_digest(text: &str) -> Result<String, String> {
 }
 
 /// Bucket and key of an image that is named by its key in the input bucket or as s3://<bucket>/<key>.
-fn image_named<'a>(name: &'a str, place: &'a Place) -> (&'a str, &'a str) {
+fn image_named<'a>(name: &'a str, deployment: &'a Deployment) -> (&'a str, &'a str) {
     let parts = name.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
-    parts.unwrap_or((place.config.input_bucket.as_str(), name))
+    parts.unwrap_or((deployment.config.input_bucket.as_str(), name))
 }
 
-async fn place_of(stage: &str) -> Result<Place, Failed> {
-    Place::of_environment(stage).await
+async fn deployment_of(stage: &str) -> Result<Deployment, Failed> {
+    Deployment::of_environment(stage).await
 }
 
 /// Carries out work until it ends or somebody ends it by Ctrl-C or SIGTERM; `left` says what is left then.

@@ -14,7 +14,7 @@ use super::super::model::{PROD, print};
 use super::super::output::printable;
 use super::pages::failed;
 use super::rows::{Rows, answer_and_remark, shown_minute};
-use super::{image_named, place_of};
+use super::{deployment_of, image_named};
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArguments {
@@ -27,10 +27,10 @@ pub struct ShowArguments {
 /// Shows an image.
 pub(super) async fn run(arguments: &ShowArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(PROD).await?;
-    let (bucket, key) = image_named(&arguments.key, &place);
+    let deployment = deployment_of(PROD).await?;
+    let (bucket, key) = image_named(&arguments.key, &deployment);
     let stages = stages_of_command().map_err(|error| Failed::Usage(error.into()))?;
-    let history = place.table.image(bucket, key, &stages).await.map_err(failed)?;
+    let history = deployment.table.image(bucket, key, &stages).await.map_err(failed)?;
     if history.results.is_empty() {
         return Err(Failed::Work(anyhow!(
             "s3://{bucket}/{key} has no result; expected the key of an image that was answered: `giemsa results list` \

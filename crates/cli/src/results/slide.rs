@@ -12,8 +12,8 @@ use super::super::form::{CsvWriter, Form, FormArguments};
 use super::super::model::parse_slide;
 use super::super::output;
 use super::super::{Failed, complain};
+use super::deployment_of;
 use super::pages::{PAGE, Pages, failed};
-use super::place_of;
 use super::rows::{Rows, shown_minute};
 
 #[derive(Debug, clap::Args)]
@@ -40,9 +40,9 @@ pub struct SlidesArguments {
 /// Shows one slide.
 pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let slide = arguments.slide.trim_end_matches('/');
-    let entry = place.table.slide_entry(stage, slide).await.map_err(failed)?;
+    let entry = deployment.table.slide_entry(stage, slide).await.map_err(failed)?;
     let entry = entry.ok_or_else(|| {
         anyhow!(
             "no image of the slide {slide:?} has a result in {stage}; expected the folder part of keys: `giemsa \
@@ -55,8 +55,8 @@ pub(super) async fn run(stage: &str, arguments: &SlideArguments) -> Result<(), F
         limit: PAGE,
         ..ResultQuery::of_stage(stage)
     };
-    let mut pages = Pages::of(place.table.clone(), query.clone(), None);
-    let mut withdrawn = Pages::of(place.table.clone(), ResultQuery { withdrawn: true, ..query }, None);
+    let mut pages = Pages::of(deployment.table.clone(), query.clone(), None);
+    let mut withdrawn = Pages::of(deployment.table.clone(), ResultQuery { withdrawn: true, ..query }, None);
     let mut out = BufWriter::new(std::io::stdout().lock());
     if form == Form::Json {
         return write_json(&mut out, &entry, pages, withdrawn).await;
@@ -137,7 +137,7 @@ fn document(entry: &SlideEntry) -> Value {
 /// Lists slides.
 pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let mut after = None;
     let mut left = arguments.limit as usize;
     let mut kept = Vec::new();
@@ -150,7 +150,7 @@ pub(super) async fn list(stage: &str, arguments: &SlidesArguments) -> Result<(),
     loop {
         let search = arguments.search.as_deref();
         let page =
-            place.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
+            deployment.table.slides(stage, search, after.as_deref(), left.min(100)).await.map_err(failed)?;
         left -= page.slides.len().min(left);
         for entry in page.slides {
             match &mut csv {

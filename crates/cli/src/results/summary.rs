@@ -11,8 +11,8 @@ use super::super::form::{CsvWriter, Form, FormArguments};
 use super::super::model::parse_since;
 use super::super::output;
 use super::super::{Failed, complain};
+use super::deployment_of;
 use super::pages::failed;
-use super::place_of;
 
 /// Days that are shown where nothing else is said.
 const DEFAULT_DAYS: i64 = 30;
@@ -29,11 +29,11 @@ pub struct SummaryArguments {
 /// Counts results.
 pub(super) async fn run(stage: &str, arguments: &SummaryArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let since = arguments.since.unwrap_or_else(|| Utc::now() - TimeDelta::days(DEFAULT_DAYS));
     // A clock that is ahead may have put images into tomorrow.
     let until = Utc::now().date_naive() + Days::new(2);
-    let days = place.table.days(stage, since.date_naive(), until).await.map_err(failed)?;
+    let days = deployment.table.days(stage, since.date_naive(), until).await.map_err(failed)?;
     let labels: BTreeSet<&str> = days.iter().flat_map(|day| day.labels.keys().map(String::as_str)).collect();
     let labels: Vec<&str> = labels.into_iter().collect();
     let mut out = std::io::stdout().lock();

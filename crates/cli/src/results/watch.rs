@@ -15,10 +15,10 @@ use giemsa_store::{ImageKey, QueryError, ResultQuery, TableReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::form::{Form, FormArguments};
-use super::super::model::{Place, parse_since, parse_slide};
+use super::super::model::{Deployment, parse_since, parse_slide};
 use super::super::{Failed, complain};
 use super::activity::active_slides;
-use super::place_of;
+use super::deployment_of;
 use super::rows::{Rows, line};
 
 /// Images of a slide that are asked for at once.
@@ -87,9 +87,9 @@ pub(super) async fn run(stage: &str, arguments: &WatchArguments) -> Result<(), F
 
 async fn watch(stage: &str, arguments: &WatchArguments) -> Result<(), Failed> {
     let form = arguments.form.form()?;
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let mut printer = Printer::new(form)?;
-    let mut watcher = Watcher::new(&place, stage, &arguments.filters);
+    let mut watcher = Watcher::new(&deployment, stage, &arguments.filters);
     let interval = Duration::from_secs(arguments.interval.into());
     let mut pause = interval;
     complain(&format!("Watching the results of {stage}; Ctrl-C ends it."));
@@ -143,11 +143,11 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(place: &'a Place, stage: &'a str, filters: &'a WatchFilters) -> Self {
+    fn new(deployment: &'a Deployment, stage: &'a str, filters: &'a WatchFilters) -> Self {
         let since = filters.since.unwrap_or_else(Utc::now);
         Self {
-            table: &place.table,
-            bucket: &place.config.input_bucket,
+            table: &deployment.table,
+            bucket: &deployment.config.input_bucket,
             stage,
             filters,
             since,

@@ -13,10 +13,10 @@ use giemsa_core::record::Record;
 use giemsa_store::{ResultQuery, StoreError, TableWriter, Withdrawal, WithdrawalAction};
 use serde::Serialize;
 
-use super::super::model::{Place, print};
+use super::super::model::{Deployment, print};
 use super::super::{Failed, complain, output, question};
 use super::pages::{PAGE, Pages, failed};
-use super::{image_named, place_of, until_interrupted};
+use super::{deployment_of, image_named, until_interrupted};
 
 /// Slides and images that are named.
 const SHOWN: usize = 10;
@@ -81,17 +81,18 @@ pub(super) async fn run(
 }
 
 async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAction) -> Result<(), Failed> {
-    let place = place_of(stage).await?;
+    let deployment = deployment_of(stage).await?;
     let stages = stages_of_command().map_err(|error| Failed::Usage(error.into()))?;
-    let (bucket, key) = image_named(&arguments.key, &place);
-    if bucket != place.config.input_bucket {
-        let error = anyhow!("{bucket:?} is not the input bucket; expected {:?}", place.config.input_bucket);
+    let (bucket, key) = image_named(&arguments.key, &deployment);
+    if bucket != deployment.config.input_bucket {
+        let error =
+            anyhow!("{bucket:?} is not the input bucket; expected {:?}", deployment.config.input_bucket);
         return Err(Failed::Usage(error));
     }
     let is_prefix = arguments.prefix || key.ends_with(['/', '\\']);
     let found = match is_prefix {
-        true => below(&place, key, &stages, action).await?,
-        false => one(&place, key, &stages, action).await?,
+        true => below(&deployment, key, &stages, action).await?,
+        false => one(&deployment, key, &stages, action).await?,
     };
     if found.is_empty() {
         return Err(Failed::Work(none(key, is_prefix, action)));
@@ -100,7 +101,7 @@ async fn change(stage: &str, arguments: &WithdrawArguments, action: WithdrawalAc
     if !arguments.yes && !question::is_confirmed("Go on?").await? {
         return Err(Failed::Work(anyhow!("not confirmed: nothing was changed")));
     }
-    let writer = TableWriter::new(place.clients.dynamodb.clone(), &place.config.table);
+    let writer = TableWriter::new(deployment.clients.dynamodb.clone(), &deployment.config.table);
     let by = arguments.who.clone().or_else(user_name).unwrap_or_else(|| "unknown".to_owned());
     let mut done = Done::default();
     let bar = output::progress(words(action).1, found.len());
@@ -211,12 +212,13 @@ fn images_text(count: u64) -> String {
 
 /// The upload of one image that is concerned: that of its newest result.
 async fn one(
-    place: &Place,
+    deployment: &Deployment,
     key: &str,
     stages: &[String],
     action: WithdrawalAction,
 ) -> Result<BTreeMap<String, String>, Failed> {
-    let history = place.table.image(&place.config.input_bucket, key, stages).await.map_err(failed)?;
+    let history =
+        deployment.table.image(&deployment.config.input_bucket, key, stages).await.map_err(failed)?;
     let mut found = BTreeMap::new();
     let is_wanted = |record: &&Record| action == WithdrawalAction::Withdraw || record.withdrawn.is_some();
     if let Some(record) =
@@ -229,7 +231,7 @@ async fn one(
 
 /// The uploads below a prefix that are concerned, by key: of several stages' results the newest.
 async fn below(
-    place: &Place,
+    deployment: &Deployment,
     prefix: &str,
     stages: &[String],
     action: WithdrawalAction,
@@ -239,14 +241,14 @@ async fn below(
     let is_below = |record: &Record| slide_name(&record.image.key).starts_with(&prefix);
     let mut newest: BTreeMap<String, Record> = BTreeMap::new();
     for stage in stages {
-        for slide in place.table.slides_below(stage, &prefix).await.map_err(failed)? {
+        for slide in deployment.table.slides_below(stage, &prefix).await.map_err(failed)? {
             let query = ResultQuery {
                 slide: Some(slide),
                 withdrawn: action == WithdrawalAction::Restore,
                 limit: PAGE,
                 ..ResultQuery::of_stage(stage)
             };
-            let mut pages = Pages::of(place.table.clone(), query, None);
+            let mut pages = Pages::of(deployment.table.clone(), query, None);
             while let Some(page) = pages.next().await? {
                 for record in page.into_iter().filter(is_below) {
                     let uploaded_at = record.image.uploaded_at;

@@ -23,7 +23,7 @@ use giemsa_store::Review;
 const DEFAULT_DAYS: i64 = 30;
 
 #[derive(Debug, Serialize)]
-struct Answer {
+struct AgreementByModel {
     stage: String,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
@@ -61,7 +61,7 @@ pub(crate) fn routes() -> Router<Arc<Dashboard>> {
 async fn agreement(
     State(dashboard): State<Arc<Dashboard>>,
     Query(AgreementQuery { stage, from, until }): Query<AgreementQuery>,
-) -> Result<Json<Answer>, Problem> {
+) -> Result<Json<AgreementByModel>, Problem> {
     let stage = dashboard.stage("stage", stage)?;
     let until = until.map_or_else(Utc::now, |Time(until)| until);
     let from = from.map_or_else(|| until - TimeDelta::days(DEFAULT_DAYS), |Time(from)| from);
@@ -69,7 +69,7 @@ async fn agreement(
         return Err(wrong("from", &from.to_rfc3339(), "a time before `until`"));
     }
     let reviewed = dashboard.reviewed(from, until, |review| review.stage.as_deref() == Some(&stage)).await?;
-    Ok(Json(Answer { stage, from, until, models: by_model(reviewed) }))
+    Ok(Json(AgreementByModel { stage, from, until, models: by_model(reviewed) }))
 }
 
 /// The agreement with each model, most reviewed first.

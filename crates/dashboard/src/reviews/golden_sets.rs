@@ -60,7 +60,7 @@ pub(crate) struct NewSet {
 
 /// What was copied.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct CreatedGoldenSet {
     prefix: String,
     images: u64,
     labels: BTreeMap<String, u64>,
@@ -81,7 +81,7 @@ struct Skipped {
 async fn export(
     State(dashboard): State<Arc<Dashboard>>,
     JsonBody(NewSet { name, from, until }): JsonBody<NewSet>,
-) -> Result<Json<Answer>, Problem> {
+) -> Result<Json<CreatedGoldenSet>, Problem> {
     let name = match name {
         Some(name) => checked_name(name)?,
         None => Utc::now().format("%Y%m%dT%H%M%SZ").to_string(),
@@ -126,7 +126,14 @@ async fn export(
         format!("aws s3 sync --delete --exclude gate.json s3://{bucket}/{prefix} s3://{bucket}/golden/");
     let (images, skipped_count) = (in_set.len() as u64, skipped.len() as u64);
     skipped.truncate(MAX_SKIPPED);
-    Ok(Json(Answer { prefix, images, labels, skipped: skipped_count, skipped_images: skipped, command }))
+    Ok(Json(CreatedGoldenSet {
+        prefix,
+        images,
+        labels,
+        skipped: skipped_count,
+        skipped_images: skipped,
+        command,
+    }))
 }
 
 /// A name that is one folder and needs no quotes in a shell.

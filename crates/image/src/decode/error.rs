@@ -110,7 +110,7 @@ pub enum DecodeError {
         size_bytes: u64,
     },
     /// The data contradicts itself.
-    #[error("the {format} file is damaged{}: {detail}; copy it again from the original", Place(*.at_byte))]
+    #[error("the {format} file is damaged{}: {detail}; copy it again from the original", AtByte(*.at_byte))]
     Corrupt {
         /// Format of the file.
         format: ImageFormat,
@@ -139,9 +139,9 @@ fn another(format: &str) -> &'static str {
 }
 
 /// " at byte n", or nothing.
-struct Place(Option<u64>);
+struct AtByte(Option<u64>);
 
-impl fmt::Display for Place {
+impl fmt::Display for AtByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |at| write!(f, " at byte {at}"))
     }

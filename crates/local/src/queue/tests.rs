@@ -98,14 +98,14 @@ async fn a_poison_message_goes_to_the_dead_letter_queue_with_its_story_and_comes
         "the poison is set aside on the way"
     );
 
-    let letters = queue.peek_dead_letters(QUEUE, 10).await.unwrap();
-    assert_eq!(letters.len(), 1);
-    let letter = &letters[0];
+    let messages = queue.peek_dead_letters(QUEUE, 10).await.unwrap();
+    assert_eq!(messages.len(), 1);
+    let message = &messages[0];
     assert_eq!(
-        (letter.id.as_str(), letter.receive_count, letter.last_failure.as_deref()),
+        (message.id.as_str(), message.receive_count, message.last_failure.as_deref()),
         (id.as_str(), 3, Some("no model"))
     );
-    assert_eq!((letter.sent_at, letter.first_received_at, letter.dead_at), (at(0), Some(at(0)), at(50)));
+    assert_eq!((message.sent_at, message.first_received_at, message.dead_at), (at(0), Some(at(0)), at(50)));
     assert_eq!(queue.depth(&dead_letter_queue(QUEUE), at(50)).await.unwrap().visible, 1);
 
     assert_eq!(queue.redrive(QUEUE, at(60)).await.unwrap(), 1);
@@ -146,8 +146,8 @@ async fn an_image_that_kills_the_process_does_not_do_so_for_ever() {
         queue.release_in_flight(QUEUE, at(1)).await.unwrap();
     }
     assert_eq!(receive_one(&queue, at(1)).await, None);
-    let letters = queue.peek_dead_letters(QUEUE, 10).await.unwrap();
-    assert_eq!((letters[0].interrupted_count, letters[0].receive_count), (MAX_INTERRUPTIONS, 0));
+    let messages = queue.peek_dead_letters(QUEUE, 10).await.unwrap();
+    assert_eq!((messages[0].interrupted_count, messages[0].receive_count), (MAX_INTERRUPTIONS, 0));
 }
 
 #[tokio::test]
@@ -171,8 +171,8 @@ async fn an_image_that_kills_the_process_takes_no_others_with_it() {
     }
     answered.sort();
     assert_eq!(answered, ["a", "b", "c"]);
-    let letters = queue.peek_dead_letters(QUEUE, 10).await.unwrap();
-    assert_eq!(letters.iter().map(|letter| letter.body.as_str()).collect::<Vec<_>>(), ["killer"]);
+    let messages = queue.peek_dead_letters(QUEUE, 10).await.unwrap();
+    assert_eq!(messages.iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), ["killer"]);
 }
 
 #[tokio::test]
@@ -302,8 +302,8 @@ proptest! {
                             assert_eq!(messages.len(), healthy.min(max));
                         }
                         assert!(messages.len() <= 1 || !messages.iter().any(|m| suspect(&model[&m.id])));
-                        for letter in queue.peek_dead_letters(QUEUE, 999).await.unwrap() {
-                            let entry = model.get_mut(&letter.id).unwrap();
+                        for message in queue.peek_dead_letters(QUEUE, 999).await.unwrap() {
+                            let entry = model.get_mut(&message.id).unwrap();
                             assert!(entry.dead || (ready(entry) && poison(entry)));
                             *entry = Model { dead: true, ..Model::default() };
                         }
@@ -381,15 +381,15 @@ async fn a_dead_letter_queue_is_received_from_without_moving_or_counting_anythin
     let sent_directly = queue.send(&dead, "by hand", at(4)).await.unwrap();
     for round in 0..20 {
         let now = at(10 + round);
-        let letters = queue.receive(&dead, 10, now).await.unwrap();
-        let bodies: Vec<&str> = letters.iter().map(|letter| letter.body.as_str()).collect();
+        let messages = queue.receive(&dead, 10, now).await.unwrap();
+        let bodies: Vec<&str> = messages.iter().map(|message| message.body.as_str()).collect();
         assert_eq!(bodies, ["poison", "by hand"], "in the same order each time");
-        assert_eq!(letters[0].receive_count, 3, "looking does not count");
-        let death = letters[0].death.as_ref().unwrap();
+        assert_eq!(messages[0].receive_count, 3, "looking does not count");
+        let death = messages[0].death.as_ref().unwrap();
         assert_eq!((death.dead_at, death.last_failure.as_deref()), (at(3), Some("no model")));
-        assert_eq!((&letters[1].id, &letters[1].death), (&sent_directly, &None));
-        for letter in letters.iter().rev() {
-            assert!(queue.change_visibility(&letter.receipt_handle, Duration::ZERO, now).await.unwrap());
+        assert_eq!((&messages[1].id, &messages[1].death), (&sent_directly, &None));
+        for message in messages.iter().rev() {
+            assert!(queue.change_visibility(&message.receipt_handle, Duration::ZERO, now).await.unwrap());
         }
     }
     assert_eq!(queue.peek_dead_letters(QUEUE, 10).await.unwrap().len(), 2);
@@ -412,8 +412,9 @@ async fn a_message_received_without_hiding_it_comes_once_a_receive() {
 #[tokio::test]
 async fn messages_sent_together_are_there_after_their_delays() {
     let Bench { queue, _folder, .. } = bench().await;
-    let draft = |body: &str, seconds| Draft { body: body.to_owned(), delay: Duration::from_secs(seconds) };
-    let ids = queue.send_all(QUEUE, vec![draft("late", 30), draft("now", 0)], at(0)).await.unwrap();
+    let message =
+        |body: &str, seconds| NewMessage { body: body.to_owned(), delay: Duration::from_secs(seconds) };
+    let ids = queue.send_all(QUEUE, vec![message("late", 30), message("now", 0)], at(0)).await.unwrap();
     let first = receive_one(&queue, at(1)).await.unwrap();
     assert_eq!((first.body.as_str(), &first.id), ("now", &ids[1]));
     assert_eq!(receive_one(&queue, at(29)).await, None);

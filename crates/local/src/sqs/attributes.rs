@@ -77,7 +77,7 @@ pub(super) fn message_attributes(
     all
 }
 
-/// When a letter was set aside, milliseconds since 1970.
+/// When a message was set aside, milliseconds since 1970.
 const DEAD_SINCE: &str = "giemsa.dead_since";
 /// How many receives failed.
 const FAILED_RECEIVES: &str = "giemsa.failed_receives";

@@ -19,7 +19,7 @@ use super::attributes::{
 };
 use super::error::SqsError;
 use super::queues::Empty;
-use crate::queue::{Draft, Message};
+use crate::queue::{Message, NewMessage};
 
 /// Greatest size of a message, and of all messages of a batch together, bytes.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -44,7 +44,7 @@ const RECEIPT_SEPARATOR: char = '#';
 pub(super) struct SendMessage {
     queue_url: Option<String>,
     #[serde(flatten)]
-    draft: DraftFields,
+    message: DraftFields,
 }
 
 /// What a single message and an entry of a batch have in common.
@@ -177,9 +177,9 @@ pub(super) struct VisibilityFields {
 impl Sqs {
     pub(super) async fn send_message(&self, request: SendMessage) -> Result<Sent, SqsError> {
         let queue = self.existing(request.queue_url).await?;
-        let draft = checked_draft(request.draft)?;
-        let md5 = md5_of_body(&draft.body);
-        let mut ids = self.queue.send_all(&queue, vec![draft], Utc::now()).await?;
+        let message = checked_draft(request.message)?;
+        let md5 = md5_of_body(&message.body);
+        let mut ids = self.queue.send_all(&queue, vec![message], Utc::now()).await?;
         let message_id = ids.pop().expect("one id for one message");
         Ok(Sent { message_id, md5_of_message_body: md5 })
     }
@@ -196,17 +196,17 @@ impl Sqs {
             return Err(SqsError::BatchTooLong { found, most: MAX_MESSAGE_BYTES });
         }
         let mut answer = BatchAnswer { successful: Vec::new(), failed: Vec::new() };
-        let (mut drafts, mut ids) = (Vec::new(), Vec::new());
+        let (mut messages, mut ids) = (Vec::new(), Vec::new());
         for Entry { id, fields } in request.entries {
             match checked_draft(fields) {
-                Ok(draft) => {
-                    ids.push((id, md5_of_body(&draft.body)));
-                    drafts.push(draft);
+                Ok(message) => {
+                    ids.push((id, md5_of_body(&message.body)));
+                    messages.push(message);
                 }
                 Err(error) => answer.failed.push(failed_entry(id, &error)),
             }
         }
-        let message_ids = self.queue.send_all(&queue, drafts, Utc::now()).await?;
+        let message_ids = self.queue.send_all(&queue, messages, Utc::now()).await?;
         for ((id, md5_of_message_body), message_id) in ids.into_iter().zip(message_ids) {
             answer.successful.push(Done { id, answer: Sent { message_id, md5_of_message_body } });
         }
@@ -352,7 +352,7 @@ fn check_entries<T>(entries: &[Entry<T>]) -> Result<(), SqsError> {
     Ok(())
 }
 
-fn checked_draft(fields: DraftFields) -> Result<Draft, SqsError> {
+fn checked_draft(fields: DraftFields) -> Result<NewMessage, SqsError> {
     let body = fields.message_body.ok_or(SqsError::Missing { parameter: "MessageBody" })?;
     let invalid = |parameter, found, expected| Err(SqsError::Invalid { parameter, found, expected });
     if body.is_empty() || body.len() > MAX_MESSAGE_BYTES {
@@ -369,7 +369,7 @@ fn checked_draft(fields: DraftFields) -> Result<Draft, SqsError> {
         return invalid("MessageAttributes", name.clone(), "empty: the local stack keeps bodies only");
     }
     let delay = in_range("DelaySeconds", fields.delay_seconds, 0, MAX_DELAY_SECONDS, "between 0 and 900")?;
-    Ok(Draft { body, delay: seconds(delay.unwrap_or(0)) })
+    Ok(NewMessage { body, delay: seconds(delay.unwrap_or(0)) })
 }
 
 fn checked_hidden(found: Option<i64>) -> Result<Duration, SqsError> {

@@ -92,7 +92,7 @@ pub enum ScoreError {
 }
 
 /// A picture of the input's size: its name, and red, green and blue of the pixel in a column and a row.
-type Probe = (&'static str, fn(Place) -> [u8; 3]);
+type Probe = (&'static str, fn(PixelPosition) -> [u8; 3]);
 
 /// Pixels that every image may have; the first probes, so that a slow network is refused after them.
 const UNIFORM: [Probe; 3] = [
@@ -119,7 +119,7 @@ const PATTERNS: [Probe; 3] = [
 ];
 
 #[derive(Clone, Copy)]
-struct Place {
+struct PixelPosition {
     column: u32,
     row: u32,
     width: u32,
@@ -135,9 +135,10 @@ fn noise(seed: u64) -> [u8; 3] {
     [red, green, blue]
 }
 
-fn draw(spec: &InputSpec, pixel: fn(Place) -> [u8; 3]) -> Pixels {
+fn draw(spec: &InputSpec, pixel: fn(PixelPosition) -> [u8; 3]) -> Pixels {
     let (width, height) = (spec.width, spec.height);
-    let rows = (0..height).flat_map(|row| (0..width).map(move |column| Place { column, row, width, height }));
+    let rows = (0..height)
+        .flat_map(|row| (0..width).map(move |column| PixelPosition { column, row, width, height }));
     Pixels { width_px: width, height_px: height, rgb: rows.flat_map(pixel).collect() }
 }
 

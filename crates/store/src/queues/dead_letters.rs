@@ -1,8 +1,8 @@
-//! Going through the letters of a dead-letter queue once: each is looked at, and then sent to its queue or left.
+//! Going through the messages of a dead-letter queue once: each is looked at, and then sent to its queue or left.
 //!
-//! It never deletes a letter that its queue does not have again. Invariant: every letter that was received is held
+//! It never deletes a message that its queue does not have again. Invariant: every message that was received is held
 //! back until [`DeadLetters::release_all`], so that none is seen twice in one pass; it becomes visible again by itself
-//! if this process ends before. In memory are one page of letters and the receipts of those held.
+//! if this process ends before. In memory are one page of messages and the receipts of those held.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -17,18 +17,18 @@ use futures::{StreamExt, stream};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Draft, MAX_ENTRIES, MAX_TRIES, QueueClient, QueueClientError, batches};
+use super::{MAX_ENTRIES, MAX_TRIES, OutgoingMessage, QueueClient, QueueClientError, batches};
 
-/// How long a letter stays hidden from others at a time; renewed while the pass goes on.
+/// How long a message stays hidden from others at a time; renewed while the pass goes on.
 const HELD_SECONDS: i32 = 300;
 
-/// A letter that would become visible within this time is held anew.
+/// A message that would become visible within this time is held anew.
 const RENEW_BEFORE: Duration = Duration::from_secs(150);
 
 /// Receipts that are kept at most; SQS itself allows 120,000 messages in flight.
 const MAX_HELD: usize = 100_000;
 
-/// How long SQS looks for letters, seconds: above zero it asks all its servers, so that no answer means no letter.
+/// How long SQS looks for messages, seconds: above zero it asks all its servers, so that no answer means no message.
 const WAIT_SECONDS: i32 = 1;
 
 /// Batches of receipts on the way at once.
@@ -61,9 +61,9 @@ pub struct DeadLetter {
     attributes: HashMap<String, MessageAttributeValue>,
 }
 
-/// A letter that is hidden from others.
+/// A message that is hidden from others.
 #[derive(Debug)]
-struct Held {
+struct HiddenMessage {
     receipt: String,
     until: Instant,
 }
@@ -76,7 +76,7 @@ pub struct DeadLetters {
     /// Tries before SQS sets a message of the main queue aside.
     max_receive_count: Option<u32>,
     /// In the order in which they become visible.
-    held: VecDeque<Held>,
+    held: VecDeque<HiddenMessage>,
 }
 
 impl DeadLetters {
@@ -109,10 +109,10 @@ impl DeadLetters {
         &self.dead
     }
 
-    /// Up to ten letters that this pass has not seen; none at the end.
+    /// Up to ten messages that this pass has not seen; none at the end.
     ///
     /// # Errors
-    /// [`QueueClientError::Request`], and [`QueueClientError::TooManyHeld`] from 100,000 letters on that stay.
+    /// [`QueueClientError::Request`], and [`QueueClientError::TooManyHeld`] from 100,000 messages on that stay.
     pub async fn next_page(&mut self) -> Result<Vec<DeadLetter>, QueueClientError> {
         if self.held.len() >= MAX_HELD {
             return Err(QueueClientError::TooManyHeld { queue: self.dead.url.clone(), most: MAX_HELD });
@@ -129,50 +129,50 @@ impl DeadLetters {
             .send()
             .await
             .map_err(|error| self.dead.failed("receiving", DisplayErrorContext(&error).to_string()))?;
-        let letters = answer.messages.unwrap_or_default().into_iter().map(|message| self.letter(message));
-        let letters: Vec<DeadLetter> = letters.collect();
-        let held = letters.iter().map(|letter| Held { receipt: letter.receipt.clone(), until });
+        let messages = answer.messages.unwrap_or_default().into_iter().map(|message| self.message(message));
+        let messages: Vec<DeadLetter> = messages.collect();
+        let held = messages.iter().map(|message| HiddenMessage { receipt: message.receipt.clone(), until });
         self.held.extend(held);
-        Ok(letters)
+        Ok(messages)
     }
 
-    /// Sends letters to their queue and then deletes them here, in this order.
+    /// Sends messages to their queue and then deletes them here, in this order.
     ///
     /// # Errors
-    /// [`QueueClientError::NotSent`] for letters that stay, [`QueueClientError::NotDeleted`] for those that are in both
+    /// [`QueueClientError::NotSent`] for messages that stay, [`QueueClientError::NotDeleted`] for those that are in both
     /// queues now.
-    pub async fn redrive(&mut self, letters: &[DeadLetter]) -> Result<(), QueueClientError> {
+    pub async fn redrive(&mut self, messages: &[DeadLetter]) -> Result<(), QueueClientError> {
         let mut sent_before = 0;
-        for batch in batches(letters, |letter| letter.body.len()) {
-            let drafts: Vec<Draft<'_>> = batch
+        for batch in batches(messages, |message| message.body.len()) {
+            let drafts: Vec<OutgoingMessage<'_>> = batch
                 .iter()
-                .map(|letter| Draft {
-                    body: &letter.body,
-                    attributes: Some(&letter.attributes).filter(|attributes| !attributes.is_empty()),
+                .map(|message| OutgoingMessage {
+                    body: &message.body,
+                    attributes: Some(&message.attributes).filter(|attributes| !attributes.is_empty()),
                 })
                 .collect();
             let done = self.main.send_few(&drafts).await;
-            let sent = batch.iter().zip(&done.taken).filter(|(_, taken)| **taken).map(|(letter, _)| letter);
+            let sent = batch.iter().zip(&done.taken).filter(|(_, taken)| **taken).map(|(message, _)| message);
             let sent: Vec<&DeadLetter> = sent.collect();
             self.delete(&sent).await?;
             sent_before += sent.len();
             if sent.len() < batch.len() {
-                return Err(self.main.not_sent(letters.len(), sent_before, done.detail));
+                return Err(self.main.not_sent(messages.len(), sent_before, done.detail));
             }
         }
         Ok(())
     }
 
-    /// Makes one letter visible to others at once.
+    /// Makes one message visible to others at once.
     ///
     /// # Errors
     /// [`QueueClientError::Request`]; it becomes visible within five minutes then.
-    pub async fn release(&mut self, letter: &DeadLetter) -> Result<(), QueueClientError> {
-        self.forget(&letter.receipt);
-        self.dead.hide(vec![letter.receipt.clone()], 0).await
+    pub async fn release(&mut self, message: &DeadLetter) -> Result<(), QueueClientError> {
+        self.forget(&message.receipt);
+        self.dead.hide(vec![message.receipt.clone()], 0).await
     }
 
-    /// Makes all letters of this pass that are still here visible to others at once.
+    /// Makes all messages of this pass that are still here visible to others at once.
     ///
     /// # Errors
     /// [`QueueClientError::Request`]; they become visible within five minutes then.
@@ -185,36 +185,37 @@ impl DeadLetters {
         done.into_iter().collect()
     }
 
-    /// Holds those letters for longer that would soon be visible.
+    /// Holds those messages for longer that would soon be visible.
     async fn renew(&mut self) -> Result<(), QueueClientError> {
         let soon = Instant::now() + RENEW_BEFORE;
         while self.held.front().is_some_and(|held| held.until < soon) {
             let count = self.held.iter().take(MAX_ENTRIES).take_while(|held| held.until < soon).count();
             let receipts: Vec<String> = self.held.drain(..count).map(|held| held.receipt).collect();
             let until = Instant::now() + Duration::from_secs(HELD_SECONDS.unsigned_abs().into());
-            self.held.extend(receipts.iter().map(|receipt| Held { receipt: receipt.clone(), until }));
+            self.held
+                .extend(receipts.iter().map(|receipt| HiddenMessage { receipt: receipt.clone(), until }));
             self.dead.hide(receipts, HELD_SECONDS).await?;
         }
         Ok(())
     }
 
-    async fn delete(&mut self, letters: &[&DeadLetter]) -> Result<(), QueueClientError> {
-        let mut open: Vec<&DeadLetter> = letters.to_vec();
+    async fn delete(&mut self, messages: &[&DeadLetter]) -> Result<(), QueueClientError> {
+        let mut open: Vec<&DeadLetter> = messages.to_vec();
         let mut detail = String::new();
         for _ in 0..MAX_TRIES {
             if open.is_empty() {
                 return Ok(());
             }
-            let entries = open.iter().enumerate().map(|(index, letter)| {
+            let entries = open.iter().enumerate().map(|(index, message)| {
                 let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
-                entry.receipt_handle(&letter.receipt).build().expect("id and receipt are set")
+                entry.receipt_handle(&message.receipt).build().expect("id and receipt are set")
             });
             let request = self.dead.sqs.delete_message_batch().queue_url(&self.dead.url);
             match request.set_entries(Some(entries.collect())).send().await {
                 Ok(answer) => {
                     for done in &answer.successful {
-                        if let Some(letter) = super::index_of(&done.id).and_then(|index| open.get(index)) {
-                            let receipt = letter.receipt.clone();
+                        if let Some(message) = super::index_of(&done.id).and_then(|index| open.get(index)) {
+                            let receipt = message.receipt.clone();
                             self.forget(&receipt);
                         }
                     }
@@ -234,14 +235,14 @@ impl DeadLetters {
         Err(QueueClientError::NotDeleted { queue: self.dead.url.clone(), count: open.len(), detail })
     }
 
-    /// Takes a receipt out of those held; letters are worked on as they come, so that it is among the last.
+    /// Takes a receipt out of those held; messages are worked on as they come, so that it is among the last.
     fn forget(&mut self, receipt: &str) {
         if let Some(index) = self.held.iter().rposition(|held| held.receipt == receipt) {
             self.held.remove(index);
         }
     }
 
-    fn letter(&self, message: Message) -> DeadLetter {
+    fn message(&self, message: Message) -> DeadLetter {
         let system = message.attributes.unwrap_or_default();
         let (own, attributes): (HashMap<_, _>, HashMap<_, _>) = message
             .message_attributes
@@ -287,7 +288,7 @@ impl QueueClient {
                 .expect("id and receipt are set")
         });
         let request = self.sqs.change_message_visibility_batch().queue_url(&self.url);
-        let action = if seconds == 0 { "giving letters back" } else { "holding letters back" };
+        let action = if seconds == 0 { "giving messages back" } else { "holding messages back" };
         let answer = request.set_entries(Some(entries.collect())).send().await;
         let answer = answer.map_err(|error| self.failed(action, DisplayErrorContext(&error).to_string()))?;
         match answer.failed.iter().find(|failed| !failed.sender_fault) {

@@ -11,7 +11,7 @@ use aws_sdk_s3::Client;
 
 use crate::objects::newest_version;
 use crate::results::upload_day;
-use crate::table::writer::{Held, Over, PutResult};
+use crate::table::writer::{HeldResult, Over, PutResult};
 use crate::{Counter, StoreError, TableWriter};
 use giemsa_core::object::{Sequencer, slide_of_key};
 use giemsa_core::record::Record;
@@ -67,7 +67,7 @@ pub async fn place(
     sequencer: Option<&Sequencer>,
 ) -> Result<Placement, StoreError> {
     let mut record = Cow::Borrowed(record);
-    let mut held: Option<Box<Held>> = None;
+    let mut held: Option<Box<HeldResult>> = None;
     for _ in 0..MAX_TRIES {
         let over = match &held {
             None if record.is_gone() => Over::Earlier,
@@ -96,7 +96,7 @@ async fn is_newer(
     s3: &Client,
     record: &Record,
     sequencer: Option<&Sequencer>,
-    held: &Held,
+    held: &HeldResult,
 ) -> Result<bool, StoreError> {
     if let (Some(own), Some(other)) = (sequencer, &held.sequencer) {
         return Ok(own >= other);

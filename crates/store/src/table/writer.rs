@@ -40,19 +40,19 @@ pub(crate) enum Over<'a> {
     /// A result of an upload that its sequencer shows to be earlier.
     Earlier,
     /// This very result.
-    Held(&'a Held),
+    Held(&'a HeldResult),
     /// A withdrawn result of the same upload; what is written is withdrawn as well.
     Withdrawn,
 }
 
 /// What the table holds as the current result of an image and stage.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Held {
+pub(crate) struct HeldResult {
     pub(crate) record: Record,
     pub(crate) sequencer: Option<Sequencer>,
 }
 
-impl Held {
+impl HeldResult {
     /// The withdrawal that a result of the same upload keeps.
     pub(crate) fn withdrawal_of(&self, record: &Record) -> Option<&Withdrawn> {
         let is_same = self.record.image.object_version() == record.image.object_version();
@@ -66,7 +66,7 @@ pub(crate) enum PutResult {
     /// The table holds it; with the upload day of the result that was there, if there was one.
     Written(Option<String>),
     /// The table holds what may not be replaced.
-    Taken(Box<Held>),
+    Taken(Box<HeldResult>),
 }
 
 /// One entry of the model ledger: which model a stage serves from when on.
@@ -118,7 +118,7 @@ impl TableWriter {
                 let record = serde_dynamo::from_item(item).map_err(|e| {
                     self.failed(format!("the result of {:?} that is there: {e}", record.image.key))
                 })?;
-                Ok(PutResult::Taken(Box::new(Held { record, sequencer })))
+                Ok(PutResult::Taken(Box::new(HeldResult { record, sequencer })))
             }
             _ => Err(self.failed(DisplayErrorContext(&error).to_string())),
         }

@@ -41,7 +41,7 @@ pub struct XRayLayer {
 
 /// Where subsegments belong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct TraceContext {
     trace_id: String,
     parent_id: String,
 }
@@ -49,7 +49,7 @@ struct Place {
 /// A subsegment under way, kept with its span.
 #[derive(Debug)]
 struct Subsegment {
-    place: Place,
+    context: TraceContext,
     id: String,
     began_at: SystemTime,
     began: Instant,
@@ -90,22 +90,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for XRayLayer {
         let mut fields = Fields(Map::new());
         attributes.record(&mut fields);
         if let Some(header) = fields.0.get(TRACE_HEADER_FIELD).and_then(Value::as_str) {
-            if let Some(place) = sampled_place(header) {
-                span.extensions_mut().insert(place);
+            if let Some(context) = sampled_place(header) {
+                span.extensions_mut().insert(context);
             }
             return;
         }
-        let place = span.scope().skip(1).find_map(|around| {
+        let context = span.scope().skip(1).find_map(|around| {
             let extensions = around.extensions();
-            let below = |around: &Subsegment| Place {
-                trace_id: around.place.trace_id.clone(),
+            let below = |around: &Subsegment| TraceContext {
+                trace_id: around.context.trace_id.clone(),
                 parent_id: around.id.clone(),
             };
-            extensions.get::<Subsegment>().map(below).or_else(|| extensions.get::<Place>().cloned())
+            extensions.get::<Subsegment>().map(below).or_else(|| extensions.get::<TraceContext>().cloned())
         });
-        if let Some(place) = place {
+        if let Some(context) = context {
             span.extensions_mut().insert(Subsegment {
-                place,
+                context,
                 id: self.new_id(),
                 began_at: SystemTime::now(),
                 began: Instant::now(),
@@ -129,8 +129,8 @@ impl Subsegment {
         let mut document = json!({
             "name": name,
             "id": self.id,
-            "trace_id": self.place.trace_id,
-            "parent_id": self.place.parent_id,
+            "trace_id": self.context.trace_id,
+            "parent_id": self.context.parent_id,
             "type": "subsegment",
             "start_time": began_s,
             "end_time": began_s + self.began.elapsed().as_secs_f64(),
@@ -143,13 +143,13 @@ impl Subsegment {
 }
 
 /// Where subsegments of an invocation belong, if it is sampled.
-fn sampled_place(header: &str) -> Option<Place> {
+fn sampled_place(header: &str) -> Option<TraceContext> {
     let part = |name: &str| {
         let mut parts = header.split(';').filter_map(|part| part.trim().split_once('='));
         parts.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
     };
     let is_sampled = part("Sampled").as_deref() == Some("1");
-    Some(Place { trace_id: part("Root")?, parent_id: part("Parent")? }).filter(|_| is_sampled)
+    Some(TraceContext { trace_id: part("Root")?, parent_id: part("Parent")? }).filter(|_| is_sampled)
 }
 
 /// Fields of a span, as annotations: their names have no characters that X-Ray does not take.
@@ -173,11 +173,11 @@ mod tests {
     #[test]
     fn only_a_sampled_invocation_has_a_place_for_subsegments() {
         let header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;Lineage=a:0";
-        let place = Place {
+        let context = TraceContext {
             trace_id: "1-5759e988-bd862e3fe1be46a994272793".to_owned(),
             parent_id: "53995c3f42cd8ad8".to_owned(),
         };
-        assert_eq!(sampled_place(header), Some(place));
+        assert_eq!(sampled_place(header), Some(context));
         assert_eq!(sampled_place(&header.replace("Sampled=1", "Sampled=0")), None);
         assert_eq!(sampled_place("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1"), None);
         assert_eq!(sampled_place(""), None);

@@ -63,8 +63,8 @@ impl TableWriter {
     ) -> Result<(), String> {
         let write = async {
             match counter {
-                Counter::Slide(slide) => self.touch_slide(stage, slide, now).await,
-                Counter::Day(day) => self.touch_day(stage, day, now).await,
+                Counter::Slide(slide) => self.invalidate_slide(stage, slide, now).await,
+                Counter::Day(day) => self.invalidate_day(stage, day, now).await,
             }
         };
         let written = match stop_at {

@@ -63,14 +63,14 @@ pub struct DaySummary {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Counts {
+struct DayCounts {
     labels: BTreeMap<String, u64>,
     rejected: u64,
     needs_review: u64,
 }
 
-impl Counts {
-    /// Counts a row of the index.
+impl DayCounts {
+    /// DayCounts a row of the index.
     fn add(&mut self, row: &Item) {
         match text_of(row, "label") {
             Some(label) => match self.labels.get_mut(label) {
@@ -95,7 +95,7 @@ struct DayItem {
     changed_at: DateTime<Utc>,
     changes: u64,
     #[serde(default)]
-    counts: Option<Counts>,
+    counts: Option<DayCounts>,
     /// Changes when counting began.
     #[serde(default)]
     counts_changes: u64,
@@ -105,7 +105,7 @@ struct DayItem {
 
 impl DayItem {
     /// The counts that are kept, if they may be answered at `now`.
-    fn kept(&self, now: DateTime<Utc>) -> Option<(Counts, DateTime<Utc>)> {
+    fn kept(&self, now: DateTime<Utc>) -> Option<(DayCounts, DateTime<Utc>)> {
         let (counts, computed_at) = (self.counts.clone()?, self.computed_at?);
         let is_of_now = self.counts_changes == self.changes && computed_at > self.changed_at + INDEX_LAG;
         let seconds = (counts.images() / COUNTED_PER_SECOND).try_into().unwrap_or(i64::MAX);
@@ -120,7 +120,7 @@ impl TableWriter {
     ///
     /// # Errors
     /// [`StoreError`] if the table does not take it.
-    pub async fn touch_day(&self, stage: &str, day: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+    pub async fn invalidate_day(&self, stage: &str, day: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
         let request = self.dynamodb.update_item().table_name(&self.table);
         let sent = request
             .key("pk", text(days_pk(stage)))
@@ -173,19 +173,20 @@ impl TableReader {
                 (counts, now)
             }
         };
-        let Counts { labels, rejected, needs_review } = counts;
+        let DayCounts { labels, rejected, needs_review } = counts;
         Ok(DaySummary { date, labels, rejected, needs_review, computed_at })
     }
 
-    async fn counts(&self, stage: &str, day: &str) -> Result<Counts, QueryError> {
+    async fn counts(&self, stage: &str, day: &str) -> Result<DayCounts, QueryError> {
         let shards = SHARDS.char_indices().map(|(at, _)| async move {
-            let mut counts = Counts::default();
+            let mut counts = DayCounts::default();
             let pk = recent_pk(stage, day, &SHARDS[at..=at]);
             self.count_rows(RECENT_INDEX, pk, COUNTED, |row| counts.add(row)).await?;
-            Ok::<Counts, QueryError>(counts)
+            Ok::<DayCounts, QueryError>(counts)
         });
-        let sums: Vec<Counts> = stream::iter(shards).buffer_unordered(SHARDS_AT_ONCE).try_collect().await?;
-        let mut counts = Counts::default();
+        let sums: Vec<DayCounts> =
+            stream::iter(shards).buffer_unordered(SHARDS_AT_ONCE).try_collect().await?;
+        let mut counts = DayCounts::default();
         for of_shard in sums {
             counts.rejected += of_shard.rejected;
             counts.needs_review += of_shard.needs_review;
@@ -201,7 +202,7 @@ impl TableReader {
         &self,
         stage: &str,
         item: &DayItem,
-        counts: &Counts,
+        counts: &DayCounts,
         begun_at: DateTime<Utc>,
     ) -> Result<(), QueryError> {
         let counts: Item = serde_dynamo::to_item(counts).map_err(|e| self.failed(e.to_string()))?;
@@ -235,7 +236,7 @@ mod tests {
             sk: "2026-01-01".to_owned(),
             changed_at: now - TimeDelta::days(30),
             changes: 3,
-            counts: Some(Counts::default()),
+            counts: Some(DayCounts::default()),
             counts_changes: 3,
             computed_at: Some(now - ago),
         };

@@ -161,7 +161,12 @@ impl TableWriter {
     ///
     /// # Errors
     /// [`StoreError`] if the table does not take it.
-    pub async fn touch_slide(&self, stage: &str, slide: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+    pub async fn invalidate_slide(
+        &self,
+        stage: &str,
+        slide: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         let (listing_pk, listing_sk) = slide_listing(stage, slide, now);
         let request = self.dynamodb.update_item().table_name(&self.table);
         let sent = request
