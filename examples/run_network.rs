@@ -4,9 +4,9 @@
 //! printf 'network.onnx\tinput.f32\n' | run_network
 //! ```
 //!
-//! Each line asked, `NETWORK<tab>INPUT`, names a model file with its `giemsa.*` metadata, and a file of 32-bit floats in the
-//! order of its input. It is answered by one line of JSON: `{"scores": [...], "outlier": ...}`, or `{"refused": "..."}`.
-//! It never judges. Invariant: a network that it runs was loaded by the code that loads models in production.
+//! Each line asked, `NETWORK<tab>INPUT`, names a model file with its `giemsa.*` metadata, and a file of 32-bit floats
+//! in the order of its input. It is answered by one line of JSON: `{"scores": [...], "outlier": ...}`, or `{"refused":
+//! "..."}`. A network that it runs was loaded by the code that loads models in production.
 
 use std::io::{BufRead, Write};
 

@@ -1,7 +1,7 @@
 //! One image, from bytes to finding, in one synchronous function: decode, preprocess, infer, decide.
 //!
-//! The pipeline runs it on its CPU pool and `giemsa classify` on files; neither repeats it. It never waits
-//! for anything. Invariant: what is wrong with the image becomes a finding, what is wrong with us an error.
+//! The pipeline runs it on its CPU pool and `giemsa classify` on files; neither repeats it. What is wrong with the
+//! image becomes a finding, what is wrong with us an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -64,7 +64,7 @@ pub enum AnalysisError {
 /// Analyses the bytes of one image file, however long it takes.
 ///
 /// # Errors
-/// [`ModelError`] if the network fails on the image; that is no fault of the image.
+/// [`ModelError`] if the network fails on the image; that is not a fault of the image.
 pub fn analyse_image(bytes: &[u8], model: &Model, limits: &DecodeLimits) -> Result<Analysis, ModelError> {
     match analyse_image_until(bytes, model, limits, None, |_| {}) {
         Ok(analysis) => Ok(analysis),

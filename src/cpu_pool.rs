@@ -1,6 +1,6 @@
 //! Analyses images on as many threads as there are processors to use.
 //!
-//! A panic is the failure of its image, and an image that takes too long gives its processor back. Invariant: at most
+//! A panic is the failure of its image, and an image that takes too long gives its processor back. At most
 //! `GIEMSA_CPUS` images are analysed at a time, those included that nobody waits for any more.
 
 use std::collections::HashMap;
@@ -123,7 +123,7 @@ impl CpuPool {
             match timeout(self.image_timeout, self.permits.clone().acquire_owned()).await {
                 Ok(permit) => return Ok(permit.expect("the semaphore is never closed")),
                 Err(_) if overdue.iter().any(|number| locked(&self.running).contains_key(number)) => {
-                    tracing::error!("an analysis does not end, the process has to");
+                    tracing::error!("an analysis hangs; the process exits");
                     self.is_stuck.store(true, Ordering::Relaxed);
                 }
                 Err(_) => {}

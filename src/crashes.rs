@@ -1,8 +1,7 @@
 //! Models that end the process which runs them: counted, and refused after the second time.
 //!
-//! It never sees a process end; the embedded stack does, and on Lambda the next delivery of what was being answered, by
-//! the run that was noted before it and never ended.
-//! Invariant: one crash refuses nothing, and neither do many that may all have one other cause.
+//! The embedded stack does, and on Lambda the next delivery of what was being answered, by the run that was noted
+//! before it and never ended. One crash refuses nothing, and neither do many that may all have one other cause.
 
 use std::fmt::Display;
 
@@ -144,7 +143,7 @@ impl RunNotes {
     /// Notes that a run ended of which the next delivery is to know nothing else.
     pub async fn end(&self, object: &ObjectRef) {
         if let Err(error) = self.table.end_run(NotedUpload::of(object, &self.stage)).await {
-            tracing::warn!(key = %object.key, %error, "the end of a run was not noted");
+            tracing::warn!(key = %object.key, %error, "cannot note the end of a run");
         }
     }
 }

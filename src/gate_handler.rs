@@ -1,8 +1,8 @@
 //! The gate function: a model file that was copied to a stage is tried on the golden set, and its report is written.
 //!
-//! It never lets a model serve; the registry of a stage reads the report and decides. The same handler runs in Lambda, in
-//! the embedded stack and in the tests. Invariant: whatever ends in no report is handed back to the trigger, and a report
-//! that says `passed` is written after the archive and the page that it stands for.
+//! It never lets a model serve; the registry of a stage reads the report and decides. The same handler runs in Lambda,
+//! in the embedded stack and in the tests. Whatever ends in no report is handed back to the trigger, and a report that
+//! says `passed` is written after the archive and the page that it stands for.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +28,7 @@ use giemsa_model::{
 use giemsa_store::metrics::{self, Metric};
 use giemsa_store::{BoundedFile, BucketError, FoundReport, ModelBucket};
 
-/// Folders of the model bucket that are no stages.
+/// Folders of the model bucket that are not stages.
 const NO_STAGES: [&str; 4] = ["archive", "golden", "golden-sets", "reports"];
 
 /// Answers events of the model bucket.
@@ -206,7 +206,7 @@ impl GateHandler {
         let (sha256, size_bytes, bytes) =
             match self.bucket.get_within(&object.key, version_id, max_bytes).await? {
                 None => {
-                    tracing::warn!(key = %object.key, "the model is gone, there is nothing to try");
+                    tracing::warn!(key = %object.key, "the model was deleted; nothing to try");
                     return Ok(Gated::Gone);
                 }
                 // A file that is not held is still told apart from others, so that its report can be found.

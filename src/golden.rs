@@ -1,7 +1,7 @@
 //! The golden set: which objects belong to it, and what models answer to its images.
 //!
-//! It never judges; `model::gate` does. It does not know where an image's bytes come from, so that the gate function and
-//! `giemsa model check` share it. Invariant: every image and model has one answer or one reason for having none.
+//! It does not know where an image's bytes come from, so that the gate function and `giemsa model
+//! check` share it. Every image and model has one answer or one reason for having none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,7 @@ pub struct GoldenSet {
 impl GoldenSet {
     /// Sorts out what is in the bucket: keys with their ETags, without quotes.
     ///
-    /// Images are `golden/<label>/<image>`, in folders too. What lies directly under `golden/` is no image, and neither
+    /// Images are `golden/<label>/<image>`, in folders too. What lies directly under `golden/` is not an image, and neither
     /// are folder markers, hidden files and system files.
     pub fn of(objects: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut set = Self::default();

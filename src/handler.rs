@@ -1,7 +1,7 @@
 //! Trigger event in, trigger's answer out; the same for Lambda, the embedded stack and the tests.
 //!
-//! It never classifies anything itself. Invariant: whatever is not answered is named in the answer, so that
-//! the trigger delivers it again; nothing is acknowledged that has no terminal state.
+//! Invariant: whatever is not answered is named in the answer, so that the trigger delivers it again; nothing is
+//! acknowledged that has no terminal state.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -194,7 +194,7 @@ impl Handler {
                             continue;
                         }
                     }
-                    Err(error) => tracing::warn!(key = %object.key, %error, "a run was not noted"),
+                    Err(error) => tracing::warn!(key = %object.key, %error, "cannot note the start of a run"),
                 }
                 let ran = self.pipeline.run(std::slice::from_ref(object), deadline).await;
                 if matches!(ran.outcomes.as_slice(), [Outcome::Retry(Failure::NoTimeLeft)])

@@ -1,7 +1,7 @@
 //! Notes of why images are not answered yet, kept in the table for those who look after them.
 //!
 //! It never decides what becomes of an image, and costs nothing where nothing fails: only a second delivery can have a
-//! note to take away. Invariant: keeping notes ends before the invocation does.
+//! note to take away. Keeping notes ends before the invocation does.
 
 use std::time::{Duration, Instant};
 

@@ -120,7 +120,7 @@ impl Failure {
             Self::Fetch(
                 FetchError::Incomplete { .. } | FetchError::Damaged { .. } | FetchError::Request { .. },
             ) => Disposition::Retry,
-            // The only one that is no property of the file.
+            // The only one that is not a property of the file.
             Self::Decode(DecodeError::OutOfTime) => Disposition::Retry,
             Self::Decode(error) => reject(error.code()),
             Self::Model(_)

@@ -85,7 +85,7 @@ impl Pipeline {
         self
     }
 
-    /// Loads the model ahead of the first event. Failing is no error here: the first batch looks again, and the
+    /// Loads the model ahead of the first event. Failing is not an error here: the first batch looks again, and the
     /// registry has said what is wrong with the model.
     pub async fn warm_up(&self) {
         if let Err(error) = self.release().await {
@@ -147,7 +147,7 @@ impl Pipeline {
         for (counter, detail) in self.table.invalidate(&self.config.stage, counters, stop_at).await {
             let place = counter.to_string();
             let images = answered.iter().filter(|answered| answered.counters.contains(&counter)).count();
-            tracing::warn!(images, %place, %detail, "counts not marked as old, images are handed back");
+            tracing::warn!(images, %place, %detail, "cannot invalidate counts; images are handed back");
             for answered in answered.iter_mut().filter(|answered| answered.counters.contains(&counter)) {
                 let failure = Failure::ActivityNotNoted { place: place.clone(), detail: detail.clone() };
                 answered.outcome = Outcome::Retry(failure);
@@ -378,7 +378,7 @@ impl Pipeline {
     async fn store(&self, record: Record, object: &ObjectRef) -> Result<(Record, Placement), StoreError> {
         let Config { results_bucket, results_prefix, .. } = &self.config;
         let record = write_result(&self.s3, results_bucket, results_prefix, record).await?;
-        // The place of a write in the order of its key is no place of another write that was read in its stead.
+        // The place of a write in the order of its key is not a place of another write that was read in its stead.
         let is_its_own = record.is_gone() || record.image.is_announced_by(object);
         let sequencer = object.sequencer.as_ref().filter(|_| is_its_own);
         let placement = place(&self.s3, &self.table, &record, sequencer).await?;

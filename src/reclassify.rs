@@ -1,7 +1,7 @@
 //! Answers anew exactly those images whose current result a given model made.
 //!
-//! It never keeps a list: an image that is answered anew leaves the index of the old model, so a run that was ended
-//! goes on where it was by being started again. Invariant: each image is taken once a run, whatever becomes of it.
+//! An image that is answered anew leaves the index of the old model, so a run that was ended goes on where it was by
+//! being started again. Each image is taken once a run, whatever becomes of it.
 
 use serde::Serialize;
 

@@ -92,4 +92,4 @@ def attribute(value):
             return {"M": {name: attribute(inner) for name, inner in value.items()}}
         case list():
             return {"L": [attribute(inner) for inner in value]}
-    raise TypeError(f"{type(value)} is no attribute")
+    raise TypeError(f"{type(value)} is not an attribute")

@@ -1,6 +1,6 @@
 //! A roundish thing with an uneven border: a cell, a nucleus, a grain of dust, a mask.
 //!
-//! It never draws. It keeps one invariant: beyond its `area` nothing of it is left.
+//! It keeps one invariant: beyond its `area` nothing of it is left.
 
 use rand::Rng;
 

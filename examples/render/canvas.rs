@@ -1,7 +1,6 @@
 //! The picture while it is drawn: light that comes through, and the mask that cuts the cell out.
 //!
-//! It never knows what a cell is. It keeps one invariant: stain only takes light away, as on a real slide,
-//! so marks can be drawn in any order.
+//! It keeps one invariant: stain only takes light away, as on a real slide, so marks can be drawn in any order.
 
 use image::{Rgb, RgbImage};
 use rand::Rng;

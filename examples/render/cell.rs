@@ -1,7 +1,6 @@
 //! One red cell: outline, colour, central pallor, light and focus, and the cut-out onto black.
 //!
-//! It never writes a file. It keeps one invariant: the truth of a picture is `CellKind::label`, fixed
-//! before anything is drawn.
+//! It keeps one invariant: the truth of a picture is `CellKind::label`, fixed before anything is drawn.
 
 use image::RgbImage;
 use rand::{Rng, SeedableRng};

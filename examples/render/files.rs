@@ -1,6 +1,6 @@
 //! Packs a drawn cell into the image formats that people upload, and makes the files that are none.
 //!
-//! It never draws. It keeps one invariant: the same cell and container give the same bytes.
+//! It keeps one invariant: the same cell and container give the same bytes.
 
 use std::io::Cursor;
 

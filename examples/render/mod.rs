@@ -1,9 +1,9 @@
 //! Draws single red cells as they look in a Giemsa-stained thin smear, and what is no such cell, and packs
 //! the pictures into files.
 //!
-//! It never reads an image: each picture is drawn from numbers alone, so the pictures may be shared freely.
-//! It keeps one invariant: a cell depends only on its slide's look and its own seed, so that the same
-//! seed draws the same cell, whatever is drawn before it.
+//! Each picture is drawn from numbers alone, so the pictures may be shared freely. It keeps one invariant: a cell
+//! depends only on its slide's look and its own seed, so that the same seed draws the same cell, whatever is drawn
+//! before it.
 
 pub mod blob;
 pub mod canvas;

@@ -1,7 +1,6 @@
 //! Smooth random fields and the few random helpers that the drawing needs.
 //!
-//! It never keeps state between calls: a field is a pure function of its seed and the position.
-//! It keeps one invariant: values lie in -1..=1.
+//! A field is a pure function of its seed and the position. It keeps one invariant: values lie in -1..=1.
 
 use rand::Rng;
 

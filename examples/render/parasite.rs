@@ -1,7 +1,6 @@
 //! What lies in or on a red cell: ring forms, trophozoites, and harmless things that look a little like them.
 //!
-//! It never decides whether a cell is infected. It keeps one invariant: whatever it draws lies within the
-//! cell's outline, where a reader would look for it.
+//! It keeps one invariant: whatever it draws lies within the cell's outline, where a reader would look for it.
 
 use rand::Rng;
 

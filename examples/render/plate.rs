@@ -1,7 +1,7 @@
 //! A picture of any width and height on which anything is drawn cheaply: blobs, strokes, polygons, blur, grain.
 //!
-//! It never knows what it draws. It keeps one invariant: only shapes' own boxes are visited, and nothing is
-//! computed per pixel that platforms round differently (no sine, no exponential), so bytes agree between machines.
+//! It keeps one invariant: only shapes' own boxes are visited, and nothing is computed per pixel that platforms round
+//! differently (no sine, no exponential), so bytes agree between machines.
 
 use image::{Rgb, RgbImage};
 use rand::Rng;

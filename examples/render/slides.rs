@@ -1,7 +1,6 @@
 //! Which slides and files there are, under which names, and what is true of each of them.
 //!
-//! It never looks at a model's answer. It keeps one invariant: `expected.csv` has one row for every file
-//! of the folder, itself included.
+//! It keeps one invariant: `expected.csv` has one row for every file of the folder, itself included.
 
 use std::fs;
 use std::path::Path;

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(
     init: {
-        // A panic that the library catches is no finding; one that it does not ends the process all the same.
+        // A panic that the library catches is not a finding; one that it does not ends the process all the same.
         std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     },
     |bytes: &[u8]| {

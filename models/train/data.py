@@ -23,7 +23,7 @@ FINE_PX = 80
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture. `label` indexes LABELS, or is -1 for a picture that is no cell; `patient` is empty for a drawing."""
+    """One picture. `label` indexes LABELS, or is -1 for a picture that is not a cell; `patient` is empty for a drawing."""
 
     path: Path
     label: int
@@ -104,7 +104,7 @@ def read_renders(folder: Path) -> list[Sample]:
 
 
 def read_outliers(folder: Path) -> list[Sample]:
-    """The drawn pictures of `render_samples outliers`, which are no cells; the folder's name is the kind."""
+    """The drawn pictures of `render_samples outliers`, which are not cells; the folder's name is the kind."""
     return [Sample(path, -1, kind=path.parent.name) for path in sorted(folder.glob("*/*.png"))]
 
 

@@ -77,7 +77,7 @@ def _batch(cells, rows, outliers, rng):
 
 
 def _loss(network, batch, labels):
-    """Cross-entropy of the cells' labels; what is no cell is told from cells, and drawn to an even answer
+    """Cross-entropy of the cells' labels; what is not a cell is told from cells, and drawn to an even answer
     (outlier exposure: Hendrycks et al. 2019, arXiv:1812.04606)."""
     with torch.autocast("cpu", torch.bfloat16):
         logits, outlier = network(batch)

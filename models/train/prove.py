@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path.append(str(PROJECT / "models" / "convert"))
 import proof  # noqa: E402
 
-# Drawn, as all sample images are: a healthy cell, two sick ones, and what is no cell.
+# Drawn, as all sample images are: a healthy cell, two sick ones, and what is not a cell.
 IMAGES = ("slide-001-healthy/cell-01.png", "slide-002-falciparum/cell-08.png", "slide-002-falciparum/cell-12.png",
           "not-a-cell/debris.png")
 

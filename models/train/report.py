@@ -32,7 +32,7 @@ class Findings:
 
 
 def measure_outliers(networks, kinds, drawn: list[Sample], cells: list[Sample], answers, settings, held_out_kinds) -> dict:
-    """Which share of what is no cell is sent to a person, and which share of good cells is sent for being no cell."""
+    """Which share of what is not a cell is sent to a person, and which share of good cells is sent for being no cell."""
     limit, pixels = settings["review"]["outlier_above"], load(drawn, exact_pixels)
     kind_of = np.array([s.kind for s in drawn])
 

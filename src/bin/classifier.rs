@@ -1,7 +1,6 @@
 //! The classifier as a Lambda function: log, configuration, clients, run.
 //!
-//! It never looks into an event and never decides anything; [`Handler`] does. Invariant: an invocation is answered by
-//! the handler or fails, so that its trigger delivers it again.
+//! An invocation is answered by the handler or fails, so that its trigger delivers it again.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The golden gate as a Lambda function: log, configuration, client, run.
 //!
-//! It never looks into an event and never judges a model; [`GateHandler`] does. Invariant: a model that was copied has a
-//! report, or the invocation fails, so that its trigger delivers it again.
+//! A model that was copied has a report, or the invocation fails, so that its trigger delivers it
+//! again.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Whether a stage may serve a model: by its golden report, or without one.
 //!
-//! Invariant: where a report is required, a model without one that has its digest is not accepted.
+//! Where a report is required, a model without one that has its digest is not accepted.
 
 use chrono::{DateTime, Utc};
 

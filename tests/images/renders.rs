@@ -1,6 +1,6 @@
 //! The drawn pictures: the same arguments write the same bytes, and what is committed is what is drawn.
 //!
-//! It never asks a model. The older samples are not drawn again, since that takes half a minute.
+//! The older samples are not drawn again, since that takes half a minute.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -38,7 +38,7 @@ impl<'a> Template<'a> {
             (Some((_, value)), _) => (*value).to_owned(),
             (None, Value::Number(number)) => number.to_string(),
             (None, default) => {
-                default.as_str().unwrap_or_else(|| panic!("{name} is no parameter")).to_owned()
+                default.as_str().unwrap_or_else(|| panic!("{name} is not a parameter")).to_owned()
             }
         }
     }

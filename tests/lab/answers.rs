@@ -241,7 +241,7 @@ async fn what_cannot_be_read_is_named_alone() {
         assert_neighbours_are_answered(&lab, &poison).await;
     }
 
-    // A task whose key is no text would fail for ever; one without a bucket as well.
+    // A task whose key is not a text would fail for ever; one without a bucket as well.
     let mut event = batch_event(&uploads);
     event["tasks"][1]["s3Key"] = json!("slide/%FF.png");
     let answer = handler.handle(&event, None).await.unwrap();

@@ -588,7 +588,11 @@ async fn a_job_outlives_its_command_and_is_followed_and_stopped() {
     });
     for flag in ["--stop", "--follow"] {
         let refused = cloud.run(&[flag, &job_id], 1).await;
-        assert!(text(&refused.stderr).contains("is no backfill of this stack"), "{}", text(&refused.stderr));
+        assert!(
+            text(&refused.stderr).contains("is not a backfill of this stack"),
+            "{}",
+            text(&refused.stderr)
+        );
     }
     cloud.service.update(&job_id, |job| job.description = "a colleague's job".to_owned());
     cloud.service.set_mood(Mood::Fails);

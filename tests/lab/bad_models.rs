@@ -245,7 +245,7 @@ fn contradictions() -> Vec<Case> {
         ),
         ("temperature 0", toy().with("giemsa.temperature", "0").bytes(), &["giemsa.temperature is \"0\""]),
         (
-            "scores that are no numbers",
+            "scores that are not numbers",
             biased(f32::NAN),
             &["the weights \"bias\"", "of 2 numbers 1 are NaN and 0 infinite", "place 0", "earlier epoch"],
         ),

@@ -91,7 +91,7 @@ async fn a_day_becomes_files_and_json_goes_only_when_it_is_in_them() {
     let lab = Lab::without_model().await;
     let s3 = &lab.clients.s3;
     let mut expected = write(s3, (0..250).map(record)).await;
-    // Another stage and another day are no business of this one.
+    // Another stage and another day do not concern this one.
     let other = Record { stage: "dev".to_owned(), ..record(900) };
     write(s3, [other]).await;
 
@@ -114,14 +114,14 @@ async fn a_day_becomes_files_and_json_goes_only_when_it_is_in_them() {
     assert_eq!(keys(&lab, "compacted/").await, later.files, "what was replaced is removed");
     assert_holds(&lab, &expected).await;
 
-    // What is no record, or not wholly one, stays.
+    // What is not a record, or not wholly one, stays.
     put(s3, "results/stage=prod/date=2026-11-22/notes.txt", "hello").await;
     let mut newer = serde_json::to_value(record(300).without_times()).unwrap();
     newer["invented"] = true.into();
     put(s3, "results/stage=prod/date=2026-11-22/newer.json", newer.to_string()).await;
     let deleting = compact(&lab, true).await;
     assert_eq!((deleting.json_deleted, deleting.left_out, deleting.results), (255, 2, 255));
-    assert!(deleting.left_out_examples.iter().any(|why| why.contains("notes.txt: it is no JSON")));
+    assert!(deleting.left_out_examples.iter().any(|why| why.contains("notes.txt: it is not a JSON")));
     assert!(deleting.left_out_examples.iter().any(|why| why.contains("newer.json: it holds fields")));
     let left = keys(&lab, "results/stage=prod/").await;
     assert_eq!(left, ["newer.json", "notes.txt"].map(|n| format!("results/stage=prod/date=2026-11-22/{n}")));

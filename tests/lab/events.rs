@@ -111,7 +111,7 @@ fn only_bucket_and_key_are_needed_and_what_lacks_them_is_never_acknowledged() {
             if let Some(needed) = NEEDED.iter().find(|needed| **needed == pointer) {
                 needed_seen.insert(*needed);
                 let found = parsed.as_ref().ok().and_then(uploads);
-                // A removed list of records is no event; any other is handed back.
+                // A removed list of records is not an event; any other is handed back.
                 assert_eq!(found, None, "{form} without {pointer}: {parsed:?}");
                 continue;
             }

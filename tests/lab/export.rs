@@ -237,7 +237,7 @@ async fn memory_does_not_grow_with_the_results() {
         peaks.push(peak);
     }
     eprintln!("peak memory: {} kB for 11,000 results, {} kB for 23,000", peaks[0] >> 10, peaks[1] >> 10);
-    assert!(peaks[0] > 4 << 20, "{peaks:?} are no figures of a process");
+    assert!(peaks[0] > 4 << 20, "{peaks:?} are not figures of a process");
     assert!(peaks[1] <= peaks[0] + SLACK_BYTES, "{peaks:?}");
 }
 

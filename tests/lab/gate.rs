@@ -277,7 +277,7 @@ async fn a_mislabelled_image_is_listed_and_an_unreadable_one_fails() {
     assert_eq!(report.confusion["parasitized"]["uninfected"], 1);
 
     for (name, bytes, code) in [
-        ("text.png", &b"this is no image at all"[..], "not_an_image"),
+        ("text.png", &b"this is not an image at all"[..], "not_an_image"),
         ("cut.png", &cell[..cell.len() / 2], "corrupt"),
     ] {
         lab.put_in_models(&format!("golden/uninfected/{name}"), bytes).await;
@@ -501,7 +501,7 @@ async fn a_cold_start_on_a_refused_file_serves_what_served_last() {
     report_of(&lab, &second).await;
     assert_eq!(answering_model(&lab, &handler, STAGE).await, Some(sha256_hex(&second)));
 
-    // A changed archive is no fall back.
+    // A changed archive is not a fall back.
     lab.put_model(STAGE, b"no model").await;
     lab.put_in_models(&archive_key(&sha256_hex(&second)), &first).await;
     assert_eq!(answering_model(&lab, &cold(), STAGE).await, None);

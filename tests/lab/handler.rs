@@ -89,7 +89,7 @@ async fn what_cannot_be_classified_is_rejected_for_good() {
     let handler = lab.handler();
     let cell = uninfected_cell();
     let cases: [(&str, &[u8], &str); 4] = [
-        ("s/text.png", b"this is no image at all", "not_an_image"),
+        ("s/text.png", b"this is not an image at all", "not_an_image"),
         ("s/empty.png", b"", "empty"),
         ("s/cut.png", &cell[..cell.len() / 2], "corrupt"),
         ("s/report.png", b"%PDF-1.7\n%....", "unsupported_format"),

@@ -512,7 +512,7 @@ async fn the_dashboard_answers_requests_of_a_gateway() {
     let wrong = http_event("GET", "/api/slides", "stage=beta", &json!({"host": host}));
     let posted = api.invoke("wrong", minute, &wrong.to_string()).await;
     assert_eq!(posted.body["statusCode"], 400, "{posted:?}");
-    // No queue is named, so nothing is said of queues, and that is no failure.
+    // No queue is named, so nothing is said of queues, and that is not a failure.
     let health = http_event("GET", "/api/health", "", &json!({"host": host}));
     let posted = api.invoke("health", minute, &health.to_string()).await;
     let body: Value = serde_json::from_str(posted.body["body"].as_str().unwrap()).unwrap();

@@ -39,7 +39,7 @@ async fn memory_does_not_grow_with_the_bucket() {
         peaks.push(peak);
     }
     eprintln!("peak memory: {} kB for 2,000 keys, {} kB for 40,000", peaks[0] >> 10, peaks[1] >> 10);
-    assert!(peaks[0] > 4 << 20, "{peaks:?} are no figures of a process");
+    assert!(peaks[0] > 4 << 20, "{peaks:?} are not figures of a process");
     assert!(peaks[1] <= peaks[0] + SLACK_BYTES, "{peaks:?}");
 }
 

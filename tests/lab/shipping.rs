@@ -112,7 +112,7 @@ async fn a_promotion_needs_a_passing_report_and_a_forced_one_a_reason() {
     let line = &history.entries[0];
     assert_eq!((line.event, line.state), (Event::Force, ReleaseState::Released));
     assert_eq!((line.who.as_deref(), line.why.as_deref()), (Some("ada"), Some("an outbreak")));
-    // Once more is no release.
+    // Once more is not a release.
     let again = releaser.promote("dev", "prod", &author(None, false)).await.unwrap();
     assert_eq!((again.kind, again.released_at), (None, None));
     assert_eq!(releaser.history("prod").await.unwrap(), history);

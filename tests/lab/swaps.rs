@@ -90,7 +90,7 @@ async fn a_deleted_file_is_said_once_and_the_last_good_model_serves_on() {
         assert_eq!(errors.len(), round, "{errors:#?}");
         let message = errors[round - 1]["error"].as_str().unwrap();
         assert!(message.contains("there is no model at s3://lab-models/deleted/model.onnx"), "{message}");
-        // The same file again is no new model; deleted again, it is said again.
+        // The same file again is not a new model; deleted again, it is said again.
         lab.put_model(STAGE, &toy(1)).await;
         assert_eq!(serves(&registry).await, sha256_hex(&toy(1)));
     }

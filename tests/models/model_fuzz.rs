@@ -145,7 +145,7 @@ fn fuzz_child() {
     }
     let runs = number_from("GIEMSA_FUZZ_RUNS", 2_000);
     let first = number_from("GIEMSA_FUZZ_SEED", 0);
-    // What is caught is no failure, and would be most of the output.
+    // What is caught is not a failure, and would be most of the output.
     std::panic::set_hook(Box::new(|_| {}));
     let limits =
         LoadLimits { model_bytes: 48 << 20, run_bytes: 32 << 20, image_timeout: Duration::from_secs(5) };

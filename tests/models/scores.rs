@@ -59,7 +59,7 @@ fn scores_and_probabilities_equal_onnxruntime_on_a_non_square_image() {
                 "{name}: outlier score {found} differs by {difference} from {expected}"
             );
             assert!((decision.outlier_score.unwrap() - f64::from(found)).abs() < 1e-6);
-            assert_eq!(decision.outlier, Some(false), "a field full of cells is no blank one");
+            assert_eq!(decision.outlier, Some(false), "a field full of cells is not a blank one");
         }
         let labels = case["labels"].as_array().unwrap();
         for (label, expected) in labels.iter().zip(case["probabilities"].as_array().unwrap()) {

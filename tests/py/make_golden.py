@@ -247,7 +247,7 @@ def make_gaps():
         helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
         helper.make_node("Sub", ["mean", "low"], ["above_low"]),
         helper.make_node("Sub", ["mean", "high"], ["above_high"]),
-        # Below 0 only between 0.27 and 0.32, where no probe's mean lies (crates/model/src/network/probe.rs), and the root is no number.
+        # Below 0 only between 0.27 and 0.32, where no probe's mean lies (crates/model/src/network/probe.rs), and the root is not a number.
         helper.make_node("Mul", ["above_low", "above_high"], ["gap"]),
         helper.make_node("Split", ["gap"], ["red", "green", "blue"], axis=1),
         helper.make_node("Sqrt", ["red"], ["score"]),

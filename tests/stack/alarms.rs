@@ -113,7 +113,7 @@ fn deployed(value: &Value) -> String {
     let Value::Tagged(tagged) = value else { return value.as_str().unwrap().to_owned() };
     let name = tagged.value.as_str().unwrap();
     let known = DEPLOYED.iter().find(|(of_template, _)| *of_template == name);
-    known.unwrap_or_else(|| panic!("{name} is no queue, function or table of the stack")).1.to_owned()
+    known.unwrap_or_else(|| panic!("{name} is not a queue, function or table of the stack")).1.to_owned()
 }
 
 /// Metric math, as far as the template uses it.
@@ -202,7 +202,7 @@ impl<'a> Math<'a> {
                 self.metrics.values().flatten().copied().reduce(|a, b| a + b)
             }
             number if number.parse::<f64>().is_ok() => number.parse().ok(),
-            id => *self.metrics.get(id).unwrap_or_else(|| panic!("{id} is no metric of the alarm")),
+            id => *self.metrics.get(id).unwrap_or_else(|| panic!("{id} is not a metric of the alarm")),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The dashboard in a real browser: `tests/py/browser/` is run by pytest against `giemsa up` and Debian's Chromium.
 //!
 //! Needs Chromium (by `GIEMSA_TEST_CHROMIUM` or on the path) and the Python of `tests/requirements.txt` in
-//! `GIEMSA_TEST_PYTHON`; without them nothing is tested, which is said aloud, and is a failure where `CI` is `true`. So it
-//! is with signing in, which needs Node.js and `tests/py/browser/issuer` installed in `GIEMSA_TEST_ISSUER` (`make test` does).
-//! Invariant: the slide of thousands of cells is made of records that the stack itself gave.
+//! `GIEMSA_TEST_PYTHON`; without them nothing is tested, which is said aloud, and is a failure where `CI` is `true`. So
+//! it is with signing in, which needs Node.js and `tests/py/browser/issuer` installed in `GIEMSA_TEST_ISSUER` (`make
+//! test` does). The slide of thousands of cells is made of records that the stack itself gave.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

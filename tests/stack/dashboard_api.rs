@@ -1,6 +1,6 @@
 //! The query API of a running `giemsa up`: every route, everything that is refused, and pages while uploads land.
 //!
-//! Asked over real HTTP, as a browser or somebody else would. Invariant: what is answered is what `docs/openapi.json` says.
+//! Asked over real HTTP, as a browser or somebody else would. What is answered is what `docs/openapi.json` says.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ async fn upload_slide(clients: &Clients) {
         let sample = format!("slide-002-falciparum/cell-{cell}.png");
         upload(clients, &format!("s/a/{}.png", i + 1), &sample).await;
     }
-    // A folder as the console makes it is no image.
+    // A folder as the console makes it is not an image.
     for (key, body) in [("s/a/5.png", &b"no image"[..]), ("s/a/", b"")] {
         let body = ByteStream::from_static(body);
         clients.s3.put_object().bucket(INPUT_BUCKET).key(key).body(body).send().await.unwrap();

@@ -163,7 +163,7 @@ async fn a_slow_answer_is_whole() {
     assert_eq!(lab.count(Kind::Slow), 1);
 }
 
-/// A client that is no SDK, so that the way in which the connection ends is seen.
+/// A client that is not an SDK, so that the way in which the connection ends is seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_is_a_reset_and_no_close() {
     let lab = Lab::start("limit=1,reset=1").await;

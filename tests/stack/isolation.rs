@@ -1,6 +1,6 @@
 //! Models and processes that end: whatever happens to the one stage, the other one, the queues and the dashboard go on.
 //!
-//! The model that aborts is a real one, which the process of its stage is told to abort for. Invariant: what was uploaded is
+//! The model that aborts is a real one, which the process of its stage is told to abort for. What was uploaded is
 //! answered in the end.
 
 use std::collections::BTreeSet;

@@ -375,7 +375,7 @@ async fn conditions_are_about_the_latest_version() {
         "deleted: there is nothing to replace"
     );
     put().if_none_match("*").send().await.expect("deleted: the key is free");
-    assert_eq!(all_versions(&stack).await.len(), 4, "a refused write or deletion is no version");
+    assert_eq!(all_versions(&stack).await.len(), 4, "a refused write or deletion is not a version");
 }
 
 #[tokio::test]

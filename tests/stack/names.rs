@@ -1,5 +1,5 @@
 //! What systems do to names: files of their own, backslashes, decomposed characters. One slide stays one slide, and what
-//! is no image is no image, for every command alike.
+//! is not an image is not an image, for every command alike.
 
 use std::process::Output;
 

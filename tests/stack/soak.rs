@@ -1,7 +1,7 @@
 //! The big proof: uploads under faults of all kinds end in the same state as without any.
 //!
 //! Images are uploaded to a `giemsa up` that injects faults everywhere, that is killed and frozen at random moments, and
-//! whose address space is limited; some are replaced meanwhile, some are no images. What the table and the results prefix
+//! whose address space is limited; some are replaced meanwhile, some are not images. What the table and the results prefix
 //! hold then has to equal what an undisturbed stack makes of the same uploads, apart from times and from ids made of
 //! object versions.
 //!
@@ -110,7 +110,7 @@ async fn under_all_faults_nothing_is_lost_and_nothing_is_wrong() {
     assert!(figures.kills >= 3 && injected > count as u64, "too little went wrong to prove anything");
 }
 
-#[allow(clippy::disallowed_methods, reason = "the size of a test is no setting of the program")]
+#[allow(clippy::disallowed_methods, reason = "the size of a test is not a setting of the program")]
 fn settings() -> (usize, u64) {
     let number = |name: &str| {
         let text = std::env::var(name).ok()?;

@@ -90,7 +90,7 @@ async fn a_message_is_sent_received_hidden_and_deleted() {
     change().visibility_timeout(600).send().await.unwrap();
     let delete = || bench.sdk.delete_message().queue_url(&bench.url).receipt_handle(receipt);
     delete().send().await.unwrap();
-    delete().send().await.expect("deleting twice is no error");
+    delete().send().await.expect("deleting twice is not an error");
     assert_eq!(bench.client().await.depth().await.unwrap().total(), 0);
     let error = change().visibility_timeout(0).send().await.unwrap_err().into_service_error();
     assert!(error.is_message_not_inflight(), "{error:?}");

@@ -1,6 +1,6 @@
 //! The S3 of the local stack in this process, for tests that look behind it: queues, files, restarts.
 //!
-//! Never uses a fixed port. Invariant: what a test sees of the bucket goes over HTTP with the real SDK.
+//! What a test sees of the bucket goes over HTTP with the real SDK.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

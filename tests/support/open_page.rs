@@ -1,6 +1,6 @@
 //! The whole stack in this process on free ports, used as the dashboard's page uses it.
 //!
-//! Never reaches behind the API but to put objects as a script would. Invariant: whatever a test sees came over HTTP.
+//! Never reaches behind the API but to put objects as a script would. Whatever a test sees came over HTTP.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ impl Page {
 
     /// What a link leads to.
     pub async fn follow(&self, link: &Value) -> Answer {
-        let url = link["url"].as_str().unwrap_or_else(|| panic!("{link} is no link"));
+        let url = link["url"].as_str().unwrap_or_else(|| panic!("{link} is not a link"));
         let answer = ask("GET", url, &[], &[]).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer

@@ -1,6 +1,6 @@
 //! HTTP as a browser or a hostile client would send it: any header, any body, nothing added.
 //!
-//! Never follows, retries or corrects. Invariant: what is returned is what came over the wire.
+//! What is returned is what came over the wire.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ fn parse(answer: &[u8]) -> Answer {
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers: BTreeMap<String, String> = lines
-        .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no header")))
+        .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is not a header")))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
     let body = &answer[end + 4..];

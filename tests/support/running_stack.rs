@@ -1,6 +1,6 @@
 //! `giemsa up` as a process, on free ports, driven only by what it prints.
 //!
-//! It never guesses a port and never sleeps for luck. Invariant: no process outlives its [`RunningStack`].
+//! No process outlives its [`RunningStack`].
 
 pub mod started_before;
 

@@ -82,7 +82,7 @@ export class Agreement {
       el("div", {},
         el("p", { class: "quiet" }, modelName(model)),
         el("p", { class: "figure-line", "data-test": "agreement-figure" }, format.percent(percent, 1), " ", el("span", { class: "quiet small-text within" }, `95 % interval ${format.interval(interval)}`)),
-        el("p", { class: "quiet" }, `${format.count(agreed)} of ${format.plural(reviewed, "reviewed image")} with the same label. Reviewed are mostly images that the model was unsure of, so this is no accuracy on all images.`)),
+        el("p", { class: "quiet" }, `${format.count(agreed)} of ${format.plural(reviewed, "reviewed image")} with the same label. Reviewed are mostly images that the model was unsure of, so this is not an accuracy on all images.`)),
       predicted.length > 0
         ? el("div", { class: "table-scroll", tabindex: 0, role: "group", "aria-label": `Labels of ${modelName(model)} and of reviewers` }, el("table", { class: "compact" },
             el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "model ↓ reviewer →"), verdicts.map((label) => el("th", { scope: "col", class: "number" }, label)))),

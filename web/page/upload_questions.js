@@ -22,7 +22,7 @@ export function complaint(name) {
   if (name.length > MAX_NAME) return `A name may have ${MAX_NAME} characters; this one has ${name.length}.`;
   if (/\p{Cc}/u.test(name)) return "A name may hold no line breaks or other control characters.";
   if (name.startsWith("/") || name.includes("//")) return "Parts of a name are separated by one “/”, and none is empty.";
-  if (name.split("/").some((part) => part === "." || part === "..")) return "“.” and “..” are no names.";
+  if (name.split("/").some((part) => part === "." || part === "..")) return "“.” and “..” are not names.";
   return "";
 }
 

@@ -289,7 +289,7 @@ export class UploadQueue extends EventTarget {
         if (kind === "network" && !(await isReadable(item.file))) {
           return this.#fail(item, "the file cannot be read any more: it was moved, changed or removed since it was chosen; choose it again");
         }
-        // A store that went away together with the server is no fault of the file either.
+        // A store that went away together with the server is not a fault of the file either.
         if (kind === "away" || (kind === "network" && connection.lost)) {
           item.detail = "waits for the server";
           this.serverAway = true;

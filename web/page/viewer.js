@@ -31,7 +31,7 @@ let loading = null;
 export function library() {
   loading ??= new Promise((resolve) => {
     // The library adds a sheet of its own where this mark is missing, which the content security policy forbids; its one
-    // rule is in views.css. In no namespace the mark is found and is no sheet itself.
+    // rule is in views.css. In no namespace the mark is found and is not a sheet itself.
     const mark = document.createElementNS(null, "style");
     mark.setAttribute("data-openseadragon-mobile-css", "");
     document.head.append(mark);

@@ -1,7 +1,7 @@
 //! `giemsa backfill`: counts, prices and answers the images that were in the input bucket already.
 //!
-//! It starts only after it has shown how many images there are and what they cost, and the user agreed. Invariant: it
-//! succeeds only if every selected image is answered.
+//! It starts only after it has shown how many images there are and what they cost, and the user agreed. It succeeds
+//! only if every selected image is answered.
 
 mod batch;
 mod feed;

@@ -1,7 +1,7 @@
 //! `giemsa classify`: files and folders, without a stack.
 //!
-//! Invariant: every file has one record on stdout, in the order of the arguments (folders sorted by name), or an error on
-//! stderr and exit code 1.
+//! Every file has one record on stdout, in the order of the arguments (folders sorted by name), or an error on stderr
+//! and exit code 1.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! `giemsa demo`: sends the sample images through the whole local stack and checks every answer.
 //!
-//! It uploads through the S3 API, as a client would. Invariant: it succeeds only if every file of the folder ended in the
-//! state that `expected.csv` records for it.
+//! It uploads through the S3 API, as a client would. It succeeds only if every file of the folder ended in the state
+//! that `expected.csv` records for it.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! Form of results on stdout and in files: tables, JSON lines, and CSV for spreadsheets of any locale.
 //!
-//! Invariant: no cell of a CSV begins a formula, and its numbers are numbers in a locale that uses its separator.
+//! No cell of a CSV begins a formula, and its numbers are numbers in a locale that uses its separator.
 
 use std::io::Write;
 

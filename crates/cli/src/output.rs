@@ -1,6 +1,6 @@
 //! Records and slides as tables, JSON lines and CSV.
 //!
-//! File names and messages are hostile text. Invariant: control characters never reach a terminal, and no CSV cell begins a
+//! File names and messages are hostile text. Control characters never reach a terminal, and no CSV cell begins a
 //! formula.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,6 @@
 //! `giemsa reconcile`: proves that every upload has its result, and lists those without one.
 //!
-//! It changes nothing without `--fix`. Invariant: it succeeds only if it checked every selected upload and each has its
-//! result.
+//! It changes nothing without `--fix`. It succeeds only if it checked every selected upload and each has its result.
 
 mod checkpoint;
 mod report;

@@ -1,6 +1,6 @@
 //! What a backfill on AWS reads of the environment.
 //!
-//! It never guesses a role or a function. Invariant: settings that exist name one account, in which jobs are made.
+//! It never guesses a role or a function. Settings that exist name one account, in which jobs are made.
 
 use super::ConfigError;
 
@@ -30,7 +30,7 @@ impl BatchSettings {
     /// Reads settings by name from `lookup`; none if neither role nor function is set.
     ///
     /// # Errors
-    /// [`ConfigError`] if only one of them is set, or one of them is no ARN of its kind.
+    /// [`ConfigError`] if only one of them is set, or one of them is not an ARN of its kind.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, ConfigError> {
         const ROLE: &str = "GIEMSA_BATCH_ROLE_ARN";
         const FUNCTION: &str = "GIEMSA_BACKFILL_FUNCTION_ARN";

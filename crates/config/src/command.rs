@@ -1,6 +1,6 @@
 //! What commands read of the environment.
 //!
-//! It never guesses a name on AWS. Invariant: what a command works on is checked like what a function works on.
+//! It never guesses a name on AWS. What a command works on is checked like what a function works on.
 
 use super::{Config, ConfigError, DEFAULT_STAGES, Settings, has_own_s3_endpoint};
 

@@ -1,6 +1,6 @@
 //! What the dashboard is told from outside.
 //!
-//! It never reads more than it needs. Invariant: every stage that has a queue is one that is shown.
+//! Every stage that has a queue is one that is shown.
 
 use std::collections::BTreeMap;
 

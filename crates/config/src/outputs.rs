@@ -1,7 +1,7 @@
 //! What Giemsa writes itself, and that it is never taken for an upload.
 //!
-//! Pure. Invariant: what is written lies in another bucket than what is read, and results in another folder than what is
-//! kept beside them.
+//! What is written lies in another bucket than what is read, and results in another folder than what is kept beside
+//! them.
 
 use super::Config;
 

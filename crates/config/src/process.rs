@@ -1,6 +1,6 @@
 //! What a process on Lambda is told about itself, before it reads what it works with.
 //!
-//! It never fails: without these it logs less and traces nothing. Invariant: only names that Lambda sets, and the stage.
+//! It never fails: without these it logs less and traces nothing. Only names that Lambda sets, and the stage.
 
 /// The process, for its log and its traces.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

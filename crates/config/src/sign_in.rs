@@ -1,7 +1,6 @@
 //! Where people sign in: the issuer of OpenID Connect and this page's client id there.
 //!
-//! It never asks the issuer. Invariant: an address that holds is one that tokens may be asked of: by HTTPS, or on this
-//! machine.
+//! An address that holds is one that tokens may be asked of: by HTTPS, or on this machine.
 
 use super::Settings;
 
@@ -16,7 +15,7 @@ pub struct SignInSettings {
 /// Why nobody can sign in there.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInSettingsError {
-    /// The issuer is no address that tokens may be asked of.
+    /// The issuer is not an address that tokens may be asked of.
     #[error(
         "the issuer is {found:?}; expected its address without a query, by https or on this machine, e.g. \
          https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"

@@ -69,7 +69,7 @@ impl Default for GateRules {
 /// Why `golden/gate.json` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
-    /// The file is no JSON object.
+    /// The file is not a JSON object.
     #[error(
         "{RULES_KEY} is not a JSON object ({detail}); expected for example {EXAMPLE}; correct it or delete it, and copy the model again"
     )]

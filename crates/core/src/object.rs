@@ -1,7 +1,7 @@
 //! What a trigger says of one uploaded object.
 //!
-//! An `ObjectRef` is a claim, not a fact: the object may have been replaced or deleted since.
-//! This file never talks to S3. Invariant: `key` is decoded, exactly as the object is named in S3.
+//! An `ObjectRef` is a claim, not a fact: the object may have been replaced or deleted since. This file never talks to
+//! S3. `key` is decoded, exactly as the object is named in S3.
 
 use std::borrow::Cow;
 

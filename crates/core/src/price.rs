@@ -1,6 +1,6 @@
 //! List prices of AWS, of one date and region, each with the page that states it.
 //!
-//! It never asks AWS, and knows no discount, no free tier and no tax. Invariant: there is no other table of prices in this
+//! It never asks AWS, and knows no discount, no free tier and no tax. There is no other table of prices in this
 //! project; an estimate names the date of its prices and shows every quantity that it multiplies.
 
 use std::time::Duration;

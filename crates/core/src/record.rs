@@ -1,7 +1,7 @@
 //! What is decided about an image, and the record that is stored of it.
 //!
-//! Pure: no clock, no network. Invariant: the same object, model and stage give the same record but for
-//! `timings_ms` and `classified_at`.
+//! Pure: no clock, no network. The same object, model and stage give the same record but for `timings_ms` and
+//! `classified_at`.
 
 use std::collections::BTreeMap;
 

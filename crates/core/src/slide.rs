@@ -1,6 +1,6 @@
 //! The figure of a slide: cells, positives, parasitemia.
 //!
-//! Pure. Invariant: every image is counted once: as a cell, as an outlier, as rejected or as withdrawn.
+//! Every image is counted once: as a cell, as an outlier, as rejected or as withdrawn.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ pub struct SlideFigure {
     pub cells: u64,
     /// Cells whose label counts as positive.
     pub positives: u64,
-    /// Classified images that are like nothing the model was trained on, e.g. debris or a blank field. They are no cells
+    /// Classified images that are like nothing the model was trained on, e.g. debris or a blank field. They are not cells
     /// until a person says so, or debris would add to the parasitemia and blank fields take from it.
     pub outliers: u64,
     /// Cells and outliers that need a human look and that no reviewer has decided.

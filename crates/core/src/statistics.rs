@@ -1,6 +1,6 @@
 //! Statistics of counts, shared by the figure of a slide and the report of the golden gate.
 //!
-//! Pure. Invariant: no trials give no figure, never a zero that looks like one.
+//! No trials give no figure, never a zero that looks like one.
 
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,7 @@ mod tests {
             let found = mcnemar_exact(first, second);
             assert!((found - p).abs() <= 1e-4 * p, "{first}/{second}: {found}");
         }
-        // No underflow and no overflow where 2^-n is no number any more.
+        // No underflow and no overflow where 2^-n is not a number any more.
         assert!((mcnemar_exact(50_000, 50_000) - 1.0).abs() < 1e-6);
         assert!(mcnemar_exact(2_000, 10) < 1e-300);
         assert!((mcnemar_exact(5_100, 4_900) - 0.046_6).abs() < 1e-3);

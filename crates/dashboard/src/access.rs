@@ -180,8 +180,8 @@ impl Guard {
                 Ok(Request::from_parts(parts, body))
             }
             Err(denied) => {
-                // Sessions end every hour; that is no reason to warn.
-                tracing::info!(detail = %denied, "request without a token that holds");
+                // Sessions end every hour; that is not a reason to warn.
+                tracing::info!(detail = %denied, "request without a valid token");
                 Err(denied.into_response())
             }
         }

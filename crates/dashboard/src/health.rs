@@ -1,7 +1,7 @@
 //! Whether uploads are answered: queues, rates, speed, and what fails.
 //!
-//! It never says that all is well where it cannot know: what is unknown is absent. Invariant: counts are of keys in the
-//! table, at most a few seconds old.
+//! It never says that all is well where it cannot know: what is unknown is absent. Counts are of keys in the table, at
+//! most a few seconds old.
 
 pub(crate) mod operations;
 

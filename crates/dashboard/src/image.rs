@@ -1,7 +1,6 @@
 //! One image: what each stage says of it now, what was said of its earlier versions and by other models, its reviews.
 //!
-//! It never shows the image itself; links do. Invariant: the history is of this very key, and what is still to be
-//! answered is named with its reason.
+//! The history is of this very key, and what is still to be answered is named with its reason.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The query API and the web page: one router for Lambda and for the embedded stack.
 //!
-//! It never classifies and never deletes; what it writes are verdicts, withdrawals, uploads that a person chose, and what is made of
-//! them for showing. Invariant: each request is checked by [`Access`] before any route sees it, and each list is keyed,
-//! bounded and paged.
+//! It never classifies and never deletes; what it writes are verdicts, withdrawals, uploads that a person chose, and
+//! what is made of them for showing. Each request is checked by [`Access`] before any route sees it, and each list is
+//! keyed, bounded and paged.
 
 mod access;
 mod health;

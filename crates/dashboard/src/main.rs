@@ -1,8 +1,8 @@
 //! The dashboard as a Lambda function behind an HTTP API of API Gateway: log, configuration, clients, run.
 //!
 //! It never looks into a request but for the claims of its token, which the HTTP API has verified; the router of
-//! [`giemsa_dashboard`] does, the same as in the embedded stack. Invariant: a request is answered by that router or the
-//! invocation fails.
+//! [`giemsa_dashboard`] does, the same as in the embedded stack. A request is answered by that router or the invocation
+//! fails.
 
 use std::process::ExitCode;
 use std::sync::Arc;

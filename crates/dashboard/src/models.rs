@@ -1,7 +1,7 @@
 //! Models: what serves in each stage and did before, gate reports, and two stages compared.
 //!
-//! It never releases anything; `giemsa model` does. Invariant: what serves is what the ledger says, not what file lies
-//! in the place of the model.
+//! It never releases anything; `giemsa model` does. What serves is what the ledger says, not what file lies in the
+//! place of the model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +155,7 @@ async fn report(
         return Err(Problem::not_found(detail));
     };
     serde_json::from_slice(&file.bytes).map(Json).map_err(|error| {
-        let detail = format!("the report {} is no JSON: {error}", files.location(&key));
+        let detail = format!("the report {} is not a JSON: {error}", files.location(&key));
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     })
 }

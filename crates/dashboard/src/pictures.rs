@@ -1,8 +1,8 @@
 //! Images of the input bucket as the page shows them: which one it is, and work on its pixels within bounds.
 //!
-//! It never reads another bucket than the input bucket, whatever a key says. Invariant: at most as many images are in
-//! memory at once as there are processors, each for at most the time of one image a step; a picture that two requests
-//! want is made once.
+//! It never reads another bucket than the input bucket, whatever a key says. At most as many images are in memory at
+//! once as there are processors, each for at most the time of one image a step; a picture that two requests want is
+//! made once.
 
 pub(crate) mod links;
 pub(crate) mod pyramids;
@@ -150,7 +150,7 @@ impl Dashboard {
         self.read_start(key, version_id, 1).await.map(|(source, _)| source)
     }
 
-    /// As [`find_image`](Self::find_image), with what its first bytes say: `None` if it is no image that is read.
+    /// As [`find_image`](Self::find_image), with what its first bytes say: `None` if it is not an image that is read.
     pub(crate) async fn peek_image(
         &self,
         key: &str,

@@ -1,6 +1,6 @@
 //! Results by slide, label, status, model, time and review, page by page.
 //!
-//! It never filters itself. Invariant: a page goes on exactly where the one before ended, whatever was stored meanwhile.
+//! A page goes on exactly where the one before ended, whatever was stored meanwhile.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The review queue, and what reviewers say: confirm, correct, take back.
 //!
-//! It never changes what a model said. Invariant: a verdict is on the result that the reviewer saw; if there is another
-//! one by now, the reviewer is told and nothing is written.
+//! It never changes what a model said. A verdict is on the result that the reviewer saw; if there is another one by
+//! now, the reviewer is told and nothing is written.
 
 pub(crate) mod agreement;
 pub(crate) mod golden_sets;

@@ -1,6 +1,6 @@
 //! Slides: the list, one of them, its cells, and what of it is not answered.
 //!
-//! It never adds anything up itself. Invariant: the figure of a slide is the store's, computed from its records.
+//! The figure of a slide is the store's, computed from its records.
 
 pub(crate) mod summary;
 pub(crate) mod unanswered;

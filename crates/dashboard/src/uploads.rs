@@ -1,7 +1,7 @@
 //! Uploads from the page: signed links that put one image of one size and type at one key, straight into the input bucket.
 //!
-//! It never takes an image itself and never signs for another bucket. Invariant: what a link can put is an image that may
-//! be classified by its name and size; each part of a large one has its own link with its own size.
+//! It never takes an image itself and never signs for another bucket. What a link can put is an image that may be
+//! classified by its name and size; each part of a large one has its own link with its own size.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

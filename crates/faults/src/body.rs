@@ -1,6 +1,6 @@
 //! Bodies that end early, come in drops, or have one bit flipped.
 //!
-//! Never changes the headers that say what the body should be. Invariant: what is damaged is damaged, and by no more.
+//! What is damaged is damaged, and by no more.
 
 use std::io;
 use std::time::Duration;

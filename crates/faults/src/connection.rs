@@ -1,6 +1,6 @@
 //! A client's connection that can be reset in the middle of anything.
 //!
-//! Never resets by itself. Invariant: once cut, the client sees a reset (RST) and not a close.
+//! Once cut, the client sees a reset (RST) and not a close.
 
 use std::io;
 use std::pin::Pin;

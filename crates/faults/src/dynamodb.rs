@@ -1,7 +1,6 @@
 //! What a request to DynamoDB is about, what can happen to it, and how DynamoDB says that it fails.
 //!
-//! Never names an attribute other than keys. Invariant: a batch of which a part is returned as unprocessed has had the
-//! rest done, and nothing of it is missing in both.
+//! A batch of which a part is returned as unprocessed has had the rest done, and nothing of it is missing in both.
 
 use axum::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

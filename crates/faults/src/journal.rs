@@ -1,8 +1,8 @@
 //! What was injected, on disk: one line for each fault in `faults.jsonl`, and their counts in `faults.json`.
 //!
 //! A fault is written down before it strikes, because the process may not live to do it afterwards. Never holds back a
-//! restart: a line that cannot be read is left out. Invariant: over all restarts in one data folder, each injected fault
-//! is one line.
+//! restart: a line that cannot be read is left out. Over all restarts in one data folder, each injected fault is one
+//! line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};

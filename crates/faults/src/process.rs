@@ -1,6 +1,6 @@
 //! Faults of the processes themselves: panics, freezes and aborts while an image is worked on, and SIGKILL.
 //!
-//! Never catches what it throws. Invariant: what ends the process was written down before.
+//! What ends the process was written down before.
 
 use std::process::Command;
 

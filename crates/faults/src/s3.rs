@@ -1,6 +1,6 @@
 //! What a request to S3 is about, what can happen to it, and how S3 says that it fails.
 //!
-//! Never reads a body. Invariant: a subject names the same thing in two runs of the same uploads.
+//! A subject names the same thing in two runs of the same uploads.
 
 use axum::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

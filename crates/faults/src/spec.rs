@@ -1,7 +1,6 @@
 //! The text of `--faults`: which faults, how often, and from which seed.
 //!
-//! Never injects anything. Invariant: a spec that parsed has known kinds only, each at most once, and its text parses to
-//! the same spec again.
+//! A spec that parsed has known kinds only, each at most once, and its text parses to the same spec again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -139,8 +138,8 @@ pub struct FaultSpec {
 /// Why a spec cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SpecError {
-    /// A part is no `name=value`.
-    #[error("{found:?} is no fault; expected name=value, separated by commas, with the names\n{}", help())]
+    /// A part is not a `name=value`.
+    #[error("{found:?} is not a fault; expected name=value, separated by commas, with the names\n{}", help())]
     Form {
         /// The part.
         found: String,

@@ -384,7 +384,7 @@ fn render(
         ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16 => 3,
         _ => 0,
     };
-    // An orientation that cannot be read is no reason to lose the picture.
+    // An orientation that cannot be read is not a reason to lose the picture.
     let exif = decoder.exif_metadata().ok().flatten();
     let turned =
         exif.as_deref().or(passed_over.exif).and_then(exif::orientation).unwrap_or(Orientation::NoTransforms);

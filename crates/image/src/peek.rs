@@ -1,7 +1,7 @@
 //! What the first bytes of a file say of it: its type and, where they reach that far, its size.
 //!
-//! Never decodes a pixel and never vouches that the rest is whole. Invariant: a type that is named here is one that
-//! `decode` reads, told from the content and never from the name.
+//! Never decodes a pixel and never vouches that the rest is whole. A type that is named here is one that `decode`
+//! reads, told from the content and never from the name.
 
 use std::io::Cursor;
 
@@ -22,7 +22,7 @@ pub struct Peek {
     pub size_px: Option<(u32, u32)>,
 }
 
-/// Looks at the first bytes of a file; `None` if it is no image that is read.
+/// Looks at the first bytes of a file; `None` if it is not an image that is read.
 pub fn peek(start: &[u8]) -> Option<Peek> {
     let Content::Readable(format) = sniff::sniff(start) else { return None };
     let known = match format {

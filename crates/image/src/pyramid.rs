@@ -3,9 +3,9 @@
 //! Levels and tiles are those of Microsoft's Deep Zoom: level `max_level` is the image, each level below has half its
 //! sides, rounded up, down to one pixel at level 0; tiles of [`TILE_SIZE_PX`] overlap their neighbours by [`OVERLAP_PX`].
 //!
-//! Pure. Invariant: while it runs it holds at most 5.5 bytes for each pixel of the image: its pixels (3), all smaller levels
-//! (1) and what the filter holds between the two directions (1.5). Decoding the same image may take twice that and is over
-//! by then, so that a pyramid fits the decoder's budget.
+//! While it runs it holds at most 5.5 bytes for each pixel of the image: its pixels (3), all smaller levels (1) and
+//! what the filter holds between the two directions (1.5). Decoding the same image may take twice that and is over by
+//! then, so that a pyramid fits the decoder's budget.
 
 use std::time::Instant;
 

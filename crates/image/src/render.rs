@@ -1,7 +1,7 @@
 //! From pixels to pictures that browsers show: smaller copies, cut-outs, JPEG.
 //!
-//! Never enlarges a picture and never reads a file. Invariant: the same pixels give the same bytes on any machine whose
-//! vector units round alike, and no picture is larger than JPEG can hold (65,535 pixels a side).
+//! The same pixels give the same bytes on any machine whose vector units round alike, and no picture is larger than
+//! JPEG can hold (65,535 pixels a side).
 
 use ::image::ExtendedColorType;
 use ::image::codecs::jpeg::JpegEncoder;

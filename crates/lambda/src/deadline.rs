@@ -1,6 +1,6 @@
 //! When an invocation ends, for the functions that work on events.
 //!
-//! It never takes a length of time for a moment. Invariant: a deadline is on the clock that never jumps.
+//! It never takes a length of time for a moment. A deadline is on the clock that never jumps.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +9,7 @@ const LONGEST_INVOCATION: Duration = Duration::from_secs(15 * 60);
 
 /// The same moment on the clock that never jumps; one that has just passed is now.
 ///
-/// `cargo lambda` sends a length of time where Lambda sends a moment, which reads as 1970: that is no deadline.
+/// `cargo lambda` sends a length of time where Lambda sends a moment, which reads as 1970: that is not a deadline.
 pub fn instant_of(deadline: SystemTime) -> Option<Instant> {
     let now = SystemTime::now();
     let is_moment =

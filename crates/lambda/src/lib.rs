@@ -1,6 +1,6 @@
 //! What the Lambda functions share: their start, their log and traces, and two functions of the C library.
 //!
-//! It never looks into an event. Invariant: a package that links this file starts on Lambda's C library.
+//! A package that links this file starts on Lambda's C library.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ pub async fn run<C, E: Display, F: Future<Output = Result<(), Error>>>(
     match serve(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the runtime ended");
+            tracing::error!(%error, "the Lambda runtime ended");
             ExitCode::FAILURE
         }
     }

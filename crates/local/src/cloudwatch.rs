@@ -1,8 +1,8 @@
 //! What CloudWatch would know of SQS, Lambda and DynamoDB, for `giemsa up --metrics`.
 //!
-//! It never changes what it watches. Names of queues are their dimension `QueueName` and, for who works on them,
-//! `FunctionName`. Invariant: every event is counted in exactly one period, and a period in which nothing is and nothing
-//! was is not written, which alarms read as no data.
+//! Names of queues are their dimension `QueueName` and, for who works on them, `FunctionName`. Every event is counted
+//! in exactly one period, and a period in which nothing is and nothing was is not written, which alarms read as no
+//! data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};

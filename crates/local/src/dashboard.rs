@@ -1,6 +1,6 @@
 //! The dashboard in the embedded stack: its server, and what it asks of queues and workers.
 //!
-//! It never answers anything itself. Invariant: figures are those of the very queues and handlers that answer images.
+//! Figures are those of the very queues and handlers that answer images.
 
 use std::sync::Arc;
 

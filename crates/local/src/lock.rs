@@ -1,7 +1,7 @@
 //! The lock of the data folder: one `giemsa up` at a time.
 //!
-//! Never left behind: the system releases it when the process ends, however it ends.
-//! Invariant: while a [`DataDirLock`] lives, no other process holds one for the same folder.
+//! Never left behind: the system releases it when the process ends, however it ends. While a [`DataDirLock`] lives, no
+//! other process holds one for the same folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

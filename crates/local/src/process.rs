@@ -1,8 +1,8 @@
 //! A process of its own for all that loads models and decodes images of one stage, or of the gate.
 //!
-//! It never runs a model in the stack's own process. Whatever ends the process, by a signal, an abort or an exit, costs
-//! the events that it was answering a retry; it is started again with the next one. Invariant: the end of a process
-//! is written down against the model it ran before another process loads a model, and no process outlives the stack.
+//! Whatever ends the process, by a signal, an abort or an exit, costs the events that it was answering a retry; it is
+//! started again with the next one. The end of a process is written down against the model it ran before another
+//! process loads a model, and no process outlives the stack.
 
 mod child;
 mod death;
@@ -215,7 +215,7 @@ impl ClassifierProcess {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 match serde_json::from_str(&line) {
                     Ok(report) => process.take(&of_thread, report),
-                    Err(error) => tracing::error!(%error, "a report of a process cannot be read"),
+                    Err(error) => tracing::error!(%error, "cannot read a report of a process"),
                 }
             }
             process.bury(&of_thread, &mut child, &runtime);
@@ -253,7 +253,7 @@ impl ClassifierProcess {
         let work: Vec<Begun> = locked(&running.progress).work.values().cloned().collect();
         let death = Death::of(&self.duties.role, status, &work, running.began_at);
         if !self.is_stopping.load(Ordering::SeqCst) {
-            tracing::error!(role = self.duties.role.name(), reason = %death.reason, "a process ended, it is started again");
+            tracing::error!(role = self.duties.role.name(), reason = %death.reason, "a process ended and is started again");
             if let Some(crash) = &death.crash {
                 match runtime.block_on(self.crashes.count(crash, chrono::Utc::now())) {
                     Ok(Some(why)) => {

@@ -1,8 +1,8 @@
 //! Durable queues with at-least-once delivery: visibility timeout, receive count and dead-letter queue, like SQS.
 //!
 //! Never loses a message: it is there until it is deleted with the receipt of its latest receive, or sits in the
-//! dead-letter queue `<name>-dlq` until it is redriven. Never polls: [`Queue::wait`] sleeps until there is something
-//! to receive. Time is passed in, except in `wait`, which has to sleep for real.
+//! dead-letter queue `<name>-dlq` until it is redriven. [`Queue::wait`] sleeps until there is something to receive.
+//! Time is passed in, except in `wait`, which has to sleep for real.
 //!
 //! Invariant: at most one receiver holds a message. A receipt is worth something only until the message is received
 //! again.
@@ -13,7 +13,7 @@
 //!
 //! What a crash means: a message that was in flight when the process died is received again at once
 //! ([`Queue::release_in_flight`], called at start). It does not count as a failed receive, because killing the
-//! process is no fault of the message; but after [`MAX_INTERRUPTIONS`] such deaths it goes to the dead-letter queue,
+//! process is not a fault of the message; but after [`MAX_INTERRUPTIONS`] such deaths it goes to the dead-letter queue,
 //! because an image that kills the process must not do so for ever. Who of a batch did it is not known, so after
 //! [`SUSPECT_INTERRUPTIONS`] each is received alone: then the others come through.
 

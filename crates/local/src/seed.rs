@@ -1,7 +1,7 @@
 //! What a data folder needs before the stack can serve: buckets, table, models, golden set, a first report.
 //!
-//! It never replaces anything that is there. Invariant: what it puts into an empty folder serves in every stage, and a
-//! folder of an earlier version gets what it lacks.
+//! It never replaces anything that is there. What it puts into an empty folder serves in every stage, and a folder of
+//! an earlier version gets what it lacks.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The servers of the local stack: S3 that notifies the queue, and DynamoDB.
 //!
-//! Never starts one without the other. With faults, clients reach both through the fault injector. Invariant: both ports are bound before either serves, so that a port in use
-//! leaves nothing half started.
+//! With faults, clients reach both through the fault injector. Both ports are bound before either serves, so that a
+//! port in use leaves nothing half started.
 
 pub mod dynamodb;
 pub mod listener;

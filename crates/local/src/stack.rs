@@ -1,8 +1,8 @@
 //! The whole embedded stack: servers, buckets, table, stages, gate and dashboard, started in order.
 //!
 //! It never answers an image itself: each stage has a process of its own, which calls the same handlers as Lambda does.
-//! Each stage has its own queue, workers and model, fed by the same uploads, so that production does not notice what development does. Invariant: one
-//! process holds a data folder, and what was uploaded and not answered goes on at the next start.
+//! Each stage has its own queue, workers and model, fed by the same uploads, so that production does not notice what
+//! development does. One process holds a data folder, and what was uploaded and not answered goes on at the next start.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -202,7 +202,7 @@ impl Stack {
             let (queue, counts, stopped) = (queue.clone(), counts.clone(), stopped.clone());
             tasks.push(tokio::spawn(async move {
                 if let Err(error) = cloudwatch::watch(queue, queue_names, &counts, stopped).await {
-                    tracing::error!(%error, "metrics of queues are not written any more");
+                    tracing::error!(%error, "queue metrics are no longer written");
                 }
             }));
         }

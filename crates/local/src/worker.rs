@@ -1,6 +1,6 @@
 //! Takes messages from a queue, hands them to a handler as SQS would, and obeys its answer.
 //!
-//! It never looks into a message. Invariant: a message is deleted only if the handler did not name it as failed.
+//! A message is deleted only if the handler did not name it as failed.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;

@@ -1,7 +1,7 @@
 //! The golden gate: from a model's answers to the golden set to a report that says pass or fail, and why.
 //!
-//! Pure: it never reads an image or a bucket, and never asks the clock. Invariant: a report that passed has no reason of
-//! failure, and one that failed has at least one.
+//! Pure: it never reads an image or a bucket, and never asks the clock. A report that passed has no reason of failure,
+//! and one that failed has at least one.
 
 mod page;
 

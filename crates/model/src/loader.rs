@@ -1,7 +1,7 @@
 //! Loads models: asks before, within the configured limits, on a thread of its own, watched while it goes on.
 //!
-//! Invariant: no model is loaded that somebody remembers as one not to load, and a load that nobody waits for any more can
-//! be waited for again.
+//! No model is loaded that somebody remembers as one not to load, and a load that nobody waits for any more can be
+//! waited for again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

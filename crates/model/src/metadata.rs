@@ -1,7 +1,7 @@
 //! What a model says of itself: the `giemsa.*` entries of the ONNX file's `metadata_props`.
 //!
-//! This file never looks at weights. Invariant: labels, preprocessing and review rule come from the same
-//! file as the weights, so that they cannot be mismatched.
+//! This file never looks at weights. Labels, preprocessing and review rule come from the same file as the weights, so
+//! that they cannot be mismatched.
 
 use std::collections::BTreeMap;
 
@@ -342,7 +342,7 @@ fn parse_review(
     };
     let thresholds = rule.label_above.values().chain([&rule.confidence_below]);
     if let Some(wrong) = thresholds.into_iter().find(|p| !(0.0..=1.0).contains(*p)) {
-        return Err(problem(format!("{wrong} is no probability; expected 0 to 1")));
+        return Err(problem(format!("{wrong} is not a probability; expected 0 to 1")));
     }
     if let Some(unknown) = rule.label_above.keys().find(|label| !labels.contains(label)) {
         return Err(problem(format!("{unknown:?} is none of the labels {labels:?}")));
@@ -427,7 +427,7 @@ mod tests {
             (&[("giemsa.labels", r#"["a","a"]"#)], "two or more different"),
             (&[("giemsa.output", "")], "expected logits or probabilities"),
             (&[("giemsa.temperature", "0")], "expected a number above 0"),
-            (&[("giemsa.review", r#"{"confidence_below":2}"#)], "2 is no probability"),
+            (&[("giemsa.review", r#"{"confidence_below":2}"#)], "2 is not a probability"),
             (&[("giemsa.review", r#"{"label_above":{"c":0.5}}"#)], "\"c\" is none of the labels"),
             (&[("giemsa.review", r#"{"outlier_above":"high"}"#)], "expected f64"),
             (&[("giemsa.review", r#"{"outlier_above":1e999}"#)], "number out of range"),

@@ -1,8 +1,8 @@
 //! Loads, checks and runs an ONNX network; the only file that names the inference engine (tract), with its folder.
 //!
-//! It never reads a file or a bucket, and knows nothing of labels' meaning. Invariant: a `Network` that
-//! exists has one output with a score for each label (or one for two labels), at most one other, [`OUTLIER_OUTPUT`], of
-//! one value, and gave on its probes finite scores that are what the metadata says.
+//! It never reads a file or a bucket, and knows nothing of labels' meaning. A `Network` that exists has one output with
+//! a score for each label (or one for two labels), at most one other, [`OUTLIER_OUTPUT`], of one value, and gave on its
+//! probes finite scores that are what the metadata says.
 
 mod error;
 mod memory;

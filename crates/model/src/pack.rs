@@ -1,7 +1,7 @@
 //! Writes `giemsa.*` metadata into the bytes of an ONNX file.
 //!
-//! It edits the outermost protobuf message only, and never decodes a graph or a weight. Invariant: every byte that
-//! is not a replaced metadata entry comes out as it came in, and what comes out can serve.
+//! It edits the outermost protobuf message only, and never decodes a graph or a weight. Every byte that is not a
+//! replaced metadata entry comes out as it came in, and what comes out can serve.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub enum PackError {
         size_bytes: usize,
     },
     /// A value that is in the file already cannot be completed.
-    #[error("the file's {key} is {found:?}, which is no JSON object and cannot be completed; {way_out}")]
+    #[error("the file's {key} is {found:?}, which is not a JSON object and cannot be completed; {way_out}")]
     Existing {
         /// Metadata key.
         key: &'static str,

@@ -2,8 +2,8 @@
 //! the same with this file.
 //!
 //! It stands for what nothing else in the file can show: that weights, input formula and engine are those that the
-//! model was made with. It never reads more than [`MAX_PROOF_BYTES`]. Invariant: a model with a proof that serves was
-//! within its bound on every one of the proof's inputs, on the processor that serves it.
+//! model was made with. It never reads more than [`MAX_PROOF_BYTES`]. A model with a proof that serves was within its
+//! bound on every one of the proof's inputs, on the processor that serves it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

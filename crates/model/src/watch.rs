@@ -1,6 +1,6 @@
 //! Says what is about to be worked on, before it is: whoever outlives the process knows what ended it.
 //!
-//! It never decides anything. Invariant: what was told as begun is told as over, also after a panic.
+//! What was told as begun is told as over, also after a panic.
 
 use std::sync::Arc;
 

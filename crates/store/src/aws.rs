@@ -1,6 +1,6 @@
 //! The SDK clients: from the SDK's standard environment, or for servers on this machine.
 //!
-//! It never holds a credential of AWS. Invariant: every request ends, by its own timeouts.
+//! It never holds a credential of AWS. Every request ends, by its own timeouts.
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ fn http_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
-/// What asks a server that is no service of AWS, by HTTP or HTTPS with the same TLS as the clients; it sets no limit of
+/// What asks a server that is not a service of AWS, by HTTP or HTTPS with the same TLS as the clients; it sets no limit of
 /// time.
 #[must_use]
 pub fn connector() -> SharedHttpConnector {

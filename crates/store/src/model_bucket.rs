@@ -1,7 +1,7 @@
 //! The model bucket: models in stages and in the archive, the golden set, and reports.
 //!
-//! Functions and commands all use this client. Invariant: what is replaced is what was read before
-//! ([`ModelBucket::put_if`]), so that of two writers one finds out; a body that does not have its whole length is an error.
+//! Functions and commands all use this client. What is replaced is what was read before ([`ModelBucket::put_if`]), so
+//! that of two writers one finds out; a body that does not have its whole length is an error.
 
 use std::time::Duration;
 

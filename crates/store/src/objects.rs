@@ -1,7 +1,7 @@
 //! Reads uploaded objects.
 //!
-//! It never reads more than the limit, and never takes a part for the whole. Invariant: what is said of an
-//! object (version, ETag, size, time) is what was read, not what the event claimed.
+//! It never reads more than the limit, and never takes a part for the whole. What is said of an object (version, ETag,
+//! size, time) is what was read, not what the event claimed.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};

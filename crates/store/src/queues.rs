@@ -1,8 +1,8 @@
 //! Queues as commands use them: send, count, empty, and go through the dead letters.
 //!
 //! It never deletes a dead letter before its queue has it again, and never keeps one from others for longer than it
-//! looks. Invariant: ended at any moment, nothing is lost: what was received becomes visible again by itself, and what
-//! was sent and not yet deleted is answered twice, which writes the same result.
+//! looks. Ended at any moment, nothing is lost: what was received becomes visible again by itself, and what was sent
+//! and not yet deleted is answered twice, which writes the same result.
 
 mod dead_letters;
 

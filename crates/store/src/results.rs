@@ -1,7 +1,7 @@
 //! Writes records to the results prefix, one immutable object for each image version, stage and model.
 //!
-//! It never writes a time that differs between two deliveries of an event. Invariant: the same record
-//! content goes to the same key, so that writing twice changes nothing.
+//! It never writes a time that differs between two deliveries of an event. The same record content goes to the same
+//! key, so that writing twice changes nothing.
 
 pub mod finder;
 

@@ -1,7 +1,7 @@
 //! Two stages on the same uploads: where their models agree, where not, and which one is right.
 //!
-//! It never mixes models: an image counts if both current models answered this very upload. Invariant: every image
-//! that counts is agreed on or is in exactly one flip.
+//! It never mixes models: an image counts if both current models answered this very upload. Every image that counts is
+//! agreed on or is in exactly one flip.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Lists what was uploaded.
 //!
-//! It never reads an image. Invariant: a page ends with a marker that continues exactly after it, and keys are listed as
-//! S3 names them, whatever characters they hold.
+//! A page ends with a marker that continues exactly after it, and keys are listed as S3 names them, whatever characters
+//! they hold.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
@@ -160,7 +160,7 @@ impl UploadListing {
     }
 
     /// The page after `after`, at most 1,000 uploads, and where the next one starts if there is one. A page can be empty
-    /// before the end: delete markers are no uploads.
+    /// before the end: delete markers are not uploads.
     ///
     /// # Errors
     /// [`UploadsError`].

@@ -1,7 +1,6 @@
 //! A cat, as in a snapshot: head with ears, eyes, nose and whiskers, fur, before any background.
 //!
-//! It never looks at a photograph. It keeps one invariant: both ears and eyes lie where a cat has them,
-//! however the head is turned.
+//! It keeps one invariant: both ears and eyes lie where a cat has them, however the head is turned.
 
 use image::RgbImage;
 use rand::Rng;

@@ -1,6 +1,6 @@
 //! What lies on slides beside cells: precipitate, dust, fibres, scratches, bubbles, crystals.
 //!
-//! It never draws a cell. It keeps one invariant: something clearly visible lies in the picture.
+//! It keeps one invariant: something clearly visible lies in the picture.
 
 use image::RgbImage;
 use rand::Rng;

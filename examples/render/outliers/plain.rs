@@ -1,7 +1,7 @@
 //! Pictures of nothing: empty fields, even colours, and textures.
 //!
-//! It never draws a thing with a border. It keeps one invariant: no roundish part in the colour of a cell
-//! lies on black, for that would be an uninfected cell.
+//! It keeps one invariant: no roundish part in the colour of a cell lies on black, for that would be an uninfected
+//! cell.
 
 use image::RgbImage;
 use rand::Rng;

@@ -1,7 +1,6 @@
 //! Writing: slide labels, numbers, handwriting, scale bars, rulers.
 //!
-//! It never uses a font file: letters are strokes on a grid of 4 by 6. It keeps one invariant: the ink
-//! differs clearly from what it is written on.
+//! Letters are strokes on a grid of 4 by 6. It keeps one invariant: the ink differs clearly from what it is written on.
 
 use image::RgbImage;
 use rand::Rng;

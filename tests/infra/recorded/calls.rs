@@ -1,7 +1,7 @@
 //! Which rights a request to S3, DynamoDB or SQS needs, by AWS's documentation.
 //!
-//! It never takes an operation that it does not know for harmless: that becomes a right that no role has. Invariant: names
-//! of buckets, table and queues come out as the template names them.
+//! It never takes an operation that it does not know for harmless: that becomes a right that no role has. Names of
+//! buckets, table and queues come out as the template names them.
 //!
 //! | what | source |
 //! |---|---|
@@ -195,7 +195,7 @@ mod tests {
             ("POST", "?uploads", 200, vec![("s3:PutObject", it)]),
             ("POST", "?uploadId=u", 200, vec![("s3:PutObject", it)]),
             ("DELETE", "?uploadId=u", 204, vec![("s3:AbortMultipartUpload", it)]),
-            // Nothing here deletes, tags or reads access lists: such a request is no right that a role has.
+            // Nothing here deletes, tags or reads access lists: such a request is not a right that a role has.
             ("DELETE", "", 204, vec![("s3:?", "?")]),
             ("GET", "?tagging", 200, vec![("s3:?", "?")]),
             ("PUT", "?acl", 200, vec![("s3:?", "?")]),

@@ -1,6 +1,6 @@
 //! The life of the functions that answer images: no model, a refused one, a good one; uploads that end in every way.
 //!
-//! It never stops at the first way an upload can end. Invariant: both stages live through the same, by queue and by job.
+//! Both stages live through the same, by queue and by job.
 
 use chrono::Utc;
 use giemsa_core::digest::sha256_hex;

@@ -1,7 +1,7 @@
 //! The embedded servers, and the real functions in front of them as the template configures them.
 //!
-//! It never gives a function a setting that neither the template nor Lambda does, but for the log and where the servers are.
-//! Invariant: each function reaches the servers by proxies of its own, so that every request belongs to one role, also one
+//! It never gives a function a setting that neither the template nor Lambda does, but for the log and where the servers
+//! are. Each function reaches the servers by proxies of its own, so that every request belongs to one role, also one
 //! that a signed link makes.
 
 use std::path::Path;

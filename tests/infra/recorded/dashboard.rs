@@ -1,7 +1,7 @@
 //! The life of the dashboard: every operation of its API, and what browsers do with its links.
 //!
-//! It never counts an operation that failed. Invariant: an operation that `docs/openapi.json` names and that was not
-//! answered with success fails the test.
+//! It never counts an operation that failed. An operation that `docs/openapi.json` names and that was not answered with
+//! success fails the test.
 
 use std::collections::BTreeSet;
 

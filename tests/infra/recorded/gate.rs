@@ -1,6 +1,6 @@
 //! The life of the golden gate: its first model, the same again, one to compare with, one that is none, one that is gone.
 //!
-//! It never releases a model. Invariant: afterwards the sample model is in the archive, and no stage has a model.
+//! Afterwards the sample model is in the archive, and no stage has a model.
 
 use giemsa_core::digest::sha256_hex;
 use giemsa_core::gate_report::archive_key;

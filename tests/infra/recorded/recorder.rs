@@ -1,7 +1,7 @@
 //! A proxy in front of a server of the laboratory that notes which rights its client's requests need.
 //!
-//! It never changes a request or an answer, unless it stands in for IAM: then what the role does not allow is refused as AWS
-//! refuses it, and does not reach the server. Invariant: a request is noted before its client has the answer.
+//! It never changes a request or an answer, unless it stands in for IAM: then what the role does not allow is refused
+//! as AWS refuses it, and does not reach the server. A request is noted before its client has the answer.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

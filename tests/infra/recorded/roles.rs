@@ -1,7 +1,7 @@
 //! What a role allows, as IAM decides, against what its function was seen to need.
 //!
-//! It never guesses: a condition that is not known here is an error. Invariant: no problem is reported exactly if every
-//! right that is needed is granted, every grant is used, and no role reaches kinds of data that its function leaves alone.
+//! It never guesses: a condition that is not known here is an error. No problem is reported exactly if every right that
+//! is needed is granted, every grant is used, and no role reaches kinds of data that its function leaves alone.
 //!
 //! Rules: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html> (`*` is any text, `?`
 //! one character), <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>

@@ -1,7 +1,7 @@
 //! Which operations of AWS the code names, so that none stays unrecorded.
 //!
-//! It never tells one use of an operation in a file from another. Invariant: every file of `src/` and `crates/` that names an operation is
-//! of some function or of commands, and a new one has to be put here.
+//! It never tells one use of an operation in a file from another. Every file of `src/` and `crates/` that names an
+//! operation is of some function or of commands, and a new one has to be put here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -70,7 +70,7 @@ def released(lab, early):
     """The sample model, tried on the sample golden set and released by the commands of docs/deploy.md."""
     aws("s3", "cp", "--recursive", "--only-show-errors", "--exclude", "*", "--include", "*.png",
         PROJECT / "models/golden", f"s3://{lab.models}/golden/")
-    assert lab.model_events() == [], "a golden image is no model"
+    assert lab.model_events() == [], "a golden image is not a model"
     aws("s3", "cp", "--only-show-errors", MODEL, f"s3://{lab.models}/dev/model.onnx")
     (event,) = lab.model_events()
     answer = lab.functions["Gate"].invoke(event)

@@ -147,7 +147,7 @@ def test_rules_hear_of_every_upload_and_of_models(stack):
     uploads, models = (events.describe_rule(Name=stack.id(rule)) for rule in ["UploadRule", "ModelRule"])
     assert (uploads["State"], models["State"]) == ("ENABLED", "ENABLED")
     created = {"source": ["aws.s3"], "detail-type": ["Object Created"]}
-    # No filter of keys: what is no image is answered too, as rejected.
+    # No filter of keys: what is not an image is answered too, as rejected.
     assert json.loads(uploads["EventPattern"]) == created | {"detail": {"bucket": {"name": [stack.id("InputBucket")]}}}
     assert json.loads(models["EventPattern"]) == created | {
         "detail": {"bucket": {"name": [stack.id("ModelBucket")]}, "object": {"key": [{"suffix": "/model.onnx"}]}},

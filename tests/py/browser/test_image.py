@@ -29,7 +29,7 @@ def test_an_image_is_zoomed_and_all_stages_stand_beside_it(visit, lab):
     expect(zoom).not_to_have_text(fitted)
     page.get_by_test_id("zoom-fit").click()
     expect(zoom).to_have_text(fitted)
-    # OpenSeadragon draws on a canvas; the picture is on it if its middle is no background.
+    # OpenSeadragon draws on a canvas; the picture is on it if its middle is not a background.
     page.wait_for_function("""() => {
       const canvas = document.querySelector("[data-test=viewer-canvas] canvas");
       return canvas && canvas.width > 0 && window.OpenSeadragon;

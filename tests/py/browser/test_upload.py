@@ -64,7 +64,7 @@ def test_loose_files_are_asked_for_their_slide(visit, lab, tmp_path):
     page.get_by_test_id("file-input").set_input_files(files)
     page.get_by_test_id("slide-name").fill("../elsewhere")
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id("question")).to_contain_text("are no names")
+    expect(page.get_by_test_id("question")).to_contain_text("are not names")
     page.get_by_test_id("slide-name").fill("loose-slide")
     page.keyboard.press("Enter")
     expect(answered(page, "loose-slide")).to_have_text("2 of 2 answered")

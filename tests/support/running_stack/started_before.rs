@@ -1,7 +1,7 @@
 //! A data folder as `giemsa up` leaves it after its first start: the sample model tried on its golden set and released.
 //!
-//! A first start computes longer than most tests do. Invariant: the folder is whole before it has its name, and is one of
-//! the very program that is tested.
+//! A first start computes longer than most tests do. The folder is whole before it has its name, and is one of the very
+//! program that is tested.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! One connection to the dashboard that is kept, as a browser keeps it.
 //!
-//! It never retries: an answer other than 200 is an error of the run. Invariant: one request at a time.
+//! An answer other than 200 is an error of the run. One request at a time.
 
 use anyhow::{Context, ensure};
 use http_body_util::{BodyExt, Empty};

@@ -1,7 +1,6 @@
 //! Clients that ask every route in turn, and an uploader beside them.
 //!
-//! It never waits between requests. Invariant: routes are asked equally often, so that a slow one does not hide behind quick
-//! ones.
+//! Routes are asked equally often, so that a slow one does not hide behind quick ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Asks the dashboard of a running `giemsa up` as many clients do, while images are uploaded, and prints percentiles.
 //!
-//! It never gates anything. Invariant: every answer that is counted was a 200 with a whole body; another ends the run.
+//! Every answer that is counted was a 200 with a whole body; another ends the run.
 
 mod http;
 mod load;

@@ -1,6 +1,6 @@
 //! Percentiles as a table in Markdown.
 //!
-//! Invariant: a percentile is a time that was measured (nearest rank), never one between two.
+//! A percentile is a time that was measured (nearest rank), never one between two.
 
 use std::time::Duration;
 

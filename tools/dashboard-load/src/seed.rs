@@ -1,7 +1,7 @@
 //! Fills the table with results as the classifier writes them, through the same writer.
 //!
-//! It never invents the form of a record: each is a copy of one that the stack made of a sample image. Invariant: the same
-//! numbers give the same table, but for the day it is.
+//! It never invents the form of a record: each is a copy of one that the stack made of a sample image. The same numbers
+//! give the same table, but for the day it is.
 
 use anyhow::Context;
 use aws_sdk_s3::primitives::ByteStream;

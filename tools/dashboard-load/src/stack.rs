@@ -1,6 +1,6 @@
 //! `giemsa up` as a process of its own, so that clients and server do not share threads.
 //!
-//! It never guesses a port. Invariant: the process ends with its [`Stack`].
+//! The process ends with its [`Stack`].
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -4,8 +4,8 @@
 //! echo '0 40' | engine-timer network.onnx
 //! ```
 //!
-//! Each line asked, `INDEX RUNS`, runs that file so many times and is answered by the mean in milliseconds: whoever asks
-//! measures something else in between. It never judges. Invariant: one thread, one image at a time, as Giemsa serves.
+//! Each line asked, `INDEX RUNS`, runs that file so many times and is answered by the mean in milliseconds: whoever
+//! asks measures something else in between. One thread, one image at a time, as Giemsa serves.
 
 use std::hint::black_box;
 use std::io::{BufRead, Write};

@@ -1,6 +1,6 @@
 //! What a Linux binary asks of the machine that runs it: its processor and its C library.
 //!
-//! It never runs the binary. Invariant: a symbol version that cannot be read is an error, never "needs nothing".
+//! A symbol version that cannot be read is an error, never "needs nothing".
 
 use anyhow::{Context, Result, bail};
 use object::elf::{EM_AARCH64, EM_X86_64, FileHeader64};
@@ -64,6 +64,6 @@ fn parse_version(text: &str) -> Result<(u32, u32)> {
     let mut numbers = text.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => bail!("{text:?} is no version; expected numbers such as 2.34"),
+        _ => bail!("{text:?} is not a version; expected numbers such as 2.34"),
     }
 }

@@ -1,7 +1,6 @@
 //! `package BINARY ZIP ARCH`: zips a binary as an AWS Lambda package, if Lambda can run it.
 //!
-//! It never builds anything, and leaves no package behind that was refused. Invariant: the same binary gives the same
-//! bytes: one entry, `bootstrap`, mode 0755, with the oldest time a zip can name.
+//! The same binary gives the same bytes: one entry, `bootstrap`, mode 0755, with the oldest time a zip can name.
 
 use std::io::{Cursor, Write};
 use std::process::ExitCode;

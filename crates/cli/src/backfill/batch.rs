@@ -1,6 +1,6 @@
 //! A backfill by S3 Batch Operations: manifest, job, and progress until it ends.
 //!
-//! Invariant: the manifest becomes an object, and the job is created, only after the user agreed to the price.
+//! The manifest becomes an object, and the job is created, only after the user agreed to the price.
 
 use std::time::Duration;
 

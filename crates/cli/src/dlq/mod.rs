@@ -1,7 +1,7 @@
 //! `giemsa dlq …`: shows what was given up and why, and sends it to its queue again.
 //!
-//! Invariant: however a command ends, every message that it read and left is visible again at once, or within five minutes
-//! if the command is killed.
+//! However a command ends, every message that it read and left is visible again at once, or within five minutes if the
+//! command is killed.
 
 mod explain;
 mod list;

@@ -1,7 +1,7 @@
 //! `giemsa dlq redrive`: sends all dead letters, or those that match, back to their queue.
 //!
-//! Invariant: a message is deleted only after its queue has it again. Interrupted at any moment, each message is in at least
-//! one of the two queues, and a second run continues with the rest.
+//! A message is deleted only after its queue has it again. Interrupted at any moment, each message is in at least one
+//! of the two queues, and a second run continues with the rest.
 
 use std::io::IsTerminal;
 

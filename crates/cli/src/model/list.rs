@@ -1,6 +1,6 @@
 //! `giemsa model list`: the models in the model bucket.
 //!
-//! Invariant: a model of a stage is named by the digest of its bytes.
+//! A model of a stage is named by the digest of its bytes.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! `giemsa model …`: arguments, and the buckets and table that the commands use.
 //!
-//! `giemsa_ops::release` decides about releases. Invariant: with `--json` stdout is one JSON document.
+//! `giemsa_ops::release` decides about releases. With `--json` stdout is one JSON document.
 
 mod check;
 mod compare;

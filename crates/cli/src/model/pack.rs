@@ -1,6 +1,6 @@
 //! `giemsa model pack`: writes metadata into an ONNX file.
 //!
-//! Invariant: the output can serve, and it is complete or absent.
+//! The output can serve, and it is complete or absent.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

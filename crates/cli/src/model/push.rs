@@ -1,6 +1,6 @@
 //! `giemsa model push`: copies a file to a stage of the model bucket, but not to production, which is `promote`.
 //!
-//! Invariant: the uploaded bytes are those that were checked.
+//! The uploaded bytes are those that were checked.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Progress of a run in a file, so that an interrupted run can continue.
 //!
-//! Invariant: the file is complete at every moment, and stands after a page that was checked, printed and sent completely.
+//! The file is complete at every moment, and stands after a page that was checked, printed and sent completely.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};

@@ -1,7 +1,7 @@
 //! `giemsa results export`: current results into one file, however many there are.
 //!
-//! It holds only a few pages, and about 16 bytes for each result that arrives while it runs. Invariant: the file appears only
-//! if it has, for every image, a result that was current while it was written.
+//! It holds only a few pages, and about 16 bytes for each result that arrives while it runs. The file appears only if
+//! it has, for every image, a result that was current while it was written.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

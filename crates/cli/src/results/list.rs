@@ -1,6 +1,6 @@
 //! `giemsa results list`: current results, newest or most suspicious first.
 //!
-//! Invariant: a list that could not be read to its end is an error.
+//! A list that could not be read to its end is an error.
 
 use std::io::BufWriter;
 

@@ -1,7 +1,7 @@
 //! `giemsa results …`: what became of images, as a list, a figure, a file or live.
 //!
-//! `withdraw` and `restore` append a person's decision, and only `compact --delete-json` deletes what it has stored elsewhere.
-//! Invariant: stdout has only results, in the form that `--format` names.
+//! `withdraw` and `restore` append a person's decision, and only `compact --delete-json` deletes what it has stored
+//! elsewhere. Stdout has only results, in the form that `--format` names.
 
 mod activity;
 mod compact;

@@ -1,6 +1,6 @@
 //! Results of the table, page after page; at most three pages are in memory.
 //!
-//! Invariant: an incomplete read is an error, never a shorter list.
+//! An incomplete read is an error, never a shorter list.
 
 use giemsa_core::record::Record;
 use giemsa_store::{QueryError, ResultQuery, TableReader};

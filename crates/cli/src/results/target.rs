@@ -1,6 +1,6 @@
 //! Where an export goes: stdout, or a file that appears when it is complete.
 //!
-//! Invariant: the previous file stays until the new one is complete and on the disk.
+//! The previous file stays until the new one is complete and on the disk.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};

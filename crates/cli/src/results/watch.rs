@@ -1,6 +1,6 @@
 //! `giemsa results watch`: results as they arrive.
 //!
-//! The time of the answer counts, not that of the upload: an old image that is answered now is shown now. Invariant: a result
+//! The time of the answer counts, not that of the upload: an old image that is answered now is shown now. A result
 //! since the start is printed once, also if the servers were unreachable meanwhile.
 
 use std::collections::{HashMap, HashSet};

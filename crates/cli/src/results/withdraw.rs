@@ -1,7 +1,7 @@
 //! `giemsa results withdraw` and `restore`: remove images from what counts, and bring them back.
 //!
-//! Neither deletes anything or changes a model's answer. Invariant: nothing is written before the user has seen how many
-//! images of which slides are concerned, unless `--yes` is given.
+//! Neither deletes anything or changes a model's answer. Nothing is written before the user has seen how many images of
+//! which slides are concerned, unless `--yes` is given.
 
 use std::collections::BTreeMap;
 

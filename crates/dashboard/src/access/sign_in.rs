@@ -1,7 +1,7 @@
 //! Who asks: the claims of a token that somebody trusted has verified, and where a page gets one.
 //!
-//! It never verifies a signature: behind a gateway the gateway has, in the embedded stack the stack does. Invariant: with
-//! an issuer nothing under `/api/` is answered to a request without a verified token.
+//! It never verifies a signature: behind a gateway the gateway has, in the embedded stack the stack does. With an
+//! issuer nothing under `/api/` is answered to a request without a verified token.
 
 use std::fmt::Debug;
 use std::sync::Arc;

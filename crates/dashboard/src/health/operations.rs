@@ -1,6 +1,6 @@
 //! What runs behind the stages: their queues, and whether their model serves.
 //!
-//! It never takes a message. Invariant: what cannot be known is absent, never zero.
+//! What cannot be known is absent, never zero.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! The page's files, embedded in the binary and served under `/`.
 //!
-//! Never reads the disk and never answers outside the list below. Invariant: what the page needs is in the binary, so
-//! that no request of it leaves the machine but those to the object store.
+//! Never reads the disk and never answers outside the list below. What the page needs is in the binary, so that no
+//! request of it leaves the machine but those to the object store.
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};

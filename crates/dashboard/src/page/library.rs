@@ -1,7 +1,7 @@
 //! The libraries with which the page shows large images and signs people in, and the licences of what the page is made of.
 //!
-//! `make assets` puts them into `web/library`. Invariant: a script is served only together with its licences; a binary
-//! without it answers 404, and the page does without or says so.
+//! `make assets` puts them into `web/library`. A script is served only together with its licences; a binary without it
+//! answers 404, and the page does without or says so.
 
 use include_dir::{Dir, include_dir};
 

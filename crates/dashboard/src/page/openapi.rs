@@ -1,7 +1,7 @@
 //! The description of the API, for programs and for the test that holds it against the implementation.
 //!
-//! Invariant: it is the file `docs/openapi.json`, byte for byte, so that what is promised to others changes only where
-//! somebody sees it; the parameters and bodies in it are those that the code takes, which tests make of its types.
+//! It is the file `docs/openapi.json`, byte for byte, so that what is promised to others changes only where somebody
+//! sees it; the parameters and bodies in it are those that the code takes, which tests make of its types.
 
 use std::sync::Arc;
 

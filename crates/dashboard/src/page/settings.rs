@@ -1,7 +1,6 @@
 //! What a page has to know before it can ask anything: stages, labels, limits.
 //!
-//! It never shows a setting that is nobody's business, such as queue addresses. Invariant: labels come from the models
-//! that serve, those of the first stage first.
+//! Labels come from the models that serve, those of the first stage first.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Signed links to images and to their thumbnails.
 //!
-//! It never signs for another bucket than the input bucket, but for thumbnails that it made itself, whose names no request
-//! chooses. Invariant: a link is to an image that was there, answers with the type that its content has, and never with
+//! It never signs for another bucket than the input bucket, but for thumbnails that it made itself, whose names no
+//! request chooses. A link is to an image that was there, answers with the type that its content has, and never with
 //! one that a browser would run.
 
 use std::sync::Arc;
@@ -167,7 +167,7 @@ async fn sign_image(
     peeked: Option<Peek>,
     config: PresigningConfig,
 ) -> Result<String, NoPicture> {
-    // What is no image is saved, never shown: it may be a page with scripts.
+    // What is not an image is saved, never shown: it may be a page with scripts.
     let (media_type, disposition) = match peeked {
         Some(Peek { format, .. }) => (format.media_type(), "inline"),
         None => ("application/octet-stream", "attachment"),

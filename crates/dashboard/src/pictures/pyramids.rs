@@ -1,7 +1,7 @@
 //! Tiles of large images: a Deep Zoom pyramid, made when its first tile is wanted and kept in the results bucket.
 //!
-//! It never decodes an image twice for its tiles. Invariant: the mark of a pyramid is written after its last tile, so that
-//! a tile that is not there beside it never was one.
+//! It never decodes an image twice for its tiles. The mark of a pyramid is written after its last tile, so that a tile
+//! that is not there beside it never was one.
 
 use std::pin::pin;
 use std::sync::Arc;

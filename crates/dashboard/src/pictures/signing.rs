@@ -1,6 +1,6 @@
 //! Signed links: how long they live, and what the page sends with them.
 //!
-//! It never chooses a bucket or key. Invariant: a link that is answered lives until the time that is answered with it.
+//! It never chooses a bucket or key. A link that is answered lives until the time that is answered with it.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;

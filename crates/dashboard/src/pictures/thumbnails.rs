@@ -1,6 +1,6 @@
 //! Thumbnails: small JPEGs of images, made when they are first wanted and kept in the results bucket.
 //!
-//! It never touches the image itself. Invariant: a thumbnail is of one version of one image; a replaced image has another.
+//! A thumbnail is of one version of one image; a replaced image has another.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Where a page of an answer ended, as text that a client hands back.
 //!
-//! It never holds what a client may not know, and a client can make nothing of it but the next page. Invariant: a cursor
-//! goes on with the filters that it was made with, or not at all.
+//! It never holds what a client may not know, and a client can make nothing of it but the next page. A cursor goes on
+//! with the filters that it was made with, or not at all.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,7 +1,7 @@
 //! Parameters of a request: the query as the type of its route, read strictly, and JSON bodies.
 //!
-//! Invariant: a parameter that is not known, given twice or wrong is refused by a problem that names the parameter, what
-//! was found and what was expected; a misspelt filter would otherwise show the wrong images as the right ones.
+//! A parameter that is not known, given twice or wrong is refused by a problem that names the parameter, what was found
+//! and what was expected; a misspelt filter would otherwise show the wrong images as the right ones.
 
 use std::fmt;
 

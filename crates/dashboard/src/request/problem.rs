@@ -1,7 +1,7 @@
 //! What goes wrong with a request, as `application/problem+json` (RFC 9457).
 //!
-//! It never shows more of a failure than its error says, and never blames the request for a failure of a server.
-//! Invariant: every answer that is no success is a problem with a sentence, and one for each wrong parameter names it.
+//! It never shows more of a failure than its error says, and never blames the request for a failure of a server. Every
+//! answer that is not a success is a problem with a sentence, and one for each wrong parameter names it.
 
 use std::error::Error as StdError;
 

@@ -1,7 +1,7 @@
 //! Tells a page that polls that nothing changed, instead of sending it the same list again.
 //!
-//! It never keeps an answer: each is made anew, and compared by its digest. Invariant: an answer without a body is given
-//! only to a client that has this very body.
+//! Each is made anew, and compared by its digest. An answer without a body is given only to a client that has this very
+//! body.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;

@@ -1,7 +1,7 @@
 //! Answers of a moment ago, for the many that ask for the same again and again.
 //!
-//! Invariant: of several that ask the same question at once, one finds the answer out and the others have it, be it a
-//! failure; whoever asks another question waits for none of them.
+//! Of several that ask the same question at once, one finds the answer out and the others have it, be it a failure;
+//! whoever asks another question waits for none of them.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! How often reviewers agree with each model, with its interval and by label.
 //!
-//! It never counts what was taken back, nor a rejected image, of which the model said nothing. Invariant: `reviewed` is the
-//! sum of the matrix, `agreed` that of its diagonal.
+//! It never counts what was taken back, nor a rejected image, of which the model said nothing. `reviewed` is the sum of
+//! the matrix, `agreed` that of its diagonal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

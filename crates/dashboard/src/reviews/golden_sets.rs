@@ -1,7 +1,7 @@
 //! Reviewed images as a golden set, in one click: copied inside S3 to `golden-sets/<name>/<label>/<image>`.
 //!
-//! It never touches `golden/`, which a person replaces by the command that is answered, and never reads an image's bytes.
-//! Invariant: each copy is of the version that the reviewer looked at; what cannot be copied is named with its reason; a
+//! It never touches `golden/`, which a person replaces by the command that is answered, and never reads an image's
+//! bytes. Each copy is of the version that the reviewer looked at; what cannot be copied is named with its reason; a
 //! set that has its `reviews.json` is complete.
 
 use std::collections::BTreeMap;
@@ -214,7 +214,7 @@ impl Dashboard {
         }
     }
 
-    /// Who said so: the last object of a set. Directly under `golden/` it is no image to the gate.
+    /// Who said so: the last object of a set. Directly under `golden/` it is not an image to the gate.
     async fn write_reviews(&self, prefix: &str, reviews: &[Review]) -> Result<(), Problem> {
         let json = serde_json::to_vec_pretty(reviews).expect("texts and times are JSON");
         let put = self.s3.put_object().bucket(&self.buckets.models).key(format!("{prefix}reviews.json"));

@@ -1,7 +1,7 @@
 //! The verdicts in force of a range of time: one for each image, whatever was said and taken back before.
 //!
-//! It never decides between reviewers: the last that nobody took back counts, as in the table. Invariant: an image is
-//! there once, with the version that was looked at.
+//! It never decides between reviewers: the last that nobody took back counts, as in the table. An image is there once,
+//! with the version that was looked at.
 
 use std::collections::BTreeMap;
 

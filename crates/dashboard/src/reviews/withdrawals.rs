@@ -1,7 +1,7 @@
 //! Images that a person takes out of what counts, and brings back.
 //!
-//! It never deletes anything and never changes what a model said. Invariant: what is withdrawn is the result that the
-//! person saw; if there is another one by now, nothing is written.
+//! It never deletes anything and never changes what a model said. What is withdrawn is the result that the person saw;
+//! if there is another one by now, nothing is written.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What was uploaded on each day, and how it was answered.
 //!
-//! It never adds anything up itself. Invariant: days are of UTC, newest first, and only those with images.
+//! Days are of UTC, newest first, and only those with images.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

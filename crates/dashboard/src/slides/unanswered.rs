@@ -1,7 +1,7 @@
 //! Which uploads of a slide have no answer yet: the folder in the input bucket against the current results.
 //!
-//! It never trusts a count: two numbers can be equal while an image is missing. Invariant: an upload counts as answered
-//! only if the current result of its key is of this very content.
+//! It never trusts a count: two numbers can be equal while an image is missing. An upload counts as answered only if
+//! the current result of its key is of this very content.
 
 use aws_sdk_s3::types::EncodingType;
 use chrono::{DateTime, Utc};

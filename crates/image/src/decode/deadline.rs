@@ -1,8 +1,8 @@
 //! The moment at which work on an image is given up, and the reader through which decoders see it.
 //!
 //! A thread cannot be stopped from outside, so decoding asks by itself: here whenever input is taken, and in the walks
-//! over a file's structure. It never decides what being late means. Invariant: between two looks at the clock a decoder
-//! takes at most 16 KiB of input, or unpacks what it has taken, which the limits on pixels bound.
+//! over a file's structure. Between two looks at the clock a decoder takes at most 16 KiB of input, or unpacks what it
+//! has taken, which the limits on pixels bound.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};

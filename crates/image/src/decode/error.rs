@@ -56,7 +56,7 @@ pub enum DecodeError {
     /// Nothing was uploaded.
     #[error("the file is empty (0 bytes); check the original and upload it again")]
     Empty,
-    /// The content is no picture that anyone would know.
+    /// The content is not a picture that anyone would know.
     #[error(
         "the file is not an image but {found}; upload JPEG, PNG, TIFF, BMP, GIF or WebP (the content counts, not the \
          name)"
@@ -149,7 +149,7 @@ impl fmt::Display for AtByte {
 
 impl DecodeError {
     /// The word for this error in records and metrics: `empty`, `not_an_image`, `unsupported_format`, `too_large` or
-    /// `corrupt`; `out_of_time` is in no record, since it is no property of the file.
+    /// `corrupt`; `out_of_time` is in no record, since it is not a property of the file.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty => "empty",

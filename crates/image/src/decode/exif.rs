@@ -1,6 +1,6 @@
 //! Which way is up, as cameras record it in EXIF.
 //!
-//! Reads one tag of the first directory and nothing else; what cannot be read is no orientation, since that is no reason
+//! Reads one tag of the first directory and nothing else; what cannot be read is not an orientation, since that is not a reason
 //! to lose a picture.
 
 use ::image::metadata::Orientation;

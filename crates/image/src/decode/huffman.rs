@@ -224,7 +224,7 @@ impl<'a> Bits<'a> {
                 }
             }
         }
-        // Padding after the last bit is no code either, so a stream that simply ends is reported as such.
+        // Padding after the last bit is not a code either, so a stream that simply ends is reported as such.
         Err(if self.count < 16 { self.exhausted() } else { self.damaged("a code does not exist") })
     }
 

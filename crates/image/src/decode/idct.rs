@@ -1,8 +1,8 @@
 //! Coefficients of one block to samples, for [`super::jpeg`].
 //!
 //! The accurate integer transform of Loeffler, Ligtenberg and Moschytz (ICASSP 1989) with 13 fractional bits, rounded
-//! where libjpeg rounds (`jidctint.c`), so that the samples are those of libjpeg. Never fails: coefficients that no
-//! encoder writes wrap around.
+//! where libjpeg rounds (`jidctint.c`), so that the samples are those of libjpeg. Coefficients that no encoder writes
+//! wrap around.
 
 use std::num::Wrapping;
 

@@ -5,9 +5,8 @@
 //! alpha plane of a lossy one) is read here up to its pixels, as the WebP Lossless specification lays it out: transforms
 //! and the image of code groups in full, codes by their lengths. Never makes a pixel of the picture.
 //!
-//! Invariant: what is counted is at least what the decoder will hold. A stream that cannot be read ends the count, as it
-//! ends the decoder. Memory: a quarter of a byte for each pixel of the picture, and 64 KB for each of five
-//! codes.
+//! What is counted is at least what the decoder will hold. A stream that cannot be read ends the count, as it ends the
+//! decoder. Memory: a quarter of a byte for each pixel of the picture, and 64 KB for each of five codes.
 
 use super::deadline::{Deadline, OutOfTime};
 

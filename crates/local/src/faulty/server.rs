@@ -1,7 +1,7 @@
 //! A proxy in front of a server of the stack, which does to requests what was decided.
 //!
-//! Whatever client comes, ours or the aws command, meets the same faults. Never invents an answer that the service would
-//! not give. Invariant: a request that is done was passed on exactly once.
+//! Whatever client comes, ours or the aws command, meets the same faults. Never invents an answer that the service
+//! would not give. A request that is done was passed on exactly once.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Faults of the trigger: messages that come twice, late, in another order, in batches of any size, or to two workers.
 //!
-//! Never loses a message: what is held back is in the queue again before it is taken out. Invariant: a notification comes
-//! three times at most from here, and is held back no more often than the limit says.
+//! Never loses a message: what is held back is in the queue again before it is taken out. A notification comes three
+//! times at most from here, and is held back no more often than the limit says.
 
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;

@@ -1,7 +1,6 @@
 //! The process that loads models and decodes images for the stack: orders in by standard input, reports out.
 //!
-//! It never outlives the stack: when standard input ends, so does it. Invariant: it says what it is about to do before
-//! it does it.
+//! It never outlives the stack: when standard input ends, so does it. It says what it is about to do before it does it.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Write};
@@ -176,7 +175,7 @@ fn read_orders(orders: &mpsc::UnboundedSender<Order>) {
         match serde_json::from_str(&line) {
             // Nobody listens any more if it could not begin, which it says itself.
             Ok(order) => drop(orders.send(order)),
-            Err(error) => tracing::error!(%error, "an order of the stack cannot be read"),
+            Err(error) => tracing::error!(%error, "cannot read an order of the stack"),
         }
     }
     std::process::exit(0)

@@ -1,6 +1,6 @@
 //! How a process ended, and whether the model that it ran is to blame.
 //!
-//! Never blames a model for what a person or the stack did. Invariant: what is certain is told from what is possible.
+//! Never blames a model for what a person or the stack did. What is certain is told from what is possible.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;

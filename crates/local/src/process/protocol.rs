@@ -1,7 +1,7 @@
 //! What the stack and the processes that answer for it write to each other: one JSON document a line.
 //!
-//! Never anything that grows with an image: objects are named, and fetched by who needs them. Invariant: each line is
-//! whole, written in one call.
+//! Never anything that grows with an image: objects are named, and fetched by who needs them. Each line is whole,
+//! written in one call.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! Messages in the state file: inserted, received, set aside.
 //!
-//! SQL inside the caller's transaction; never commits anything itself. Invariant: a receive takes a message out of what
-//! other receives see before it goes on to the next.
+//! SQL inside the caller's transaction; never commits anything itself. A receive takes a message out of what other
+//! receives see before it goes on to the next.
 
 use std::time::Duration;
 

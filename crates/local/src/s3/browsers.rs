@@ -1,7 +1,7 @@
 //! What browsers may do with the local S3: cross-origin requests (CORS) of the dashboard's page, and presigned links.
 //!
-//! Never lets a page of another origin read an answer, and never allows `*`. Invariant: a presigned link does what was
-//! signed and nothing else; a header that would change that (`x-amz-copy-source`) has to be signed as well.
+//! Never lets a page of another origin read an answer, and never allows `*`. A presigned link does what was signed and
+//! nothing else; a header that would change that (`x-amz-copy-source`) has to be signed as well.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Uploads by HTML forms: `${filename}` in a field stands for the name of the file that the form sends.
 //!
-//! s3s reads the form but keeps that name to itself. Invariant: as on S3, all fields before the file are filled in before
-//! the policy of the form is checked against them.
+//! s3s reads the form but keeps that name to itself. As on S3, all fields before the file are filled in before the
+//! policy of the form is checked against them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -20,7 +20,7 @@
 //! never happened and its blob is removed at the next start; killed after it, nothing is missing. In a bucket with
 //! versioning the blob of the previous version stays; in any other it goes.
 //!
-//! Invariant: a write is answered with "200" when bytes, index and notification are on disk.
+//! A write is answered with "200" when bytes, index and notification are on disk.
 
 mod browsers;
 mod bytes;

@@ -1,7 +1,7 @@
 //! A finished write → the S3 event notification that AWS would send to SQS.
 //!
-//! Pure: never sends anything. Invariant: the key is form-encoded exactly as AWS encodes it, and sequencers of one
-//! key compare like the order in which its writes took effect.
+//! Pure: never sends anything. The key is form-encoded exactly as AWS encodes it, and sequencers of one key compare
+//! like the order in which its writes took effect.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

@@ -1,7 +1,7 @@
 //! The DynamoDB of the local stack: dynoxide on one SQLite file, spoken to over HTTP like the real one.
 //!
-//! Never throttles and always reads consistently, unlike the real one: `faults` does that in front of it.
-//! Invariant: what was answered with success is in the file.
+//! Never throttles and always reads consistently, unlike the real one: `faults` does that in front of it. What was
+//! answered with success is in the file.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Listening on this machine: bind a port, accept connections, serve HTTP/1, stop gracefully.
 //!
-//! Never listens on any other address than 127.0.0.1. Invariant: every accepted connection has `TCP_NODELAY`; without
-//! it each answer that s3s sends in small pieces waits 26 ms for an acknowledgement.
+//! Never listens on any other address than 127.0.0.1. Every accepted connection has `TCP_NODELAY`; without it each
+//! answer that s3s sends in small pieces waits 26 ms for an acknowledgement.
 
 use std::error::Error as StdError;
 use std::io;
@@ -126,7 +126,7 @@ pub(crate) async fn serve_each<I, S, B>(
             }
         };
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = &error as &dyn StdError, "client gone before it was served");
+            tracing::debug!(error = &error as &dyn StdError, "client disconnected before it was served");
             continue;
         }
         let (stream, service) = accept(stream);

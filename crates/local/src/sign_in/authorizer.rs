@@ -1,7 +1,7 @@
 //! Verifies the tokens of requests to the dashboard, as the JWT authorizer of API Gateway does on AWS.
 //!
-//! It never takes a token's word for how it is signed: the key says that. Invariant: a caller is known only from a token
-//! that the configured issuer signed for this page, and that holds now.
+//! It never takes a token's word for how it is signed: the key says that. A caller is known only from a token that the
+//! configured issuer signed for this page, and that holds now.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ impl Authorizer for TokenAuthorizer {
     async fn caller(&self, request: &Parts) -> Result<Caller, Denied> {
         let header = request.headers.get(header::AUTHORIZATION).ok_or_else(|| no("there is no token"))?;
         let token =
-            header.to_str().ok().and_then(bearer).ok_or_else(|| no("the header is no bearer token"))?;
+            header.to_str().ok().and_then(bearer).ok_or_else(|| no("the header is not a bearer token"))?;
         let kid = key_id(token)?;
         let keys = self.keys_with(&kid).await?;
         let settings = self.issuer.settings();
@@ -158,7 +158,7 @@ fn verified(
     if !is_for(&claims, client_id) {
         return Err(no("the token is for another than this page (aud, client_id)"));
     }
-    // The library passes over a time that is no number.
+    // The library passes over a time that is not a number.
     let limit = Utc::now().timestamp() as f64 + LEEWAY_SECONDS as f64;
     match claims.get("nbf") {
         Some(time) if time.as_f64().is_none_or(|time| time > limit) => {

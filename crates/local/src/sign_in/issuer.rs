@@ -1,7 +1,7 @@
 //! The issuer of identities: its own description (OpenID Connect Discovery) and its keys.
 //!
-//! It never sends a token or a secret. Invariant: what is believed of the issuer comes from the address that was
-//! configured, names this very issuer, and leads only to addresses that a secret may be sent to.
+//! It never sends a token or a secret. What is believed of the issuer comes from the address that was configured, names
+//! this very issuer, and leads only to addresses that a secret may be sent to.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! The attributes of a received message, and the digests by which clients check what they got.
 //!
-//! It never shows an attribute that was not asked for. Invariant: digests are those that SQS defines, so that a client
-//! that checks them accepts the message.
+//! Digests are those that SQS defines, so that a client that checks them accepts the message.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! What is wrong with a request, as SQS says it.
 //!
-//! It never blames the client for a failure of the file. Invariant: every error has SQS's own code, so that SDKs give
-//! the same type as on AWS, and a sentence that says the way out.
+//! It never blames the client for a failure of the file. Every error has SQS's own code, so that SDKs give the same
+//! type as on AWS, and a sentence that says the way out.
 
 use hyper::StatusCode;
 use thiserror::Error;

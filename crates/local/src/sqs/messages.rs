@@ -1,7 +1,7 @@
 //! Operations on messages: send, receive, delete, hide.
 //!
-//! It never says that a message is sent before it is on disk. Invariant: of a batch each entry is answered by its id,
-//! and what is wrong with one leaves the others alone.
+//! It never says that a message is sent before it is on disk. Of a batch each entry is answered by its id, and what is
+//! wrong with one leaves the others alone.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -301,7 +301,7 @@ impl Sqs {
     async fn delete(&self, queue: &str, fields: &ReceiptFields) -> Result<Empty, SqsError> {
         let receipt = receipt_of(queue, fields.receipt_handle.as_deref())?;
         if !self.queue.delete(receipt).await? {
-            tracing::debug!(queue, "message of a stale receipt not deleted");
+            tracing::debug!(queue, "message not deleted: its receipt is stale");
         }
         Ok(Empty {})
     }

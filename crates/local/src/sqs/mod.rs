@@ -10,7 +10,7 @@
 //! Never keeps anything itself, and never acknowledges a message that is not on disk. Never serves a request that is
 //! not signed with the local access key, so that nothing sent here was meant for an account at AWS. The signature is
 //! not recomputed: the secret is printed by `giemsa up` and proves nothing beyond the key's name, which only a client
-//! of this machine can send. Invariant: clients and workers receive by the same rules, at least once.
+//! of this machine can send. Clients and workers receive by the same rules, at least once.
 
 mod attributes;
 mod error;

@@ -1,7 +1,6 @@
 //! Operations on queues: which there are, what they hold, emptying one.
 //!
-//! It never makes or removes a queue. Invariant: a queue is known by the last part of its URL, whatever host the
-//! client wrote before it.
+//! A queue is known by the last part of its URL, whatever host the client wrote before it.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The report of the golden gate as a page for people: one file without scripts, made to be printed.
 //!
-//! It says nothing that the JSON does not say. Invariant: whatever is not markup of this file is escaped, as `maud` does.
+//! It says nothing that the JSON does not say. Whatever is not markup of this file is escaped, as `maud` does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,6 @@
 //! Why a model file cannot serve, or a network failed on an image.
 //!
-//! It never decides what follows from it. Invariant: each message names what is wrong, what was expected, and how the
-//! person who made the file mends it.
+//! Each message names what is wrong, what was expected, and how the person who made the file mends it.
 
 use std::time::Duration;
 
@@ -145,7 +144,7 @@ pub enum ModelError {
     /// The graph has not exactly one input.
     #[error("the graph has {} inputs{}; expected one, the image{way_out}", found.len(), listed(found))]
     InputCount {
-        /// Names of the inputs that are no weights.
+        /// Names of the inputs that are not weights.
         found: Vec<String>,
         /// What may help, or nothing.
         way_out: &'static str,

@@ -1,7 +1,7 @@
 //! What a graph may be made of: the operators that a network may use, and tensors that hold what they say.
 //!
-//! It never runs anything. Invariant: what passes has no loop, no branch, no chance in it and no weight elsewhere, and
-//! the size of each of its tensors follows from the size of the input.
+//! What passes has no loop, no branch, no chance in it and no weight elsewhere, and the size of each of its tensors
+//! follows from the size of the input.
 
 use tract_onnx::pb;
 

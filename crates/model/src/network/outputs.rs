@@ -1,7 +1,6 @@
 //! What a graph gives, by its names and shapes: scores of a classifier, or something else, which is named.
 //!
-//! It never runs anything. Invariant: a graph that passes has the output of the scores, and after it at most the outlier
-//! score.
+//! A graph that passes has the output of the scores, and after it at most the outlier score.
 
 use tract_onnx::pb;
 

@@ -1,7 +1,7 @@
 //! Probes of a network before it serves, and whether its scores are what `giemsa.output` says.
 //!
 //! A probe is a picture, and goes through the model's own input formula: no network is asked what no image can ask it.
-//! It never repairs scores. Invariant: the same file gets the same probes on every machine.
+//! The same file gets the same probes on every machine.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Rewrites nodes that the engine would compute otherwise than ONNX says into nodes that it computes alike.
 //!
-//! It never fails, and changes nothing else: what has no equal form is refused by `operators.rs`. Invariant: a rewritten
-//! graph means what the graph meant; `make engine-parity` compares both with onnxruntime.
+//! What has no equal form is refused by `operators.rs`. A rewritten graph means what the graph meant; `make
+//! engine-parity` compares both with onnxruntime.
 
 use std::collections::{HashMap, HashSet};
 

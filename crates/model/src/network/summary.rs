@@ -1,6 +1,6 @@
 //! What a graph consists of, for people.
 //!
-//! It never decides anything. Invariant: a hostile file costs no more here than its parsed form already takes.
+//! A hostile file costs no more here than its parsed form already takes.
 
 use std::collections::{BTreeMap, HashSet};
 

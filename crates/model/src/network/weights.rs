@@ -1,7 +1,7 @@
 //! Weights: whether they are numbers, and 16-bit ones as the 32-bit floats that the engine computes with.
 //!
-//! It never runs anything. Invariant: what passes holds no NaN anywhere, and an infinity only where a graph uses it as a
-//! bound or a mask; what is widened has the same values.
+//! What passes holds no NaN anywhere, and an infinity only where a graph uses it as a bound or a mask; what is widened
+//! has the same values.
 
 use std::collections::{HashMap, HashSet};
 
@@ -136,7 +136,7 @@ fn check_constant<'a>(
     census: Option<Census>,
 ) -> Result<(), ModelError> {
     let Some(census) = census.filter(|census| census.first.is_some()) else { return Ok(()) };
-    // A mask leaves something to look at, and is no bias, which has one dimension.
+    // A mask leaves something to look at, and is not a bias, which has one dimension.
     let is_mask = census.plus_infinity == 0
         && census.minus_infinity < census.numbers
         && tensor.is_some_and(|t| t.dims.iter().rev().take(2).filter(|dim| **dim > 1).count() == 2);

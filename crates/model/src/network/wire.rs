@@ -1,7 +1,7 @@
 //! Walks the bytes of an ONNX file without decoding them: how much memory would decoding take, how many nodes are there.
 //!
-//! It allocates nothing and believes no length. Invariant: a file that passes decodes within the bound that was asked
-//! for, however it was made: an empty node costs two bytes in a file and two hundred in memory.
+//! It allocates nothing and believes no length. A file that passes decodes within the bound that was asked for, however
+//! it was made: an empty node costs two bytes in a file and two hundred in memory.
 
 use std::mem::size_of;
 

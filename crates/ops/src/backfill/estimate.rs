@@ -1,6 +1,6 @@
 //! What a backfill will take: images, dollars by list prices, time.
 //!
-//! Pure. Invariant: a price is never below what the quantities of this file cost, and the embedded stack costs nothing.
+//! A price is never below what the quantities of this file cost, and the embedded stack costs nothing.
 
 use std::time::Duration;
 

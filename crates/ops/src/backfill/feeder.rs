@@ -1,7 +1,7 @@
 //! Feeds the queue of a backfill, a little at a time, and waits until all of it is answered.
 //!
-//! It never sends to the queue of live uploads. Invariant: at most [`MAX_WAITING`] images wait at once, so that ending a
-//! backfill leaves little, and a run whose mark is gone sends nothing more.
+//! It never sends to the queue of live uploads. At most [`MAX_WAITING`] images wait at once, so that ending a backfill
+//! leaves little, and a run whose mark is gone sends nothing more.
 
 use std::time::Duration;
 

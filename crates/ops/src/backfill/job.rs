@@ -1,7 +1,7 @@
 //! Jobs of S3 Batch Operations: create, find, follow, cancel.
 //!
-//! It never touches a job that is not a backfill of this project. Invariant: one manifest makes one job, however often
-//! its creation is tried.
+//! It never touches a job that is not a backfill of this project. One manifest makes one job, however often its
+//! creation is tried.
 
 use aws_sdk_s3control::Client;
 use aws_sdk_s3control::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};

@@ -1,6 +1,6 @@
 //! Writes the manifest of a job of S3 Batch Operations, part by part.
 //!
-//! It never holds more than one part. Invariant: a manifest that was not finished is no object: nothing reads half of it.
+//! A manifest that was not finished is not an object: nothing reads half of it.
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;

@@ -5,8 +5,8 @@
 //!       table ──┘                      └─feeder──▶ queue `backfill-<stage>` ─▶ worker of the embedded stack
 //! ```
 //!
-//! It never classifies anything, and never uses the queue of live uploads. Invariant: it keeps no list of what is done:
-//! the table says what is answered, so that a run that was ended goes on by being started again.
+//! It never classifies anything, and never uses the queue of live uploads. It keeps no list of what is done: the table
+//! says what is answered, so that a run that was ended goes on by being started again.
 
 mod estimate;
 mod feeder;
@@ -50,7 +50,7 @@ pub enum BackfillError {
     },
     /// A job that does something else.
     #[error(
-        "job {job_id} is no backfill of this stack: it invokes {found}, expected {expected} (GIEMSA_BACKFILL_FUNCTION_ARN)"
+        "job {job_id} is not a backfill of this stack: it invokes {found}, expected {expected} (GIEMSA_BACKFILL_FUNCTION_ARN)"
     )]
     ForeignJob {
         /// The job.

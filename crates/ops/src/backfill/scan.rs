@@ -1,7 +1,7 @@
 //! Which images of the input bucket have no answer, page by page.
 //!
-//! It never holds more than a page, and takes only the current version of each key. Invariant: an image that the table
-//! says is answered as asked is never given out; every other one is, once.
+//! It never holds more than a page, and takes only the current version of each key. An image that the table says is
+//! answered as asked is never given out; every other one is, once.
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};

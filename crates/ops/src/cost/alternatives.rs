@@ -1,7 +1,6 @@
 //! The same images by other means: a function in Python, a container that always runs, batch transform of SageMaker.
 //!
-//! It never reckons one way by other prices than another. Invariant: each way is charged for the same answers in the same
-//! bucket and table, so that only who makes them differs.
+//! Each way is charged for the same answers in the same bucket and table, so that only who makes them differs.
 
 use serde::Serialize;
 

@@ -1,8 +1,8 @@
 //! What images cost on AWS: by service and in all, beside other ways to have them classified; and which rate of uploads
 //! reaches which limit of an account.
 //!
-//! Pure arithmetic on the prices of `price.rs`, the one table of them. Invariant: every quantity that is multiplied is shown,
-//! and what each image is assumed to take stands in a named constant here.
+//! Pure arithmetic on the prices of `price.rs`, the one table of them. Every quantity that is multiplied is shown, and
+//! what each image is assumed to take stands in a named constant here.
 
 mod alternatives;
 mod rates;

@@ -1,7 +1,7 @@
 //! Which rate of uploads reaches which limit: a simulation of uploads, second by second, over the real keys of the table.
 //!
-//! It never asks AWS and knows no retry: a limit that is reached is reported, not modelled. Invariant: the same seed gives
-//! the same figures on every machine, and every write is at the partition where the store would put it.
+//! It never asks AWS and knows no retry: a limit that is reached is reported, not modelled. The same seed gives the
+//! same figures on every machine, and every write is at the partition where the store would put it.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The columns of a record in Parquet, both ways.
 //!
-//! It never loses a field: a record has a column for each, and times are kept to the millisecond. Invariant: a row read
-//! back is the record that was written.
+//! A record has a column for each, and times are kept to the millisecond. A row read back is the record that was
+//! written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

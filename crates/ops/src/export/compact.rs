@@ -1,8 +1,8 @@
 //! A day of the results prefix as a few Parquet files.
 //!
-//! It never reads an object again that a file has already, and deletes JSON only when asked to. Invariant: at every moment
-//! each result is in its JSON object or in a compacted file that was read back, and no result leaves a compacted file
-//! but for a newer object of the same name.
+//! It never reads an object again that a file has already, and deletes JSON only when asked to. At every moment each
+//! result is in its JSON object or in a compacted file that was read back, and no result leaves a compacted file but
+//! for a newer object of the same name.
 
 use std::fs::File;
 
@@ -47,7 +47,7 @@ pub struct Compacted {
     pub added: u64,
     /// Files that were written; 0 if nothing was new.
     pub files_written: u64,
-    /// Objects that are left as they are, because they are no records, or hold what a column would lose.
+    /// Objects that are left as they are, because they are not records, or hold what a column would lose.
     pub left_out: u64,
     /// Some of those, with the reason.
     pub left_out_examples: Vec<String>,
@@ -277,9 +277,9 @@ fn finished(writer: ParquetRecords<File>) -> Result<Written, ExportError> {
 /// The record of a result object, if columns hold all of it.
 fn whole_record(bytes: &[u8]) -> Result<Record, String> {
     let value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("it is no JSON: {error}"))?;
+        serde_json::from_slice(bytes).map_err(|error| format!("it is not a JSON: {error}"))?;
     let record: Record =
-        serde_json::from_value(value.clone()).map_err(|error| format!("it is no record: {error}"))?;
+        serde_json::from_value(value.clone()).map_err(|error| format!("it is not a record: {error}"))?;
     let again = serde_json::to_value(&record).expect("a record holds only text and finite numbers");
     let times = [record.image.uploaded_at, record.classified_at];
     let is_fine_time = times.into_iter().flatten().all(|time| time.timestamp_subsec_nanos() % 1_000_000 == 0);

@@ -1,6 +1,6 @@
 //! Days of the results prefix, and what S3 lists of them.
 //!
-//! It never reads an object. Invariant: objects come in the order of their keys, or not at all.
+//! Objects come in the order of their keys, or not at all.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Records as Parquet: one schema for exports and for compacted days.
 //!
-//! It never asks the table, and never changes a record. Invariant: what is read back from a file of ours is what was
-//! written, record by record.
+//! It never asks the table, and never changes a record. What is read back from a file of ours is what was written,
+//! record by record.
 
 mod columns;
 mod compact;

@@ -1,7 +1,7 @@
 //! Compacted files in S3: uploaded, read back, merged.
 //!
-//! It never trusts a file whose rows have another digest than its footer says. Invariant: merged rows come in the order of
-//! their result objects, each object once.
+//! It never trusts a file whose rows have another digest than its footer says. Merged rows come in the order of their
+//! result objects, each object once.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};

@@ -1,7 +1,6 @@
 //! One Parquet file of records: written row by row, and read back.
 //!
-//! It never holds more than a row group. Invariant: a file has a footer, and can be read at all, only if everything was
-//! written.
+//! A file has a footer, and can be read at all, only if everything was written.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! Deletes the result objects that a day's compacted files hold.
 //!
-//! It never deletes an object that was listed with another ETag than its row has. Invariant: what it deletes was read back
-//! from S3 in a file before.
+//! It never deletes an object that was listed with another ETag than its row has. What it deletes was read back from S3
+//! in a file before.
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures::TryStreamExt;

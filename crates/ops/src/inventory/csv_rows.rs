@@ -1,6 +1,6 @@
 //! Rows of an inventory in CSV, compressed with gzip, with form-encoded keys.
 //!
-//! Invariant: columns are found by the schema of the manifest, never by their place in an example.
+//! Columns are found by the schema of the manifest, never by their place in an example.
 
 use flate2::read::MultiGzDecoder;
 
@@ -57,8 +57,10 @@ impl Columns {
             has_versions: self.version_id.is_some(),
             is_latest: flag(self.is_latest),
             is_delete_marker: flag(self.is_delete_marker),
-            size_bytes: size.map_err(|e| format!("its size is no number: {e}"))?,
-            uploaded_at: time.map_err(|e| format!("its time of upload is no time: {e}"))?.map(|t| t.to_utc()),
+            size_bytes: size.map_err(|e| format!("its size is not a number: {e}"))?,
+            uploaded_at: time
+                .map_err(|e| format!("its time of upload is not a time: {e}"))?
+                .map(|t| t.to_utc()),
             etag: text(self.etag).map(str::to_owned),
         }
         .into_row()

@@ -1,7 +1,7 @@
 //! A data file on this disk, checked against the manifest.
 //!
-//! It never holds the file in memory: what comes from S3 goes through a temporary file, which the system takes away with
-//! the process. Invariant: a `DataFile` that exists has the MD5 that the manifest says.
+//! It never holds the file in memory: what comes from S3 goes through a temporary file, which the system takes away
+//! with the process. A `DataFile` that exists has the MD5 that the manifest says.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -1,7 +1,7 @@
 //! The manifest of an inventory: what it lists, in which format, in which files.
 //!
-//! It never follows a path out of the folders around the manifest. Invariant: a `Manifest` that exists is of a format that
-//! is read, and has the columns that are needed.
+//! It never follows a path out of the folders around the manifest. A `Manifest` that exists is of a format that is
+//! read, and has the columns that are needed.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};

@@ -1,7 +1,7 @@
 //! S3 Inventory: a bucket's listing as S3 writes it once a day or week, read instead of asking S3 for it.
 //!
-//! It never holds more than two pages of rows, and never reads a data file whose MD5 is not the manifest's. Invariant: a
-//! page's position continues exactly after its last row, whatever was read by whom before.
+//! It never holds more than two pages of rows, and never reads a data file whose MD5 is not the manifest's. A page's
+//! position continues exactly after its last row, whatever was read by whom before.
 
 mod csv_rows;
 mod data_file;
@@ -63,7 +63,7 @@ pub enum InventoryError {
         looked: String,
     },
     /// The manifest is not one of S3 Inventory.
-    #[error("{file} is no manifest of S3 Inventory: {detail}; expected the manifest.json that S3 wrote")]
+    #[error("{file} is not a manifest of S3 Inventory: {detail}; expected the manifest.json that S3 wrote")]
     Manifest {
         /// Path or address.
         file: String,

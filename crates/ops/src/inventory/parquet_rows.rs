@@ -1,6 +1,6 @@
 //! Rows of an inventory in Parquet, compressed with snappy.
 //!
-//! It never decodes columns that are not needed. Invariant: columns are found by name, and of the types that S3 writes.
+//! Columns are found by name, and of the types that S3 writes.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! One row of an inventory, in whatever format it came, as an upload.
 //!
-//! Pure. Invariant: a row that is neither an upload nor a delete marker is an error, never passed over.
+//! A row that is neither an upload nor a delete marker is an error, never passed over.
 
 use chrono::{DateTime, Utc};
 

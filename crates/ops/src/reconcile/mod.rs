@@ -1,7 +1,7 @@
 //! Compares what was uploaded with what is answered, page by page.
 //!
-//! It never holds more than two pages and never changes anything. Invariant: every upload of a page comes out in exactly
-//! one state, and in one that is fine only if a terminal result of it was found, or it was found to exist no more.
+//! It never holds more than two pages and never changes anything. Every upload of a page comes out in exactly one
+//! state, and in one that is fine only if a terminal result of it was found, or it was found to exist no more.
 
 mod notice;
 mod source;

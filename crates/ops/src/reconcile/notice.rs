@@ -1,7 +1,7 @@
 //! An upload as S3 would notify of it, for a queue that feeds the classifier.
 //!
-//! Pure. It never makes up a sequencer: the order among uploads of a key then comes from what is read. Invariant: the
-//! event parser reads from it the very upload that was given.
+//! It never makes up a sequencer: the order among uploads of a key then comes from what is read. The event parser reads
+//! from it the very upload that was given.
 
 use chrono::SecondsFormat;
 use serde_json::json;

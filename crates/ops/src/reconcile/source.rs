@@ -1,6 +1,6 @@
 //! Where uploads are read from: the bucket's own listing, or an inventory of it.
 //!
-//! It never holds more than a page. Invariant: started again from the position of a page, it goes on exactly after it.
+//! Started again from the position of a page, it goes on exactly after it.
 
 use serde::{Deserialize, Serialize};
 

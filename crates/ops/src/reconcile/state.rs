@@ -1,6 +1,6 @@
 //! The states of an upload, how they are told apart, and their counts.
 //!
-//! Pure. Invariant: an upload is called answered only by a record of that very upload.
+//! An upload is called answered only by a record of that very upload.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ pub struct Counts {
     pub states: BTreeMap<State, u64>,
     /// Rejected ones by code.
     pub reject_codes: BTreeMap<String, u64>,
-    /// Folder markers and own output, which are no uploads.
+    /// Folder markers and own output, which are not uploads.
     pub left_out: u64,
     /// Sent to the queue again.
     pub sent: u64,

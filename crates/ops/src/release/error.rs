@@ -1,6 +1,6 @@
 //! Why a model was not released, and the way out.
 //!
-//! Invariant: whatever error a release ends with, the stage serves what it served before, or the history tells.
+//! Whatever error a release ends with, the stage serves what it served before, or the history tells.
 
 use super::MIN_DIGEST_DIGITS;
 use giemsa_model::LoadError;
@@ -72,7 +72,7 @@ pub enum ReleaseError {
     },
     /// The report cannot be read.
     #[error(
-        "{location} is no report of the golden set: {detail}; delete it, and put the model into dev again"
+        "{location} is not a report of the golden set: {detail}; delete it, and put the model into dev again"
     )]
     BadReport {
         /// S3 URI.

@@ -1,7 +1,7 @@
 //! What a stage served and who released it: what commands recorded, merged with what functions saw.
 //!
-//! Pure. It never drops what somebody did, not even an attempt that changed nothing. Invariant: the model at a time
-//! is that of the last entry up to it that is in effect.
+//! It never drops what somebody did, not even an attempt that changed nothing. The model at a time is that of the last
+//! entry up to it that is in effect.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Promotion and rollback: one stage's model file replaced by another, recorded before and after.
 //!
-//! It never puts a file in its place that cannot serve, or that production would refuse. Invariant: the one
-//! conditional write of the stage's file decides who of several wins; everything else only tells of it.
+//! It never puts a file in its place that cannot serve, or that production would refuse. The one conditional write of
+//! the stage's file decides who of several wins; everything else only tells of it.
 
 mod error;
 mod history;

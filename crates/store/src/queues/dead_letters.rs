@@ -1,8 +1,8 @@
 //! Going through the messages of a dead-letter queue once: each is looked at, and then sent to its queue or left.
 //!
-//! It never deletes a message that its queue does not have again. Invariant: every message that was received is held
-//! back until [`DeadLetters::release_all`], so that none is seen twice in one pass; it becomes visible again by itself
-//! if this process ends before. In memory are one page of messages and the receipts of those held.
+//! It never deletes a message that its queue does not have again. Every message that was received is held back until
+//! [`DeadLetters::release_all`], so that none is seen twice in one pass; it becomes visible again by itself if this
+//! process ends before. In memory are one page of messages and the receipts of those held.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Finds the result objects of uploads that were replaced.
 //!
 //! It never takes a name for a proof that it does not give: an object is of an upload if its result id is that of the
-//! upload and a known model, or if its content says so. Invariant: listings are by day and key, never of a whole stage.
+//! upload and a known model, or if its content says so. Listings are by day and key, never of a whole stage.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -1,7 +1,7 @@
 //! Which images a model answered, and what reviewers say of them.
 //!
-//! It never scans. Invariant: an image is listed under the model of its current result, and under no other, so that
-//! what was answered anew is not listed again.
+//! It never scans. An image is listed under the model of its current result, and under no other, so that what was
+//! answered anew is not listed again.
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;

@@ -1,7 +1,7 @@
 //! The current results of many images, and why others have none, a hundred keys a request.
 //!
-//! It never scans. Invariant: what DynamoDB hands back unprocessed is asked again until it is answered or an error is
-//! returned; a missing item is never a request that was not carried out.
+//! It never scans. What DynamoDB hands back unprocessed is asked again until it is answered or an error is returned; a
+//! missing item is never a request that was not carried out.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Rows of several partitions of an index as one list, the largest sort key first.
 //!
-//! It never asks for a partition without a limit: the embedded DynamoDB reads all of it then. Invariant: rows come in
-//! strictly descending order of sort key, from where the list starts, whatever is written meanwhile.
+//! It never asks for a partition without a limit: the embedded DynamoDB reads all of it then. Rows come in strictly
+//! descending order of sort key, from where the list starts, whatever is written meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 

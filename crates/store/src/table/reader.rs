@@ -1,7 +1,7 @@
 //! Every question the table answers, each by one key or index range.
 //!
-//! It never scans and never writes. Invariant: a page's cursor continues exactly after its last record,
-//! whatever was written meanwhile.
+//! It never scans and never writes. A page's cursor continues exactly after its last record, whatever was written
+//! meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Releases that commands make, and the ledger of what was served: written and read in the table.
 //!
-//! It never changes an entry that somebody else wrote. Invariant: an entry is there before the model's file is
-//! touched, so that no release goes unrecorded, whenever a command is ended.
+//! It never changes an entry that somebody else wrote. An entry is there before the model's file is touched, so that no
+//! release goes unrecorded, whenever a command is ended.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};

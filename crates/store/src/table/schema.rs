@@ -1,9 +1,9 @@
 //! The table: its keys, its indexes, and the text of every key.
 //!
-//! One table holds the current result of each image and stage, reviewers' verdicts and the model ledger.
-//! Invariant: every question of the design is one key or index range of each stage that is asked for; nothing scans. All
-//! that a stage's classifier writes has the stage first in its partition key, so that one condition of a role
-//! ([`leading_keys`]) keeps a stage from the items of another.
+//! One table holds the current result of each image and stage, reviewers' verdicts and the model ledger. Every question
+//! of the design is one key or index range of each stage that is asked for; nothing scans. All that a stage's
+//! classifier writes has the stage first in its partition key, so that one condition of a role ([`leading_keys`]) keeps
+//! a stage from the items of another.
 //!
 //! | question | key |
 //! |---|---|
@@ -66,7 +66,7 @@ pub const REVIEW_INDEX: &str = "review";
 /// Name of the index that answers which images a model answered; it holds keys only.
 pub const MODEL_INDEX: &str = "model";
 
-/// Name of the index of what is no result of an image: slides, verdicts, reviews, failures.
+/// Name of the index of what is not a result of an image: slides, verdicts, reviews, failures.
 pub const LISTING_INDEX: &str = "listing";
 /// Name of the index that answers for days.
 pub const RECENT_INDEX: &str = "recent";

@@ -1,7 +1,7 @@
 //! What answers write to the table: which partitions of it and of its indexes, and how many write units each takes.
 //!
-//! It never writes. Invariant: keys and sizes are those of the very items that [`TableWriter`](crate::TableWriter) puts, so
-//! that a change of a key or an index changes what is reckoned from here.
+//! Keys and sizes are those of the very items that [`TableWriter`](crate::TableWriter) puts, so that a change of a key
+//! or an index changes what is reckoned from here.
 
 use std::collections::BTreeSet;
 

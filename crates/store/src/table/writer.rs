@@ -1,7 +1,7 @@
 //! Writes the current result of each image, and the model ledger, to DynamoDB.
 //!
-//! It never replaces a result without a condition on what is there; `current.rs` decides which. Invariant: writing the
-//! same record again leaves the same item.
+//! It never replaces a result without a condition on what is there; `current.rs` decides which. Writing the same record
+//! again leaves the same item.
 
 use std::collections::HashMap;
 

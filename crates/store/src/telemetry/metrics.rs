@@ -1,9 +1,8 @@
 //! Figures that an operator's alarms and dashboard watch: what became of images, how long steps took, models, gates.
 //!
-//! It never fails and never waits for a network. Invariant: a count is in this process's totals, and, once
-//! [`write_to`] was called, all figures are lines of CloudWatch's embedded metric format as well, which Lambda turns into
-//! metrics of the namespace `Giemsa`. Dimensions are the stage, and for images their status: every value of a dimension
-//! is billed.
+//! It never fails and never waits for a network. A count is in this process's totals, and, once [`write_to`] was
+//! called, all figures are lines of CloudWatch's embedded metric format as well, which Lambda turns into metrics of the
+//! namespace `Giemsa`. Dimensions are the stage, and for images their status: every value of a dimension is billed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,7 +20,7 @@ const MAX_VALUES: usize = 100;
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// A file that is no usable model was found where a stage's model is expected.
+    /// A file that is not a usable model was found where a stage's model is expected.
     ModelRefused,
     /// A model began to serve in this process.
     ModelReleased,

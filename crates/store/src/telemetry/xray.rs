@@ -1,7 +1,7 @@
 //! Spans as subsegments of X-Ray, sent to the daemon that Lambda runs beside a function.
 //!
-//! It never waits for the daemon and never fails: what cannot be sent is lost, and only a trace is poorer. It sends names,
-//! ids, times and the fields of spans, which are object keys and ids. Invariant: a subsegment is sent when its span ends,
+//! It never waits for the daemon and never fails: what cannot be sent is lost, and only a trace is poorer. It sends
+//! names, ids, times and the fields of spans, which are object keys and ids. A subsegment is sent when its span ends,
 //! names the span around it as its parent, and is sent only if Lambda samples the invocation.
 //!
 //! The form of documents: <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>. There is a

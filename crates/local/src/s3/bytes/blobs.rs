@@ -3,7 +3,7 @@
 //! A file is written under a temporary name, synced and renamed before any row refers to it, and removed after the
 //! last row that refers to it. Whatever else a killed process leaves is removed at the next start.
 //!
-//! Invariant: a reader that finds a row under [`Blobs::reading`] finds the file, too.
+//! A reader that finds a row under [`Blobs::reading`] finds the file, too.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -140,7 +140,10 @@ impl Blobs {
         }
         let removed = self.on_disk(move |blobs| blobs.remove_files(&unused)).await;
         if let Err(error) = removed {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a file of no object is not removed");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot remove a file that belongs to no object"
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! The digests of a body as it comes in: its MD5, and the checksums that its sender announced.
 //!
-//! Invariant: a body that does not match what its sender announced is refused.
+//! A body that does not match what its sender announced is refused.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

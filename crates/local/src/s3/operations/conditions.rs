@@ -1,6 +1,6 @@
 //! Conditional requests: `If-Match` and its relatives, judged against what the index knows of an object.
 //!
-//! Pure. Invariant: the precedence is that of RFC 9110 and S3: an ETag condition overrides the date condition beside it.
+//! The precedence is that of RFC 9110 and S3: an ETag condition overrides the date condition beside it.
 
 use s3s::dto::{ETag, ETagCondition, Timestamp};
 use s3s::{S3Error, s3_error};

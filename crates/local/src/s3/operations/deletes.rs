@@ -63,7 +63,7 @@ impl LocalS3 {
         }))
     }
 
-    /// Deletes a key or a version of it; it is no error if there is none.
+    /// Deletes a key or a version of it; it is not an error if there is none.
     async fn delete(
         &self,
         bucket: &str,

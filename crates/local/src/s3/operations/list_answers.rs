@@ -1,7 +1,7 @@
 //! Listings as S3 answers them: of objects by token and by marker, and of versions with their delete markers.
 //!
-//! Never gives a key in a form that XML cannot carry to a client that asked for encoded ones. Invariant: what a truncated
-//! answer says of the next page is enough to go on without a gap.
+//! Never gives a key in a form that XML cannot carry to a client that asked for encoded ones. What a truncated answer
+//! says of the next page is enough to go on without a gap.
 
 use s3s::dto::{
     CommonPrefix, DeleteMarkerEntry, ETag, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput,
@@ -107,7 +107,7 @@ impl LocalS3 {
             (Some(key), None) => (Some(Resume::after(key, &prefix, delimiter.as_deref())), None),
             (Some(key), Some(id)) => {
                 let id = VersionId::parse(id).ok_or_else(|| {
-                    s3_error!(InvalidArgument, "`{id}` is no version id that this stack gave out")
+                    s3_error!(InvalidArgument, "`{id}` is not a version id that this stack gave out")
                 })?;
                 (Some(Resume::AfterKey(key.to_owned())), Some(id))
             }

@@ -1,7 +1,7 @@
 //! Uploads in parts: each part is a blob, and completing joins them to one.
 //!
-//! Invariant: the joined blob takes effect like every other write, by one commit with its notification, which also ends
-//! the upload; an upload that cannot be completed stays open.
+//! The joined blob takes effect like every other write, by one commit with its notification, which also ends the
+//! upload; an upload that cannot be completed stays open.
 
 use std::io;
 use std::sync::Arc;

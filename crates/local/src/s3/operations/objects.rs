@@ -3,7 +3,7 @@
 //! A put goes: write and sync a blob → commit (row and notification in one transaction). A copy is the commit alone:
 //! its row refers to the blob of its source.
 //!
-//! Invariant: a write that fails leaves neither a version nor a blob.
+//! A write that fails leaves neither a version nor a blob.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Reads: get, head, and which part of an object is asked for.
 //!
-//! Invariant: what a reader gets (bytes, ETag, type, metadata, version id) is of one version.
+//! What a reader gets (bytes, ETag, type, metadata, version id) is of one version.
 
 use std::fs::File;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The index of buckets: which there are, and whether they keep what is replaced and deleted.
 //!
 //! SQL only, like `index.rs`. Never forgets that a bucket was versioned: as in S3, versioning can be suspended and not
-//! turned off. Invariant: a bucket that is removed holds no version, no delete marker and no open upload.
+//! turned off. A bucket that is removed holds no version, no delete marker and no open upload.
 
 use chrono::{DateTime, Utc};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};

@@ -4,7 +4,7 @@
 //! of its index row, in the same transaction as its notification: nothing is visible without its notification, and
 //! nothing half written is visible.
 //!
-//! Invariant: the version of a key with the greatest number is the one that is marked as its latest.
+//! The version of a key with the greatest number is the one that is marked as its latest.
 
 use std::collections::BTreeSet;
 
@@ -91,7 +91,7 @@ pub(crate) fn commit(
 
 /// Deletes a key, which in a versioned bucket makes a delete marker, or one version of it for good.
 ///
-/// It is no error if there is nothing to delete.
+/// It is not an error if there is nothing to delete.
 pub(crate) fn delete(
     tx: &Transaction<'_>,
     bucket: &str,

@@ -3,7 +3,7 @@
 //! Reads only the index, so a page costs what it holds and not what the bucket holds: neither keys behind the prefix nor
 //! replaced and deleted versions are looked at where they are not listed.
 //!
-//! Invariant: walking all pages gives each key or version once, or its common prefix once, if nothing changes meanwhile.
+//! Walking all pages gives each key or version once, or its common prefix once, if nothing changes meanwhile.
 
 use rusqlite::{Connection, params};
 

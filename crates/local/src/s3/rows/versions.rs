@@ -4,7 +4,7 @@
 //! is that number in other words, so that the order of versions is known from their ids alone. What is written without
 //! versioning has the id `null`.
 //!
-//! Invariant: an id that this stack did not give out is never taken for one that it did.
+//! An id that this stack did not give out is never taken for one that it did.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! Days of upload: which there are, and how many images of each label they have.
 //!
-//! It never counts as results come in. Invariant: the counts of a day are those of its rows in the index; those that are
-//! kept stand only while nothing has changed since they were begun, or for a moment while much changes, and for a day at most: an
-//! image that replaces one of another day marks that day as old after it is stored, which nobody does again if it fails.
+//! The counts of a day are those of its rows in the index; those that are kept stand only while nothing has changed
+//! since they were begun, or for a moment while much changes, and for a day at most: an image that replaces one of
+//! another day marks that day as old after it is stored, which nobody does again if it fails.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! How many images were uploaded lately, by how they were answered.
 //!
-//! It never reads a record: keys are counted. Invariant: an image is counted once, in the shard of its current result.
+//! Keys are counted. An image is counted once, in the shard of its current result.
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::Select;

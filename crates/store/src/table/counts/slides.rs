@@ -1,7 +1,7 @@
 //! Slides: which there are, when something last happened on them, and what their images add up to.
 //!
-//! It never counts as results come in. Invariant: a figure is added up from the slide's records; the one that is kept
-//! beside the last activity stands only while nothing has changed since it was begun.
+//! A figure is added up from the slide's records; the one that is kept beside the last activity stands only while
+//! nothing has changed since it was begun.
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -386,7 +386,7 @@ impl TableReader {
         let writer = TableWriter::new(self.dynamodb.clone(), &self.table);
         for withdrawal in late {
             if let Err(error) = writer.enforce(withdrawal, stage).await {
-                tracing::debug!(key = %withdrawal.key, %error, "a withdrawn image is still in lists");
+                tracing::debug!(key = %withdrawal.key, %error, "cannot remove a withdrawn image from the lists");
             }
         }
     }

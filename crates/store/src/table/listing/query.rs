@@ -1,6 +1,6 @@
 //! Which results are asked for, and in which order.
 //!
-//! It asks nothing. Invariant: what a row cannot rule out, its record decides.
+//! It asks nothing. What a row cannot rule out, its record decides.
 
 use chrono::{DateTime, Utc};
 

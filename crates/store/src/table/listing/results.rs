@@ -1,8 +1,8 @@
 //! Current results by slide, label, status, time, model and need of review, page by page.
 //!
-//! It never scans: of the filters one picks the index, and the rest are applied to what that gives. Invariant: a page
-//! goes on right after the last sort key that the one before looked at, so that results that arrive meanwhile neither
-//! hide others nor bring them twice.
+//! It never scans: of the filters one picks the index, and the rest are applied to what that gives. A page goes on
+//! right after the last sort key that the one before looked at, so that results that arrive meanwhile neither hide
+//! others nor bring them twice.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -238,7 +238,7 @@ impl TableReader {
         let writer = TableWriter::new(self.dynamodb.clone(), &self.table);
         for (record, verdict) in decided {
             if let Err(error) = writer.leave_queue(record, verdict).await {
-                tracing::debug!(key = %record.image.key, %error, "a decided image is still in the review queue");
+                tracing::debug!(key = %record.image.key, %error, "cannot remove a reviewed image from the review queue");
             }
         }
     }

@@ -1,7 +1,6 @@
 //! How often a model ended the process that ran it, kept in the table so that every process of the stage knows.
 //!
-//! It never decides what follows; `crashes.rs` at the root does. Invariant: of two who count the same end at once, one
-//! is told that it came too late.
+//! Of two who count the same end at once, one is told that it came too late.
 
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -1,7 +1,7 @@
 //! Why an image has no answer yet: the last failure of each upload, kept until a later try answers it.
 //!
-//! A note that cannot be written costs no image. Invariant: a note counts the tries of one upload in one stage; no reader
-//! sees that of an upload which was answered since, whatever delivered it.
+//! A note that cannot be written costs no image. A note counts the tries of one upload in one stage; no reader sees
+//! that of an upload which was answered since, whatever delivered it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -268,7 +268,7 @@ impl TableReader {
             .buffer_unordered(FORGOTTEN_AT_ONCE)
             .for_each(async |forgotten| {
                 if let Err(error) = forgotten {
-                    tracing::debug!(%error, "a note of an answered upload is still there");
+                    tracing::debug!(%error, "cannot remove the note of an answered upload");
                 }
             })
             .await;

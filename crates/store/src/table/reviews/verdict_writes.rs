@@ -1,7 +1,7 @@
 //! Appends reviews, and brings in order what follows from them.
 //!
-//! It never writes to what a model said. Invariant: the appended review, the item of the verdict in force, the record's
-//! place in the review queue of each stage and the mark that its slide has changed are one transaction.
+//! The appended review, the item of the verdict in force, the record's place in the review queue of each stage and the
+//! mark that its slide has changed are one transaction.
 
 use std::time::Duration;
 

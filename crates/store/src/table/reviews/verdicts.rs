@@ -1,6 +1,6 @@
 //! Verdicts of reviewers, as they are read: which is in force, those of a slide, and who reviewed what.
 //!
-//! It never writes. Invariant: the verdict in force follows from the reviews of the image alone.
+//! The verdict in force follows from the reviews of the image alone.
 
 use std::collections::BTreeMap;
 
@@ -251,7 +251,7 @@ mod tests {
             standing(&all[..count]).into_iter().map(|review| review.label.as_str()).collect()
         };
         assert_eq!(labels(2), ["a", "b"]);
-        // The verdict of bea is no concern of ada, and there is nothing more of ada to take.
+        // The verdict of bea is not a concern of ada, and there is nothing more of ada to take.
         assert_eq!((labels(3), labels(4)), (vec!["b"], vec!["b"]));
         assert_eq!((labels(5), labels(6)), (vec!["b", "c"], vec!["b"]));
         let history = ImageHistory { reviews: all[..5].to_vec(), ..ImageHistory::default() };

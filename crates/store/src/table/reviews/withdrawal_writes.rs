@@ -1,7 +1,7 @@
 //! Appends withdrawals and restorations, and brings in order what follows from them.
 //!
-//! It never writes to what a model said. Invariant: what is appended, the item of the withdrawal in force, the record's
-//! places in the indexes of each stage and the marks that its slide and day have changed are one transaction.
+//! What is appended, the item of the withdrawal in force, the record's places in the indexes of each stage and the
+//! marks that its slide and day have changed are one transaction.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,6 @@
 //! Withdrawals: images that a person took out of what counts, and brought back; as they are read.
 //!
-//! It never writes. Invariant: a withdrawal is of one upload of a key. A newer upload counts, whatever became of the one
-//! before it.
+//! A withdrawal is of one upload of a key. A newer upload counts, whatever became of the one before it.
 
 use std::collections::BTreeMap;
 
