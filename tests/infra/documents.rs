@@ -1,4 +1,4 @@
-//! Every relative link of a document leads to a file, and its anchor to a heading.
+//! Every relative link of a document leads to a file, and its anchor to a heading; every file that a document names exists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -71,4 +71,30 @@ fn the_index_lists_every_page() {
         let name = page.file_name().unwrap().to_str().unwrap();
         assert!(name == "README.md" || listed.contains(name), "docs/README.md does not list {name}");
     }
+}
+
+/// Folders of the project, as paths in code spans begin.
+const STARTS: &[&str] = &["crates/", "src/", "tests/", "tools/", "web/", "examples/", "benches/", "fuzz/"];
+
+#[test]
+fn named_files_exist() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let (mut missing, mut checked) = (Vec::new(), 0);
+    for document in &documents() {
+        let text = std::fs::read_to_string(document).unwrap();
+        let prose: String = text.split("\n```").step_by(2).collect();
+        let spans = prose.split('`').skip(1).step_by(2);
+        let is_path = |span: &&str| {
+            STARTS.iter().any(|start| span.starts_with(start))
+                && span.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+        };
+        for path in spans.filter(is_path) {
+            checked += 1;
+            if !root.join(path).exists() && !document.with_file_name(path).exists() {
+                missing.push(format!("{}: {path}", document.display()));
+            }
+        }
+    }
+    assert!(checked > 40, "{checked} paths");
+    assert!(missing.is_empty(), "{missing:#?}");
 }
