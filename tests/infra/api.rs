@@ -94,7 +94,7 @@ fn tokens_are_of_the_issuer_and_client_that_the_page_signs_in_with() {
             ],
             false => ["https://login.lab.example", "https://token.lab.example"],
         };
-        assert_eq!(config.unwrap().sign_in.unwrap().origins(), expected);
+        assert_eq!(config.unwrap().sign_in.origins(), expected);
     }
     let client = Template::default().properties("UserPoolClient");
     assert_eq!(client["GenerateSecret"], false, "a page keeps no secret");

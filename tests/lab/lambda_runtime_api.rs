@@ -463,6 +463,7 @@ fn http_event(method: &str, path: &str, query: &str, headers: &Value) -> Value {
         "headers": headers,
         "requestContext": {
             "accountId": "123456789012",
+            "authorizer": {"jwt": {"claims": {"iss": ISSUER, "sub": "7"}, "scopes": null}},
             "apiId": "api-id",
             "domainName": "api-id.execute-api.eu-central-1.amazonaws.com",
             "domainPrefix": "api-id",
@@ -477,6 +478,9 @@ fn http_event(method: &str, path: &str, query: &str, headers: &Value) -> Value {
     })
 }
 
+/// Nobody answers there, and nobody needs to: the function itself never asks the issuer.
+const ISSUER: &str = "http://127.0.0.1:1/pool";
+
 fn dashboard(cloud: &Cloud, api: &RuntimeApi) -> Command {
     // The classifier's environment, with what it does not read: the dashboard needs no stage and no limits.
     let classifier = cloud.classifier(&api.address.to_string());
@@ -484,6 +488,7 @@ fn dashboard(cloud: &Cloud, api: &RuntimeApi) -> Command {
         classifier.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
     let mut command = Command::new(giemsa_tests::binary("dashboard"));
     command.env_clear().env("GIEMSA_STAGES", "prod,dev").envs(settings);
+    command.env("GIEMSA_OIDC_ISSUER", ISSUER).env("GIEMSA_OIDC_CLIENT_ID", "page");
     command
 }
 
@@ -526,9 +531,7 @@ async fn the_dashboard_knows_who_asks_by_the_claims_of_the_gateway() {
     let cloud = Cloud::start().await;
     let mut api = RuntimeApi::start().await;
     let mut command = dashboard(&cloud, &api);
-    // Nobody is there, and nobody needs to be: the function itself never asks the issuer.
-    let issuer = "http://127.0.0.1:1/pool";
-    command.env("GIEMSA_OIDC_ISSUER", issuer).env("GIEMSA_OIDC_CLIENT_ID", "page");
+    let issuer = ISSUER;
     command.env("GIEMSA_OIDC_ORIGINS", "https://auth.lab.example");
     let _process = Process(command.spawn().unwrap());
     let minute = Duration::from_secs(60);

@@ -25,9 +25,9 @@ pub struct DashboardConfig {
     pub queues: BTreeMap<String, QueueUrls>,
     /// The gate's queue (`GIEMSA_GATE_QUEUE_URL` and `GIEMSA_GATE_DLQ_URL`, default none).
     pub gate: Option<QueueUrls>,
-    /// Where people sign in (`GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, default none: whoever reaches it asks), and
+    /// Where people sign in (`GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`), and
     /// the origins that the page asks for tokens beside the issuer's own (`GIEMSA_OIDC_ORIGINS`, by commas).
-    pub sign_in: Option<SignInSettings>,
+    pub sign_in: SignInSettings,
     /// Bounds on images, by the same names as the classifier's.
     pub limits: Limits,
 }
@@ -66,23 +66,32 @@ impl DashboardConfig {
         };
         let queues = queue_urls.into_iter().map(with_dead_letters).collect();
         let dead_letters = settings.optional("GIEMSA_GATE_DLQ_URL");
-        let config = Self {
-            queues,
-            gate: settings.optional("GIEMSA_GATE_QUEUE_URL").map(|queue| QueueUrls { queue, dead_letters }),
-            input_bucket: settings.required("GIEMSA_INPUT_BUCKET", "the bucket that images are uploaded to"),
-            model_bucket: settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models"),
-            results_bucket: settings.required("GIEMSA_RESULTS_BUCKET", "the bucket for results"),
-            results_prefix: settings
-                .optional("GIEMSA_RESULTS_PREFIX")
-                .unwrap_or_else(|| "results".to_owned()),
-            table: settings.required("GIEMSA_TABLE", "the DynamoDB table"),
-            sign_in: settings.sign_in(),
-            limits: settings.limits(),
-            stages,
-        };
+        let gate = settings.optional("GIEMSA_GATE_QUEUE_URL").map(|queue| QueueUrls { queue, dead_letters });
+        let input_bucket = settings.required("GIEMSA_INPUT_BUCKET", "the bucket that images are uploaded to");
+        let model_bucket = settings.required("GIEMSA_MODEL_BUCKET", "the bucket that holds the models");
+        let results_bucket = settings.required("GIEMSA_RESULTS_BUCKET", "the bucket for results");
+        let results_prefix =
+            settings.optional("GIEMSA_RESULTS_PREFIX").unwrap_or_else(|| "results".to_owned());
+        let table = settings.required("GIEMSA_TABLE", "the DynamoDB table");
+        let sign_in = settings.sign_in();
+        let limits = settings.limits();
         let mut problems = settings.problems;
-        config.limits.check_each(&mut problems);
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+        limits.check_each(&mut problems);
+        match sign_in {
+            Some(sign_in) if problems.is_empty() => Ok(Self {
+                stages,
+                input_bucket,
+                model_bucket,
+                results_bucket,
+                results_prefix,
+                table,
+                queues,
+                gate,
+                sign_in,
+                limits,
+            }),
+            _ => Err(ConfigError { problems }),
+        }
     }
 }
 
@@ -133,6 +142,8 @@ mod tests {
             ("GIEMSA_MODEL_BUCKET", "models"),
             ("GIEMSA_RESULTS_BUCKET", "out"),
             ("GIEMSA_TABLE", "giemsa"),
+            ("GIEMSA_OIDC_ISSUER", "https://id.example"),
+            ("GIEMSA_OIDC_CLIENT_ID", "page"),
         ];
         DashboardConfig::from_lookup(|name| {
             let mut all = changes.iter().chain(&complete);
@@ -155,22 +166,22 @@ mod tests {
     }
 
     #[test]
-    fn sign_in_has_both_settings_or_none() {
-        assert_eq!(of(&[]).unwrap().sign_in, None);
-        let (issuer, client) =
-            (("GIEMSA_OIDC_ISSUER", "https://id.example"), ("GIEMSA_OIDC_CLIENT_ID", "page"));
-        let sign_in = of(&[issuer, client]).unwrap().sign_in.unwrap();
+    fn a_dashboard_without_sign_in_does_not_start() {
+        let sign_in = of(&[]).unwrap().sign_in;
         assert_eq!((sign_in.issuer(), sign_in.client_id()), ("https://id.example", "page"));
-        let origins = ("GIEMSA_OIDC_ORIGINS", "https://auth.example");
-        let sign_in = of(&[issuer, client, origins]).unwrap().sign_in.unwrap();
+        let sign_in = of(&[("GIEMSA_OIDC_ORIGINS", "https://auth.example")]).unwrap().sign_in;
         assert_eq!(sign_in.origins(), ["https://id.example", "https://auth.example"]);
         // A forgotten setting must not open the page to everybody.
-        for (one, other) in [(issuer, client), (client, issuer)] {
-            let message = of(&[one]).unwrap_err().to_string();
-            assert!(message.contains(&format!("{} is not", other.0)), "{message}");
+        let (issuer, client) = (("GIEMSA_OIDC_ISSUER", ""), ("GIEMSA_OIDC_CLIENT_ID", ""));
+        for (changes, missing) in [
+            (vec![issuer, client], "GIEMSA_OIDC_ISSUER and GIEMSA_OIDC_CLIENT_ID not set"),
+            (vec![client], "GIEMSA_OIDC_CLIENT_ID not set"),
+            (vec![issuer], "GIEMSA_OIDC_ISSUER not set"),
+            (vec![("GIEMSA_OIDC_ISSUER", "http://id.example")], "http://id.example"),
+        ] {
+            let message = of(&changes).unwrap_err().to_string();
+            assert!(message.contains(missing), "{message}");
         }
-        let message = of(&[("GIEMSA_OIDC_ISSUER", "http://id.example"), client]).unwrap_err().to_string();
-        assert!(message.contains("http://id.example"), "{message}");
     }
 
     #[test]

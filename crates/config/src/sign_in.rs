@@ -109,10 +109,9 @@ pub fn secure_origin(url: &str) -> Option<&str> {
 }
 
 impl<L: Fn(&str) -> Option<String>> Settings<L> {
-    /// `GIEMSA_OIDC_ISSUER` and `GIEMSA_OIDC_CLIENT_ID`, both or none, and `GIEMSA_OIDC_ORIGINS`.
+    /// `GIEMSA_OIDC_ISSUER`, `GIEMSA_OIDC_CLIENT_ID` and `GIEMSA_OIDC_ORIGINS`; `None` after a problem.
     pub(super) fn sign_in(&mut self) -> Option<SignInSettings> {
         match (self.optional("GIEMSA_OIDC_ISSUER"), self.optional("GIEMSA_OIDC_CLIENT_ID")) {
-            (None, None) => None,
             (Some(issuer), Some(client_id)) => {
                 let origins = self.optional("GIEMSA_OIDC_ORIGINS").unwrap_or_default();
                 let settings = SignInSettings::new(&issuer, &client_id);
@@ -125,12 +124,14 @@ impl<L: Fn(&str) -> Option<String>> Settings<L> {
                     }
                 }
             }
-            (issuer, _) => {
-                let (set, other) = match issuer {
-                    Some(_) => ("GIEMSA_OIDC_ISSUER", "GIEMSA_OIDC_CLIENT_ID"),
-                    None => ("GIEMSA_OIDC_CLIENT_ID", "GIEMSA_OIDC_ISSUER"),
-                };
-                self.problems.push(format!("{set} is set and {other} is not; expected both, or none"));
+            (issuer, client_id) => {
+                let settings = [("GIEMSA_OIDC_ISSUER", issuer), ("GIEMSA_OIDC_CLIENT_ID", client_id)];
+                let missing = settings.into_iter().filter(|(_, value)| value.is_none());
+                let missing = missing.map(|(name, _)| name).collect::<Vec<_>>().join(" and ");
+                self.problems.push(format!(
+                    "{missing} not set; expected the OpenID Connect issuer and its client id: without them whoever \
+                     reaches the dashboard could read every result"
+                ));
                 None
             }
         }

@@ -51,9 +51,9 @@ async fn serve(config: DashboardConfig) -> Result<(), Error> {
         limits: config.limits,
         operations: Arc::new(operations),
         access: Access::any_host(s3_origins),
-        sign_in: config.sign_in.map(|settings| SignIn {
-            authorizer: Arc::new(Gateway { origins: settings.origins().to_vec() }),
-            settings,
+        sign_in: Some(SignIn {
+            authorizer: Arc::new(Gateway { origins: config.sign_in.origins().to_vec() }),
+            settings: config.sign_in,
         }),
         pictures,
     };
