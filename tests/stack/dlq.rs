@@ -1,4 +1,4 @@
-//! `giemsa dlq` as an operator meets it: processes against a running stack, with letters of every kind.
+//! `giemsa dlq` as an operator meets it: processes against a running stack, with messages of every kind.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -100,16 +100,16 @@ fn version_of(body: &str) -> String {
     version.or(object["eTag"].as_str()).unwrap().to_owned()
 }
 
-fn letter<'a>(listed: &'a Value, part: &str) -> &'a Value {
-    let letters = listed["letters"].as_array().unwrap();
-    letters
+fn message<'a>(listed: &'a Value, part: &str) -> &'a Value {
+    let messages = listed["messages"].as_array().unwrap();
+    messages
         .iter()
-        .find(|letter| letter.to_string().contains(part))
+        .find(|message| message.to_string().contains(part))
         .unwrap_or_else(|| panic!("{part}: {listed}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
+async fn one_message_of_three_is_redriven_and_answered_and_the_others_stay() {
     let folder = tempfile::tempdir().unwrap();
     // Without workers, so that the upload stays unanswered as after ten failed tries.
     let stack = RunningStack::start(folder.path(), &["--no-worker"]);
@@ -127,16 +127,16 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
     assert_eq!(listed["complete"], true);
     assert_eq!(
         listed["counts"],
-        json!({"letters": 3, "unanswered": 1, "answered": 0, "other_upload_answered": 0, "other_bucket": 1,
+        json!({"messages": 3, "unanswered": 1, "answered": 0, "other_upload_answered": 0, "other_bucket": 1,
                "without_upload": 1})
     );
-    let of_image = letter(&listed, "cell+é.png");
+    let of_image = message(&listed, "cell+é.png");
     assert_eq!(of_image["reason"], "the network failed on this image: overflow");
     assert_eq!(of_image["uploads"][0]["key"], KEY);
     assert_eq!(of_image["uploads"][0]["state"], "unanswered");
     assert_eq!(of_image["uploads"][0]["failure"]["tries"], 10);
-    assert_eq!(letter(&listed, "elsewhere")["uploads"][0]["state"], "other_bucket");
-    let of_nothing = letter(&listed, "hello");
+    assert_eq!(message(&listed, "elsewhere")["uploads"][0]["state"], "other_bucket");
+    let of_nothing = message(&listed, "hello");
     assert!(of_nothing["reason"].as_str().unwrap().contains("no known form"), "{of_nothing}");
     assert_eq!(json_of(&stack, &["list"]), listed, "looking changes nothing");
 
@@ -148,7 +148,7 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
         assert!(table.contains(part), "{part:?} is not in {table}");
     }
     let only = json_of(&stack, &["list", "--match", "overflow"]);
-    assert_eq!(only["letters"], json!([of_image]));
+    assert_eq!(only["messages"], json!([of_image]));
 
     let output = dlq(&stack, &["redrive"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "nobody can be asked");
@@ -177,39 +177,39 @@ async fn one_letter_of_three_is_redriven_and_answered_and_the_others_stay() {
     assert_eq!(record.image.object_version(), version_of(&image));
     wait_for("the queue to be empty", || (stack.unanswered().0 == 0).then_some(()));
     let left = json_of(&stack, &["list"]);
-    let expected: Vec<&Value> = vec![letter(&listed, "elsewhere"), letter(&listed, "hello")];
-    assert_eq!(left["letters"], json!(expected), "the others are as they were");
+    let expected: Vec<&Value> = vec![message(&listed, "elsewhere"), message(&listed, "hello")];
+    assert_eq!(left["messages"], json!(expected), "the others are as they were");
 
-    // A letter whose image has its answer says so; one of an upload that was replaced too.
+    // A message whose image has its answer says so; one of an upload that was replaced too.
     let replaced = image.replace(&version_of(&image), "0123456789abcdef0123456789abcdef");
     client(&stack, DEAD).await.send_batch(&[image, replaced]).await.unwrap();
     let counts = json_of(&stack, &["list"])["counts"].clone();
     assert_eq!((&counts["answered"], &counts["other_upload_answered"]), (&json!(1), &json!(1)));
 }
 
-/// A stack with letters that nobody works on.
-async fn stack_with_letters(folder: &Path, count: usize) -> (RunningStack, Vec<String>) {
+/// A stack with messages that nobody works on.
+async fn stack_with_messages(folder: &Path, count: usize) -> (RunningStack, Vec<String>) {
     let stack = RunningStack::start(folder, &["--no-worker"]);
-    let bodies: Vec<String> = (0..count).map(|number| json!({ "letter": number }).to_string()).collect();
+    let bodies: Vec<String> = (0..count).map(|number| json!({ "message": number }).to_string()).collect();
     client(&stack, DEAD).await.send_batch(&bodies).await.unwrap();
     (stack, bodies)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_gives_all_letters_back_at_once() {
+async fn ctrl_c_gives_all_messages_back_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let (stack, bodies) = stack_with_letters(folder.path(), 1_000).await;
+    let (stack, bodies) = stack_with_messages(folder.path(), 1_000).await;
     let mut child = dlq(&stack, &["list", "--json"]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (stdout, out_reader) = collect(child.stdout.take().unwrap());
     let (stderr, err_reader) = collect(child.stderr.take().unwrap());
-    wait_for("the first letters", || (stdout.lock().unwrap().lines().count() > 20).then_some(()));
+    wait_for("the first messages", || (stdout.lock().unwrap().lines().count() > 20).then_some(()));
     send_signal(child.id(), "INT");
     assert_eq!(wait_for_exit(&mut child).code(), Some(1));
     out_reader.join().unwrap();
     err_reader.join().unwrap();
     let listed: Value = serde_json::from_str(&stdout.lock().unwrap()).expect("still one JSON document");
-    let seen = listed["letters"].as_array().unwrap().len();
+    let seen = listed["messages"].as_array().unwrap().len();
     assert!(seen < bodies.len(), "it was interrupted in the middle");
     assert_eq!(listed["complete"], false);
     assert!(stderr.lock().unwrap().contains("not complete"));
@@ -218,9 +218,9 @@ async fn ctrl_c_gives_all_letters_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redrive_that_is_killed_loses_no_letter() {
+async fn a_redrive_that_is_killed_loses_no_message() {
     let folder = tempfile::tempdir().unwrap();
-    let (stack, bodies) = stack_with_letters(folder.path(), 400).await;
+    let (stack, bodies) = stack_with_messages(folder.path(), 400).await;
     let main = client(&stack, MAIN).await;
     for at_least in [1, 50, 150] {
         let mut child = dlq(&stack, &["redrive", "--yes"]);
@@ -235,10 +235,10 @@ async fn a_redrive_that_is_killed_loses_no_letter() {
     assert!(stack.stop("TERM").0.success());
 
     let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
-    let dead = queue.peek_dead_letters(MAIN, usize::MAX).await.unwrap();
+    let dead = queue.peek_dead_messages(MAIN, usize::MAX).await.unwrap();
     assert!(!dead.is_empty() && dead.len() < bodies.len(), "killed in the middle: {}", dead.len());
     let sent = queue.receive(MAIN, usize::MAX, Utc::now()).await.unwrap();
-    let mut found: Vec<&str> = dead.iter().map(|letter| letter.body.as_str()).collect();
+    let mut found: Vec<&str> = dead.iter().map(|message| message.body.as_str()).collect();
     found.extend(sent.iter().map(|message| message.body.as_str()));
     for body in &bodies {
         assert!(found.contains(&body.as_str()), "{body} is lost");

@@ -389,7 +389,7 @@ mod tests {
             (MetadataChanges { temperature: Some(0.0), ..changes() }, "expected a number above 0"),
             (MetadataChanges { temperature: Some(f32::NAN), ..changes() }, "expected a number above 0"),
             (MetadataChanges { positive: texts(&["unknown"]), ..changes() }, "none of the labels"),
-            (MetadataChanges { review_below: Some(7.0), ..changes() }, "no probability"),
+            (MetadataChanges { review_below: Some(7.0), ..changes() }, "not a probability"),
             (
                 MetadataChanges {
                     input: InputSpecJson { width: Some(3), ..InputSpecJson::default() },

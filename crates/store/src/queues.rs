@@ -73,7 +73,7 @@ pub enum QueueClientError {
     },
     /// Letters were sent to their queue, but are still in the dead-letter queue.
     #[error(
-        "{count} letters were sent to their queue, but not deleted from {queue:?} ({detail}); they would be answered \
+        "{count} messages were sent to their queue, but not deleted from {queue:?} ({detail}); they would be answered \
          twice, with the same result"
     )]
     NotDeleted {
@@ -84,9 +84,9 @@ pub enum QueueClientError {
         /// What SQS or the network says.
         detail: String,
     },
-    /// More letters than can be held back at once.
+    /// More messages than can be held back at once.
     #[error(
-        "queue {queue:?} holds more than {most} letters that are to stay where they are: redrive some of them first"
+        "queue {queue:?} holds more than {most} messages that are to stay where they are: redrive some of them first"
     )]
     TooManyHeld {
         /// URL of the dead-letter queue.

@@ -88,7 +88,7 @@ class Lab:
 
     def dead_letters(self, stage):
         """What was given up."""
-        return json.loads(self.giemsa(stage, "dlq", "list", "--json"))["letters"]
+        return json.loads(self.giemsa(stage, "dlq", "list", "--json"))["messages"]
 
     def poll(self):
         """One batch in each stage: for each stage the records, and those of them that were deleted."""

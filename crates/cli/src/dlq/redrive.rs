@@ -57,7 +57,7 @@ pub(super) async fn run(
         return Err(Failed::Work(anyhow!("interrupted: nothing was sent")));
     }
     let (from, to) = (output::printable(&dead_letter_queue), output::printable(queue.name()));
-    complain(&format!("{} of {seen} in {from} will be sent to {to}.", letters_text(count)));
+    complain(&format!("{} of {seen} in {from} will be sent to {to}.", messages_text(count)));
     if count > 0 && !is_agreed && !is_confirmed(interrupted).await? {
         return Err(Failed::Work(anyhow!("not confirmed: nothing was sent")));
     }
@@ -79,7 +79,7 @@ pub(super) async fn run(
     .await;
     bar.finish_and_clear();
     print(selection.json, &done, |done| {
-        format!("{} sent to {to}, {} left in {from}", letters_text(done.redriven), done.left)
+        format!("{} sent to {to}, {} left in {from}", messages_text(done.redriven), done.left)
     })?;
     ended?;
     if done.complete {
@@ -153,7 +153,7 @@ async fn matching(
     Ok(pairs.filter(|(_, explained)| explained.matches(text)).map(|(message, _)| message).collect())
 }
 
-fn letters_text(count: u64) -> String {
+fn messages_text(count: u64) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 

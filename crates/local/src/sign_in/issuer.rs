@@ -148,7 +148,7 @@ impl IssuerMetadata {
         let wrong = |detail| Err(IssuerError::NotAnIssuer { url: url.to_owned(), detail });
         if self.issuer != settings.issuer() {
             let (found, expected) = (&self.issuer, settings.issuer());
-            return wrong(format!("it describes the issuer {found:?}, expected {expected:?} to the message"));
+            return wrong(format!("it describes the issuer {found:?}, expected {expected:?} to the letter"));
         }
         let endpoints = [Some(&self.jwks_uri), Some(&self.token_endpoint), self.revocation_endpoint.as_ref()];
         match endpoints.into_iter().flatten().find(|endpoint| secure_origin(endpoint).is_none()) {

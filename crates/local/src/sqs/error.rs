@@ -69,7 +69,7 @@ pub(super) enum SqsError {
     #[error("the id {id:?} occurs twice in the batch")]
     RepeatedId { id: String },
     /// An id that SQS would not take.
-    #[error("the id {id:?} must be 1 to 80 messages, digits, hyphens and underscores")]
+    #[error("the id {id:?} must be 1 to 80 letters, digits, hyphens and underscores")]
     EntryId { id: String },
     /// A batch whose bodies are too long together.
     #[error("the messages of the batch have {found} bytes together, at most {most} are allowed")]

@@ -130,8 +130,8 @@ mod tests {
             (["", "1", time, "e"], "no key"),
             (["a", "", time, "e"], "no size"),
             (["a", "-1", time, "e"], "no size"),
-            (["a", "x", time, "e"], "no number"),
-            (["a", "1", "yesterday", "e"], "no time"),
+            (["a", "x", time, "e"], "not a number"),
+            (["a", "1", "yesterday", "e"], "not a time"),
             (["a", "1", time, ""], "no ETag"),
         ] {
             let error = row(schema, &cells).unwrap_err();
