@@ -101,7 +101,7 @@ fn load_model(path: Option<&Path>, limits: &Limits) -> anyhow::Result<Arc<Model>
 }
 
 /// All files below `paths`, each folder sorted by name, without hidden files and those of the system. What cannot be listed is an
-/// error in its deployment, so that the rest is still answered.
+/// error in its place, so that the rest is still answered.
 fn list_files(paths: &[PathBuf]) -> Result<Vec<anyhow::Result<PathBuf>>, Failed> {
     let mut files = Vec::new();
     for path in paths {

@@ -112,7 +112,7 @@ pub(crate) struct WorkerContext {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Works on `queue_name` in a task of its own until the context stops.
+/// Works on `queue_name` in a task of its own until the stack stops.
 pub(crate) fn spawn(
     context: &WorkerContext,
     queue_name: &str,

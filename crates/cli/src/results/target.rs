@@ -15,7 +15,7 @@ use super::super::Failed;
 pub(super) enum Target {
     /// What cannot be replaced: stdout.
     Stdout(BufWriter<Stdout>),
-    /// A pipe or device, written in deployment.
+    /// A pipe or device, written in place.
     Special(BufWriter<File>),
     /// A file beside the target, which takes its name at the end.
     Beside { temporary: BufWriter<NamedTempFile>, path: PathBuf },
