@@ -56,7 +56,7 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The result is stored, but the figures that it belongs to do not know of it.
-    #[error("the result is stored, but the {place} could not be told of it: {detail}")]
+    #[error("the result is stored, but the counts of the {place} could not be invalidated: {detail}")]
     ActivityNotNoted {
         /// The slide or day.
         place: String,

@@ -12,7 +12,7 @@ const LONGEST_LIST = 200;
 /** What a report says in a word. */
 export function verdictOf({ passed, waived }) {
   if (passed) return { words: "Passed", tag: "negative", picture: "check" };
-  return waived ? { words: "Failed, and let serve all the same", tag: "review", picture: "warning" } : { words: "Failed", tag: "positive", picture: "rejected" };
+  return waived ? { words: "Failed, waived", tag: "review", picture: "warning" } : { words: "Failed", tag: "positive", picture: "rejected" };
 }
 
 /** The same as a tag. */

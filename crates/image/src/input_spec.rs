@@ -117,7 +117,7 @@ pub struct InputSpecJson {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InputSpecError {
     /// A key without which nothing can be computed, and that the network does not tell either.
-    #[error("the input has no {key:?}, and the network does not tell it; add {example}")]
+    #[error("the input has no {key:?}, and the network does not say it; add {example}")]
     Missing {
         /// The JSON key.
         key: &'static str,
