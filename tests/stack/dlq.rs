@@ -235,7 +235,7 @@ async fn a_redrive_that_is_killed_loses_no_message() {
     assert!(stack.stop("TERM").0.success());
 
     let queue = Queue::open(&folder.path().join("queue.sqlite")).unwrap();
-    let dead = queue.peek_dead_messages(MAIN, usize::MAX).await.unwrap();
+    let dead = queue.peek_dead_letters(MAIN, usize::MAX).await.unwrap();
     assert!(!dead.is_empty() && dead.len() < bodies.len(), "killed in the middle: {}", dead.len());
     let sent = queue.receive(MAIN, usize::MAX, Utc::now()).await.unwrap();
     let mut found: Vec<&str> = dead.iter().map(|message| message.body.as_str()).collect();
