@@ -58,10 +58,10 @@ pub async fn fill(stack: &Stack, count: usize, images: usize) -> anyhow::Result<
         .await?;
     for day in 0..=DAYS {
         let day = (now - Duration::days(day as i64)).format("%Y-%m-%d").to_string();
-        writer.touch_day("prod", &day, now).await?;
+        writer.invalidate_day("prod", &day, now).await?;
     }
     for (number, slide) in slides.iter().enumerate() {
-        writer.touch_slide("prod", slide, now - Duration::minutes(number as i64)).await?;
+        writer.invalidate_slide("prod", slide, now - Duration::minutes(number as i64)).await?;
     }
     Ok(Seeded { slides, label: template.label.context("the sample was rejected")?, images })
 }
