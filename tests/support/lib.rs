@@ -1,5 +1,7 @@
 //! What all tests from outside share: where the project is, and where its programs are.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where what it needs is missing")]
+
 pub mod hostile;
 pub mod lab;
 pub mod large_bucket;
